@@ -59,7 +59,12 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
  * Runs `work` and rejects with `onTimeout()` when it has not settled after `timeoutMs`. The work itself goes on; pass it
  * an AbortSignal if it must stop.
  */
-export function withTimeout<T>(clock: Clock, timeoutMs: number, work: Promise<T>, onTimeout: () => Error): Promise<T> {
+export function withTimeout<T>(
+  clock: Clock,
+  timeoutMs: number,
+  work: Promise<T>,
+  onTimeout: () => Error,
+): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = clock.setTimer(timeoutMs, () => reject(onTimeout()));
     work.then(

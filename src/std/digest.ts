@@ -45,7 +45,10 @@ export const inlineDigester: Digester = { sha256: (bytes) => Promise.resolve(sha
  * @param nodes 32-byte digests in order; at least one
  */
 export function foldTreeHash(nodes: readonly Uint8Array[]): Uint8Array {
-  assert(nodes.length > 0, "a tree hash needs at least one node; an empty content has the SHA-256 of no bytes as its leaf");
+  assert(
+    nodes.length > 0,
+    "a tree hash needs at least one node; an empty content has the SHA-256 of no bytes as its leaf",
+  );
   let level = nodes;
   while (level.length > 1) {
     const next: Uint8Array[] = [];

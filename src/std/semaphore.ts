@@ -74,7 +74,11 @@ export class Semaphore {
   }
 
   #grant(): void {
-    for (let next = this.#waiters[0]; next !== undefined && next.permits <= this.#available; next = this.#waiters[0]) {
+    for (
+      let next = this.#waiters[0];
+      next !== undefined && next.permits <= this.#available;
+      next = this.#waiters[0]
+    ) {
       this.#waiters.shift();
       this.#available -= next.permits;
       next.granted.resolve();

@@ -1,0 +1,340 @@
+/**
+ * The catalogue of everything that can go wrong for a caller: one table, read by every edge (gRPC, HTTP, command line).
+ *
+ * A DriveError is an operating error: expected, typed, and the only class that crosses a module boundary. Code tests the
+ * `reason`, never the text. Every variable part of the message is also in `metadata` (AIP-193). `outcome` says whether a
+ * change certainly did not happen (Maelstrom's definite and indefinite errors): an indefinite error is never reported as
+ * "unavailable", because generic clients retry that code with a new identity.
+ */
+
+/** Canonical status codes, by their names in google.rpc.Code. */
+export type StatusCode =
+  | "canceled"
+  | "invalid_argument"
+  | "deadline_exceeded"
+  | "not_found"
+  | "already_exists"
+  | "permission_denied"
+  | "resource_exhausted"
+  | "failed_precondition"
+  | "aborted"
+  | "out_of_range"
+  | "unimplemented"
+  | "internal"
+  | "unavailable"
+  | "data_loss"
+  | "unauthenticated";
+
+/** What one reason means to a caller. */
+export interface ReasonSpec {
+  readonly code: StatusCode;
+  readonly httpStatus: number;
+  /** "definite": the change did not and will not happen. "indefinite": it may have. */
+  readonly outcome: "definite" | "indefinite";
+  /** What the caller can do about it; one sentence, shown to users. */
+  readonly remedy: string;
+  /** Seconds for Retry-After where waiting helps. */
+  readonly retryAfterSeconds?: number;
+}
+
+const FIX = "Correct the request and send it again.";
+const RETRY = "Send the same request again.";
+
+/** Every reason. The proto enum ErrorReason holds the same names; a test walks both. */
+export const REASONS = {
+  PATH_INVALID: { code: "invalid_argument", httpStatus: 400, outcome: "definite", remedy: FIX },
+  NAME_TOO_LONG: {
+    code: "invalid_argument",
+    httpStatus: 400,
+    outcome: "definite",
+    remedy: "Choose a shorter name.",
+  },
+  PATH_TOO_DEEP: {
+    code: "invalid_argument",
+    httpStatus: 400,
+    outcome: "definite",
+    remedy: "Use fewer nested folders.",
+  },
+  ARGUMENT_INVALID: { code: "invalid_argument", httpStatus: 400, outcome: "definite", remedy: FIX },
+  PAYLOAD_TOO_LARGE: {
+    code: "invalid_argument",
+    httpStatus: 413,
+    outcome: "definite",
+    remedy: "Send less at a time.",
+  },
+  PAYLOAD_TRUNCATED: {
+    code: "invalid_argument",
+    httpStatus: 400,
+    outcome: "definite",
+    remedy: "Send the missing bytes.",
+  },
+  DIGEST_MISMATCH: {
+    code: "invalid_argument",
+    httpStatus: 400,
+    outcome: "definite",
+    remedy: "Send the bytes again.",
+  },
+  CHUNK_OUT_OF_RANGE: { code: "invalid_argument", httpStatus: 400, outcome: "definite", remedy: FIX },
+  PATH_NOT_FOUND: {
+    code: "not_found",
+    httpStatus: 404,
+    outcome: "definite",
+    remedy: "Check the path or id.",
+  },
+  UPLOAD_NOT_FOUND: {
+    code: "not_found",
+    httpStatus: 404,
+    outcome: "definite",
+    remedy: "Start a new upload.",
+  },
+  TASK_NOT_FOUND: { code: "not_found", httpStatus: 404, outcome: "definite", remedy: "Check the task id." },
+  UPLOAD_EXPIRED: { code: "not_found", httpStatus: 410, outcome: "definite", remedy: "Start a new upload." },
+  PATH_EXISTS: {
+    code: "already_exists",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Choose another name, or set onConflict to rename or replace.",
+  },
+  NOT_A_DIRECTORY: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Name a folder.",
+  },
+  IS_A_DIRECTORY: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Name a file.",
+  },
+  DIRECTORY_NOT_EMPTY: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Empty the folder first, or delete it with everything in it.",
+  },
+  MOVE_INTO_SELF: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Choose a destination outside the folder.",
+  },
+  UPLOAD_INCOMPLETE: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Send the missing chunks, then complete again.",
+  },
+  UPLOAD_FINISHED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "The upload is already complete; start a new one to change the file.",
+  },
+  SEAL_REJECTED: {
+    code: "aborted",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Complete the upload again.",
+  },
+  VERSION_MISMATCH: {
+    code: "aborted",
+    httpStatus: 412,
+    outcome: "definite",
+    remedy: "Read the current version, then make the change again.",
+  },
+  UPLOAD_OFFSET_MISMATCH: {
+    code: "aborted",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Ask for the committed size and resume from there.",
+  },
+  RANGE_NOT_SATISFIABLE: {
+    code: "out_of_range",
+    httpStatus: 416,
+    outcome: "definite",
+    remedy: "Ask for a range inside the file.",
+  },
+  REQUEST_EXPIRED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Read the current state, then send the change as a new request.",
+  },
+  NOT_LEADER: {
+    code: "failed_precondition",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  NO_LEADER: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  NODE_STARTING: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  NODE_STOPPING: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  QUORUM_NOT_REACHED: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  PEER_UNREACHABLE: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: RETRY,
+    retryAfterSeconds: 1,
+  },
+  COMMIT_OUTCOME_UNKNOWN: {
+    code: "deadline_exceeded",
+    httpStatus: 504,
+    outcome: "indefinite",
+    remedy: "The change may have happened. Send it again with the same request_id, never with a new one.",
+  },
+  OVERLOADED: {
+    code: "resource_exhausted",
+    httpStatus: 429,
+    outcome: "definite",
+    remedy: "Wait, then send the same request again.",
+    retryAfterSeconds: 1,
+  },
+  NO_SPACE: {
+    code: "resource_exhausted",
+    httpStatus: 507,
+    outcome: "definite",
+    remedy: "Free space on the nodes, or add one.",
+  },
+  QUOTA_EXCEEDED: {
+    code: "resource_exhausted",
+    httpStatus: 507,
+    outcome: "definite",
+    remedy: "Delete files first.",
+  },
+  CHUNK_NOT_FOUND: {
+    code: "not_found",
+    httpStatus: 404,
+    outcome: "definite",
+    remedy: "Ask another replica.",
+  },
+  CHUNK_CORRUPT: {
+    code: "data_loss",
+    httpStatus: 500,
+    outcome: "definite",
+    remedy: "Tell an operator: stored bytes are damaged.",
+  },
+  CHUNK_LOST: {
+    code: "data_loss",
+    httpStatus: 500,
+    outcome: "definite",
+    remedy: "Tell an operator: no good copy of these bytes can be reached.",
+  },
+  WRONG_CLUSTER: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Check the addresses: this node belongs to another cluster.",
+  },
+  DATA_DIRECTORY_IN_USE: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Stop the other process, or give this one another data directory.",
+  },
+  DATA_CORRUPT: {
+    code: "data_loss",
+    httpStatus: 500,
+    outcome: "definite",
+    remedy: "Keep the data directory; replace the node by a fresh one, which copies from its peers.",
+  },
+  ADDRESS_IN_USE: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Choose another port, or stop the process that has it.",
+  },
+  CONFIGURATION_INVALID: {
+    code: "invalid_argument",
+    httpStatus: 400,
+    outcome: "definite",
+    remedy: "Correct the configuration.",
+  },
+  UNAUTHENTICATED: { code: "unauthenticated", httpStatus: 401, outcome: "definite", remedy: "Sign in." },
+  PERMISSION_DENIED: {
+    code: "permission_denied",
+    httpStatus: 403,
+    outcome: "definite",
+    remedy: "Ask for access.",
+  },
+  CANCELED: {
+    code: "canceled",
+    httpStatus: 499,
+    outcome: "indefinite",
+    remedy: "Send it again with the same request_id.",
+  },
+  INTERNAL: {
+    code: "internal",
+    httpStatus: 500,
+    outcome: "indefinite",
+    remedy: "Report it with the id shown; the node's log has the details.",
+  },
+} as const satisfies Record<string, ReasonSpec>;
+
+/** The stable name of what went wrong. */
+export type ErrorReason = keyof typeof REASONS;
+
+/** Whether `text` names a reason of the catalogue. */
+export function isErrorReason(text: string): text is ErrorReason {
+  return Object.hasOwn(REASONS, text);
+}
+
+/** An operating error with a reason of the catalogue. */
+export class DriveError extends Error {
+  override readonly name = "DriveError";
+  readonly reason: ErrorReason;
+  /** Every variable part of the message, for programs. */
+  readonly metadata: Readonly<Record<string, string>>;
+
+  /**
+   * @param message one sentence for a person: what was wrong, with the values
+   * @param metadata the variable parts by snake_case name
+   * @param cause the foreign error behind it, kept for the log
+   */
+  constructor(
+    reason: ErrorReason,
+    message: string,
+    metadata: Readonly<Record<string, string>> = {},
+    cause?: unknown,
+  ) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.reason = reason;
+    this.metadata = metadata;
+  }
+
+  /** The row of the catalogue. */
+  get spec(): ReasonSpec {
+    return REASONS[this.reason];
+  }
+}
+
+/** Whether `error` is a DriveError with one of `reasons`. */
+export function hasReason(error: unknown, ...reasons: readonly ErrorReason[]): error is DriveError {
+  return error instanceof DriveError && reasons.includes(error.reason);
+}

@@ -1,0 +1,82 @@
+/**
+ * Every bound of the drive in one place. Each is checked at the edge, where it gives a DriveError, and asserted inside.
+ * Values marked "format" are part of what is on disk and never change for a cluster.
+ */
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/** Bytes of a chunk, which is also a leaf of the tree hash; only the last chunk of a content is smaller. Format. */
+export const CHUNK_SIZE_BYTES = MIB;
+
+/** Bytes covered by one checksum inside a stored chunk. Format. */
+export const CHECKSUM_BLOCK_SIZE_BYTES = 64 * KIB;
+
+/** Bytes of an extent at most; a power of two of chunks, so that its root is a subtree of the content's. Format. */
+export const EXTENT_SIZE_BYTES_MAX = GIB;
+
+/** Chunks in a full extent. Format. */
+export const EXTENT_CHUNK_COUNT_MAX = EXTENT_SIZE_BYTES_MAX / CHUNK_SIZE_BYTES;
+
+/** Bytes of a content at most: 8,192 extents. Bounds the extent list of one record. */
+export const CONTENT_SIZE_BYTES_MAX = 8 * KIB * GIB;
+
+/** Extents of this size and more are stored in segments of their own, so that deleting them is an unlink. */
+export const DEDICATED_SEGMENT_SIZE_BYTES_MIN = 64 * MIB;
+
+/** Bytes of a name in UTF-8, the limit of common file systems. */
+export const NAME_SIZE_BYTES_MAX = 255;
+
+/** Components in a path. Bounds the walks up and down the tree. */
+export const PATH_DEPTH_MAX = 128;
+
+/** Bytes of a whole path in UTF-8. */
+export const PATH_SIZE_BYTES_MAX = 16 * KIB;
+
+/** Bytes of a media type. */
+export const MEDIA_TYPE_SIZE_BYTES_MAX = 255;
+
+/** Bytes of a request id. */
+export const REQUEST_ID_SIZE_BYTES_MAX = 64;
+
+/** How long the result of a mutation is remembered, in cluster time. */
+export const REQUEST_RETENTION_MS = 15 * 60 * 1000;
+
+/** Results remembered at once; full means OVERLOADED. */
+export const REQUEST_COUNT_MAX = 1_000_000;
+
+/** Entries on one page of a listing: default and maximum. */
+export const PAGE_SIZE_DEFAULT = 1000;
+export const PAGE_SIZE_MAX = 10_000;
+
+/** Open uploads in the cluster. */
+export const UPLOAD_COUNT_MAX = 100_000;
+
+/** An upload expires this long, in cluster time, after its last sign of life. */
+export const UPLOAD_LEASE_MS = 7 * 24 * 60 * 60 * 1000;
+
+/** A node's lease for small writes, in cluster time; renewed at a third of it. */
+export const WRITE_LEASE_MS = 60 * 1000;
+
+/** Items that one expiry, reclaim or copy command touches at most. */
+export const BATCH_ITEM_COUNT_MAX = 1000;
+
+/** Bytes of one encoded command. */
+export const COMMAND_SIZE_BYTES_MAX = MIB;
+
+/** Cluster time moves at most this far in one command. */
+export const CLOCK_ADVANCE_MS_MAX = 10_000;
+
+/** Change events kept for subscribers that lag: at most this many. */
+export const CHANGE_COUNT_MAX = 100_000;
+
+/** Copies that every extent should have, and the fewest that an acknowledgement needs. */
+export const REPLICA_COUNT = 3;
+export const SEAL_COUNT_MIN = 2;
+
+/** After the second seal of an extent the third is awaited this long before it becomes a repair task. */
+export const THIRD_SEAL_WAIT_MS = 2000;
+
+/** Members of one cluster, voters and others. */
+export const MEMBER_COUNT_MAX = 1000;

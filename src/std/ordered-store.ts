@@ -1,0 +1,64 @@
+/**
+ * An ordered key-value store: the port under the replicated state machine and under rebuildable indexes.
+ *
+ * Keys order as unsigned bytes. Reads and transactions are synchronous. A transaction is atomic and visible to later reads
+ * at once, but durable only after flush(): a crash falls back to a state at some transaction boundary, at or after the last
+ * flush, never to half a transaction. Keys are 1 to 1,024 bytes, values up to 1 MiB.
+ */
+
+/** One record. Both arrays belong to the caller and never change under it. */
+export interface KeyValue {
+  readonly key: Uint8Array;
+  readonly value: Uint8Array;
+}
+
+/** Bounds of a scan: from `from` (inclusive) to `to` (exclusive); `reverse` goes from the end of that interval down. */
+export interface KeyRange {
+  readonly from: Uint8Array;
+  readonly to: Uint8Array;
+  readonly reverse?: boolean;
+  /** At most this many records; no limit when absent. */
+  readonly countMax?: number;
+}
+
+/** Reads of a store, or of a transaction in it (which sees its own writes). */
+export interface OrderedReader {
+  /** The value under `key`, or undefined. */
+  get(key: Uint8Array): Uint8Array | undefined;
+  /** Records in key order. The store must not be written to while a scan is under way: collect first. */
+  range(range: KeyRange): Iterable<KeyValue>;
+}
+
+/** Reads and writes inside one transaction. Must not be used after it ended. */
+export interface OrderedTransaction extends OrderedReader {
+  put(key: Uint8Array, value: Uint8Array): void;
+  /** Removes the record if there is one. */
+  delete(key: Uint8Array): void;
+}
+
+/** A frozen view of the store, for a long scan beside writes. Close it soon: an open one keeps old pages alive. */
+export interface OrderedSnapshot extends OrderedReader {
+  close(): void;
+}
+
+/** A store. One process at a time. */
+export interface OrderedStore extends OrderedReader {
+  /** Runs `work` and commits what it wrote when it returns; when it throws, nothing of it happened and the error goes on. */
+  transaction<T>(work: (transaction: OrderedTransaction) => T): T;
+  /** Makes every transaction that ended before the call durable. A rejection is final: the process must end. */
+  flush(): Promise<void>;
+  /** A frozen view of the state now. */
+  snapshot(): OrderedSnapshot;
+  /** Closes the store; what was not flushed may or may not survive. */
+  close(): Promise<void>;
+}
+
+/** Opens stores by name (letters, digits and hyphens) under one place. */
+export interface OrderedStoreProvider {
+  /** Opens the store, empty when it does not exist. */
+  open(name: string): Promise<OrderedStore>;
+  /** Names of the stores that exist, in byte order. */
+  list(): Promise<string[]>;
+  /** Removes a store that is not open, with everything in it; harmless when absent. */
+  remove(name: string): Promise<void>;
+}
