@@ -1,0 +1,216 @@
+/**
+ * Commands: everything that can be written to the Raft log for the state machine, and what applying one answers.
+ *
+ * A command carries all that applying it needs: time and ids come in with it. Applying is deterministic; a rejection is
+ * data, replicated like a success. The encoded form (codec.ts, netdisk.storage.v1) is for ever.
+ */
+import type { Seal } from "../drive/content.ts";
+import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
+import type { ErrorReason } from "../drive/errors.ts";
+
+/** A command with its envelope. */
+export interface Command {
+  /** Identity for exactly-once application; "" for commands that are idempotent by themselves. */
+  readonly requestId: string;
+  /** Cluster time after which the command must not be applied any more (REQUEST_EXPIRED); at most REQUEST_RETENTION_MS ahead. 0: none. */
+  readonly deadlineMs: number;
+  /** Wall time of the proposing node: display data for create and change times. */
+  readonly wallTimeMs: number;
+  readonly body: CommandBody;
+}
+
+/** A node as it registers itself. */
+export interface NodeRegistration {
+  readonly memberId: number;
+  readonly nodeId: string;
+  readonly storeIncarnation: string;
+  /** host:port of gRPC. */
+  readonly address: string;
+  readonly httpUrl: string;
+  /** URL under which clients outside reach the node; "" when there is none. */
+  readonly publicUrl: string;
+  readonly zone: string;
+}
+
+/** Members that are to hold an extent. */
+export interface ExtentTargets {
+  readonly extentIndex: number;
+  readonly memberIds: readonly number[];
+}
+
+/** What a command does. */
+export type CommandBody =
+  /** First command of a cluster: its identity and the settings that every node must agree on. Applied once; later ones are ignored. */
+  | {
+      readonly kind: "bootstrap";
+      readonly clusterId: string;
+      readonly chunkSizeBytes: number;
+      readonly formatVersion: number;
+    }
+  /** Moves cluster time by the leader's elapsed monotonic time, 0 to CLOCK_ADVANCE_MS_MAX. */
+  | { readonly kind: "advance-clock"; readonly elapsedMs: number }
+  | { readonly kind: "register-node"; readonly node: NodeRegistration }
+  /** Renews the node's lease for small writes and hands it a block of content ids. Rejected for a stale incarnation. */
+  | {
+      readonly kind: "renew-write-lease";
+      readonly memberId: number;
+      readonly storeIncarnation: string;
+      /** Content ids wanted, 0 to 1,000,000. */
+      readonly idCount: number;
+    }
+  | {
+      readonly kind: "create-directory";
+      readonly at: Locator;
+      readonly createParents: boolean;
+      readonly existOk: boolean;
+      readonly attributes: EntryAttributes;
+      readonly precondition: Precondition;
+    }
+  | {
+      readonly kind: "move-entry";
+      readonly source: Locator;
+      readonly to: Locator;
+      readonly onConflict: OnConflict;
+      readonly precondition: Precondition;
+    }
+  | {
+      readonly kind: "copy-entry";
+      readonly source: Locator;
+      readonly to: Locator;
+      readonly onConflict: OnConflict;
+      readonly precondition: Precondition;
+    }
+  | {
+      readonly kind: "delete-entry";
+      readonly at: Locator;
+      readonly recursive: boolean;
+      readonly precondition: Precondition;
+    }
+  | {
+      readonly kind: "update-entry";
+      readonly at: Locator;
+      readonly attributes: EntryAttributes;
+      readonly precondition: Precondition;
+    }
+  | {
+      readonly kind: "init-upload";
+      readonly at: Locator;
+      readonly createParents: boolean;
+      /** Undefined when unknown. */
+      readonly sizeBytes: number | undefined;
+      /** Empty when unknown. With a size, equal bytes already here complete the upload at once. */
+      readonly treeHash: Uint8Array;
+      readonly onConflict: OnConflict;
+      readonly attributes: EntryAttributes;
+      readonly precondition: Precondition;
+      /** Targets of each extent of a known size; of extent 0 when it is unknown. */
+      readonly extents: readonly ExtentTargets[];
+    }
+  /** A sign of life: moves the upload's expiry. */
+  | { readonly kind: "renew-upload"; readonly uploadId: number }
+  /** Sets the targets of one extent: a further one of an upload of unknown size, or after a target died. */
+  | { readonly kind: "assign-extent"; readonly uploadId: number; readonly targets: ExtentTargets }
+  | {
+      readonly kind: "complete-upload";
+      readonly uploadId: number;
+      readonly sizeBytes: number;
+      readonly treeHash: Uint8Array;
+      /** Empty when unknown. */
+      readonly sha256: Uint8Array;
+      readonly seals: readonly Seal[];
+      readonly precondition: Precondition;
+    }
+  | { readonly kind: "abort-upload"; readonly uploadId: number }
+  /** A content of at most one chunk, written and sealed under the proposing node's write lease: the whole upload in one command. */
+  | {
+      readonly kind: "put-small";
+      readonly at: Locator;
+      readonly createParents: boolean;
+      readonly onConflict: OnConflict;
+      readonly attributes: EntryAttributes;
+      readonly precondition: Precondition;
+      /** The member whose lease and id block are used. */
+      readonly memberId: number;
+      readonly contentId: number;
+      readonly sizeBytes: number;
+      readonly treeHash: Uint8Array;
+      /** Empty for an empty file. */
+      readonly seals: readonly Seal[];
+    }
+  /** A copy made by repair, or a late seal: becomes "verified". */
+  | { readonly kind: "add-replica"; readonly seal: Seal }
+  /** Names a member that is to receive a copy ("pending"), and optionally one that it replaces. */
+  | {
+      readonly kind: "assign-replica";
+      readonly contentId: number;
+      readonly extentIndex: number;
+      readonly memberId: number;
+      readonly replacesMemberId: number;
+    }
+  /** A copy was found damaged or missing: becomes "suspect". */
+  | {
+      readonly kind: "report-replica";
+      readonly contentId: number;
+      readonly extentIndex: number;
+      readonly memberId: number;
+    }
+  /** Keeps the plain SHA-256 of a content that was computed afterwards. */
+  | { readonly kind: "record-sha256"; readonly contentId: number; readonly sha256: Uint8Array }
+  /** Ends uploads and remembered requests whose time has come, at most BATCH_ITEM_COUNT_MAX. */
+  | { readonly kind: "expire" }
+  /** Takes apart what deletion detached, at most BATCH_ITEM_COUNT_MAX entries. */
+  | { readonly kind: "reclaim" }
+  /** Goes on with folder copies: of one directory (a reader waits for names after `afterName`), or of any when `directoryId` is 0. At most BATCH_ITEM_COUNT_MAX. */
+  | { readonly kind: "materialise"; readonly directoryId: number; readonly path: readonly string[] }
+  /** A member has removed its copies of these dropped extents. */
+  | {
+      readonly kind: "confirm-dropped";
+      readonly memberId: number;
+      readonly extents: readonly { readonly contentId: number; readonly extentIndex: number }[];
+    };
+
+/** The kinds of commands. */
+export type CommandKind = CommandBody["kind"];
+
+/** What applying a command answered. */
+export type CommandResult = Applied | Rejected;
+
+/** The command took effect (or had before, under the same request id). */
+export interface Applied {
+  readonly outcome: "applied";
+  /** Log index at which it took effect. */
+  readonly index: number;
+  readonly value: ResultValue;
+}
+
+/** The command was refused and changed nothing. Deterministic: every replica refuses alike. */
+export interface Rejected {
+  readonly outcome: "rejected";
+  readonly index: number;
+  readonly reason: ErrorReason;
+  readonly message: string;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** The answer by kind of command. */
+export type ResultValue =
+  | { readonly kind: "none" }
+  /** Tree commands, complete-upload and put-small: the entry after the command, and its absolute path. */
+  | { readonly kind: "entry"; readonly entry: Entry; readonly path: readonly string[] }
+  /** init-upload; `entry` is set when equal bytes were here (instant). */
+  | {
+      readonly kind: "upload";
+      readonly uploadId: number;
+      readonly contentId: number;
+      readonly expireTimeMs: number;
+      readonly entry: Entry | undefined;
+    }
+  /** renew-write-lease: ids [firstContentId, firstContentId + idCount). */
+  | {
+      readonly kind: "write-lease";
+      readonly expireTimeMs: number;
+      readonly firstContentId: number;
+      readonly idCount: number;
+    }
+  /** expire, reclaim, materialise: how many items were touched, and whether more are left. */
+  | { readonly kind: "batch"; readonly itemCount: number; readonly more: boolean };
