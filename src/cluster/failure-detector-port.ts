@@ -1,0 +1,41 @@
+/**
+ * What the failure detector tells the rest of the node about its peers: health by intervals and thresholds, and their load.
+ * failure-detector.ts implements it over heartbeats; see there for the intervals.
+ */
+import type { NodeHealth } from "../drive/drive-api.ts";
+
+/** Figures that a node reports about itself with each heartbeat. */
+export interface NodeLoad {
+  readonly freeBytes: number;
+  readonly totalBytes: number;
+  readonly liveBytes: number;
+  /** True while its chunk store refuses writes. */
+  readonly writesRefused: boolean;
+  /** Bytes in flight through it now. */
+  readonly inflightBytes: number;
+  readonly appliedIndex: number;
+}
+
+/** One peer as judged from here. This node itself is always "up". */
+export interface PeerState {
+  readonly memberId: number;
+  readonly health: NodeHealth;
+  /** Monotonic milliseconds since it has been in that state. */
+  readonly sinceMs: number;
+  /** Newest load heard of; undefined before the first heartbeat. */
+  readonly load: NodeLoad | undefined;
+}
+
+/** Asks a peer for its load; the answer is the heartbeat. Rejects when it does not answer in time. */
+export interface HeartbeatPort {
+  ping(memberId: number, signal: AbortSignal): Promise<NodeLoad>;
+}
+
+/** Judgement of every known peer. */
+export interface FailureDetector {
+  state(memberId: number): PeerState;
+  /** All registered members, ascending by id. */
+  states(): readonly PeerState[];
+  /** An error or success on another path is evidence too: a refused connection makes a peer suspect at once. */
+  report(memberId: number, outcome: "reached" | "unreachable"): void;
+}
