@@ -12,6 +12,12 @@ export type MemberId = number;
 /** Nobody: no leader known, no vote cast, or a message from the node itself. */
 export const NO_MEMBER: MemberId = 0;
 
+/** Address of the driver's log writer: the target of "storage-append" and the sender of its response. Never a member. */
+export const LOCAL_APPEND_THREAD: MemberId = -1;
+
+/** Address of the driver's state machine: the target of "storage-apply" and the sender of its response. Never a member. */
+export const LOCAL_APPLY_THREAD: MemberId = -2;
+
 /** What a log entry carries. */
 export type LogEntryKind =
   /** Bytes for the state machine; empty for the no-op that opens a leader's term. */
