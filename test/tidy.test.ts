@@ -74,7 +74,7 @@ const EXCLUSIVE: readonly { readonly packages: RegExp; readonly allowed: RegExp 
   { packages: /^lmdb$/, allowed: /(^|\/)lmdb-[a-z-]+\.ts$/ },
   { packages: /^(pg|ioredis|amqplib)$/, allowed: /^(catalog\/postgres|cache\/redis|tasks\/rabbitmq)-/ },
   { packages: /^commander$/, allowed: /^cli\// },
-  { packages: /^node:(fs|fs\/promises)$/, allowed: /^(std|cli|config)\/|^main\.ts$/ },
+  { packages: /^node:(fs|fs\/promises)$/, allowed: /^(std|cli|config|node)\/|^main\.ts$/ },
   { packages: /^node:(crypto)$/, allowed: /^std\// },
   {
     packages: /^node:(net|http|http2|https|dgram|child_process|worker_threads|cluster)$/,
