@@ -3,10 +3,11 @@
  *
  * Keys order as unsigned bytes. Reads and transactions are synchronous. A transaction is atomic and visible to later reads
  * at once, but durable only after flush(): a crash falls back to a state at some transaction boundary, at or after the last
- * flush, never to half a transaction. Keys are 1 to 1,024 bytes, values up to 1 MiB.
+ * flush, never to half a transaction. Keys are 1 to 1,024 bytes, values 0 bytes to 1 MiB. Transactions do not nest.
  */
+import { assert } from "./assert.ts";
 
-/** One record. Both arrays belong to the caller and never change under it. */
+/** One record. Neither array ever changes: what was put must not be written to afterwards, nor what was read. */
 export interface KeyValue {
   readonly key: Uint8Array;
   readonly value: Uint8Array;
@@ -61,4 +62,10 @@ export interface OrderedStoreProvider {
   list(): Promise<string[]>;
   /** Removes a store that is not open, with everything in it; harmless when absent. */
   remove(name: string): Promise<void>;
+}
+
+/** Checks the name of a store: letters, digits and hyphens. Returns it. */
+export function parseStoreName(name: string): string {
+  assert(/^[A-Za-z0-9-]{1,64}$/.test(name), `${JSON.stringify(name)} is not the name of a store`);
+  return name;
 }
