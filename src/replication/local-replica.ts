@@ -1,0 +1,94 @@
+/**
+ * This node's own chunk store behind the port that peers have too, so that the data plane treats all copies alike.
+ *
+ * Adds to the store only what the port asks for beyond it: reading a range across chunks. Errors are the store's.
+ */
+import type { ChunkStore, ExtentState, SealRequest, SmallExtent } from "../chunks/chunk-store.ts";
+import { throwIfCanceled } from "../cluster/deadline.ts";
+import type { ExtentKey, Manifest, Seal } from "../drive/content.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import type { ReplicaPort } from "./replica-port.ts";
+
+/** ReplicaPort over the ChunkStore of this node. */
+export class LocalReplica implements ReplicaPort {
+  readonly #store: ChunkStore;
+
+  constructor(store: ChunkStore) {
+    this.#store = store;
+  }
+
+  get memberId(): number {
+    return this.#store.memberId;
+  }
+
+  async openExtent(
+    extent: ExtentKey,
+    expectedSizeBytes: number | undefined,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    throwIfCanceled(signal);
+    await this.#store.openExtent(extent, expectedSizeBytes);
+  }
+
+  async writeChunk(
+    extent: ExtentKey,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    throwIfCanceled(signal);
+    await this.#store.writeChunk(extent, chunkIndex, bytes, digest);
+  }
+
+  async sealExtent(request: SealRequest, signal?: AbortSignal): Promise<Seal> {
+    throwIfCanceled(signal);
+    return this.#store.sealExtent(request);
+  }
+
+  async putSmall(small: SmallExtent, signal?: AbortSignal): Promise<Seal> {
+    throwIfCanceled(signal);
+    return this.#store.putSmall(small);
+  }
+
+  async *read(
+    extent: ExtentKey,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): AsyncIterable<Uint8Array> {
+    const end = offset + length;
+    for (let at = offset; at < end;) {
+      throwIfCanceled(signal);
+      const chunkIndex = Math.floor(at / CHUNK_SIZE_BYTES);
+      const inChunk = at - chunkIndex * CHUNK_SIZE_BYTES;
+      const size = Math.min(CHUNK_SIZE_BYTES - inChunk, end - at);
+      yield await this.#store.readChunk(extent, chunkIndex, inChunk, size);
+      at += size;
+    }
+  }
+
+  chunkInfo(
+    extent: ExtentKey,
+    chunkIndex: number,
+  ): Promise<{ readonly digest: Uint8Array; readonly sizeBytes: number }> {
+    return this.#store.chunkInfo(extent, chunkIndex);
+  }
+
+  manifest(extent: ExtentKey): Promise<Manifest> {
+    return this.#store.manifest(extent);
+  }
+
+  extentState(extent: ExtentKey): Promise<ExtentState> {
+    return this.#store.extentState(extent);
+  }
+
+  async verifyExtent(extent: ExtentKey, signal?: AbortSignal): Promise<Seal> {
+    throwIfCanceled(signal);
+    return this.#store.verifyExtent(extent);
+  }
+
+  removeExtent(extent: ExtentKey): Promise<void> {
+    return this.#store.removeExtent(extent);
+  }
+}
