@@ -131,6 +131,11 @@ export class SegmentScanner {
   async #findMagic(from: number): Promise<number | undefined> {
     const { sizeBytes } = this.#options;
     let at = from;
+    if (at + RECORD_HEADER_SIZE_BYTES <= sizeBytes) {
+      // Nearly always the next record starts right here, and there is no need to read its body to see that.
+      const start = asBuffer(await this.#bytes(at, MAGIC_BYTES.length));
+      if (start.equals(MAGIC_BYTES)) return at;
+    }
     while (at + RECORD_HEADER_SIZE_BYTES <= sizeBytes) {
       const window = asBuffer(await this.#bytes(at, Math.min(WINDOW_SIZE_BYTES, sizeBytes - at)));
       const found = window.indexOf(MAGIC_BYTES);

@@ -8,6 +8,7 @@
  * when their owner says that nothing in them is needed. FORMAT.md describes what is on disk and how it is read back.
  */
 import { assert, must } from "../std/assert.ts";
+import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk, DiskFile } from "../std/disk.ts";
 import { FileCache } from "./file-cache.ts";
@@ -29,6 +30,7 @@ import {
   IDENTITY_SIZE_BYTES_MAX,
   SEGMENT_HEADER_SIZE_BYTES_MAX,
   segmentHeaderSizeBytes,
+  type SegmentHeader,
 } from "./segment-header.ts";
 import { readTable, syncDirectory, syncFile, TABLE_NAME, writeTable } from "./segment-table.ts";
 
@@ -341,18 +343,22 @@ export function parseSegmentName(name: string): number | undefined {
 }
 
 /**
- * Makes the file of a segment durably: header, sync, sync of the directory. Replaces a leftover of an attempt that failed.
+ * Makes the file of a segment durably: header, sync, sync of the directory. Takes over what an attempt that failed left.
  * Errors: those of the disk before anything counts; SyncError, which is final.
  */
 export async function createSegmentFile(
   disk: Disk,
   directory: string,
-  header: Parameters<typeof encodeSegmentHeader>[0],
+  header: SegmentHeader,
 ): Promise<DiskFile> {
   const file = await disk.open(segmentPath(directory, header.segmentId), "open-or-create");
   try {
-    await file.truncate(0);
-    await file.write(0, [encodeSegmentHeader(header)]);
+    const bytes = encodeSegmentHeader(header);
+    // A table that names the segment may already be there, so a header that is right is not taken away, even for a moment.
+    if (!bytesEqual(await file.read(0, bytes.length + 1), bytes)) {
+      await file.truncate(0);
+      await file.write(0, [bytes]);
+    }
     await syncFile(file);
     await syncDirectory(disk, directory);
     return file;

@@ -2,21 +2,21 @@
  * The table of a segment log: one small file that says which segments exist, replaced as a whole.
  *
  * It makes absence meaningful: a segment that the table names and the directory lacks is lost, a file that the table does
- * not name is a leftover of a crash. It is replaced by tmp, sync, rename, sync of the directory, before the first record
- * of a new segment is written and before the file of a removed one is unlinked. FORMAT.md has the layout.
+ * not name is a leftover of a crash. It is replaced (std/atomic-file.ts) before the first record of a new segment is written
+ * and before the file of a removed one is unlinked. FORMAT.md has the layout.
  */
+import { readAtomicFile, writeAtomicFile } from "../std/atomic-file.ts";
 import { asBuffer, bytesEqual } from "../std/bytes.ts";
-import { crc32 } from "../std/crc32.ts";
 import type { Disk } from "../std/disk.ts";
 import type { Position } from "./record.ts";
 import { corruptError, SyncError } from "./segment-error.ts";
-import { FORMAT_VERSION } from "./segment-header.ts";
+import { FORMAT_VERSION, IDENTITY_SIZE_BYTES_MAX } from "./segment-header.ts";
 
 /** Name of the table in the directory of a log. */
 export const TABLE_NAME = "segments.table";
 
-const TABLE_MAGIC = "NDTABLE\n";
-const FIXED_SIZE_BYTES = 28;
+const TABLE_MAGIC = "NDTABLE1";
+const FIXED_SIZE_BYTES = 20;
 
 /** What the table says. */
 export interface SegmentTable {
@@ -35,34 +35,29 @@ export function encodeTable(table: SegmentTable): Uint8Array {
     if (run !== undefined && run.last + 1 === id) run.last = id;
     else runs.push({ first: id, last: id });
   }
-  const bytes = Buffer.alloc(FIXED_SIZE_BYTES + table.identity.length + 8 * runs.length + 4);
-  bytes.write(TABLE_MAGIC, 0, "latin1");
-  bytes.writeUInt32LE(FORMAT_VERSION, 8);
-  bytes.writeUInt32LE(table.durable.segmentId, 12);
-  bytes.writeUInt32LE(table.durable.offset, 16);
-  bytes.writeUInt32LE(table.identity.length, 20);
-  bytes.writeUInt32LE(runs.length, 24);
+  const bytes = Buffer.alloc(FIXED_SIZE_BYTES + table.identity.length + 8 * runs.length);
+  bytes.writeUInt32LE(FORMAT_VERSION, 0);
+  bytes.writeUInt32LE(table.durable.segmentId, 4);
+  bytes.writeUInt32LE(table.durable.offset, 8);
+  bytes.writeUInt32LE(table.identity.length, 12);
+  bytes.writeUInt32LE(runs.length, 16);
   bytes.set(table.identity, FIXED_SIZE_BYTES);
   runs.forEach((run, i) => {
     const at = FIXED_SIZE_BYTES + table.identity.length + 8 * i;
     bytes.writeUInt32LE(run.first, at);
     bytes.writeUInt32LE(run.last, at + 4);
   });
-  bytes.writeUInt32LE(crc32(bytes.subarray(0, -4)), bytes.length - 4);
   return bytes;
 }
 
-/** Decodes a table; undefined when it is damaged or of another version. */
+/** Decodes a table; undefined when it is of another version or not one. */
 export function decodeTable(bytes: Uint8Array): SegmentTable | undefined {
   const buffer = asBuffer(bytes);
-  if (buffer.length < FIXED_SIZE_BYTES + 4 || buffer.toString("latin1", 0, 8) !== TABLE_MAGIC) {
-    return undefined;
-  }
-  if (buffer.readUInt32LE(8) !== FORMAT_VERSION) return undefined;
-  if (crc32(buffer.subarray(0, -4)) !== buffer.readUInt32LE(buffer.length - 4)) return undefined;
-  const identitySize = buffer.readUInt32LE(20);
-  const runCount = buffer.readUInt32LE(24);
-  if (buffer.length !== FIXED_SIZE_BYTES + identitySize + 8 * runCount + 4) return undefined;
+  if (buffer.length < FIXED_SIZE_BYTES || buffer.readUInt32LE(0) !== FORMAT_VERSION) return undefined;
+  const identitySize = buffer.readUInt32LE(12);
+  const runCount = buffer.readUInt32LE(16);
+  if (identitySize > IDENTITY_SIZE_BYTES_MAX || runCount === 0) return undefined;
+  if (buffer.length !== FIXED_SIZE_BYTES + identitySize + 8 * runCount) return undefined;
   const segmentIds: number[] = [];
   for (let i = 0; i < runCount; i += 1) {
     const at = FIXED_SIZE_BYTES + identitySize + 8 * i;
@@ -71,7 +66,7 @@ export function decodeTable(bytes: Uint8Array): SegmentTable | undefined {
   }
   return {
     identity: Uint8Array.from(buffer.subarray(FIXED_SIZE_BYTES, FIXED_SIZE_BYTES + identitySize)),
-    durable: { segmentId: buffer.readUInt32LE(12), offset: buffer.readUInt32LE(16) },
+    durable: { segmentId: buffer.readUInt32LE(4), offset: buffer.readUInt32LE(8) },
     segmentIds,
   };
 }
@@ -86,46 +81,19 @@ export async function readTable(
   identity: Uint8Array,
 ): Promise<SegmentTable | undefined> {
   const path = `${directory}/${TABLE_NAME}`;
-  if (!(await disk.exists(path))) return undefined;
-  const file = await disk.open(path, "read");
-  try {
-    const table = decodeTable(await file.read(0, await file.size()));
-    if (table === undefined) throw corruptError("the table of segments fails its checksum", path, 0);
-    if (!bytesEqual(table.identity, identity)) {
-      throw corruptError("the table of segments belongs to another store", path, 0);
-    }
-    return table;
-  } finally {
-    await file.close();
+  const found = await readAtomicFile(disk, { directory, name: TABLE_NAME, magic: TABLE_MAGIC });
+  if (found.kind === "absent") return undefined;
+  const table = found.kind === "intact" ? decodeTable(found.content) : undefined;
+  if (table === undefined) throw corruptError("the table of segments fails its checksum", path, 0);
+  if (!bytesEqual(table.identity, identity)) {
+    throw corruptError("the table of segments belongs to another store", path, 0);
   }
+  return table;
 }
 
-/** Replaces the table durably. Errors: those of the disk while nothing has changed; SyncError, which is final. */
+/** Replaces the table durably. Errors: those of the disk; then the old table or the new one is there. */
 export async function writeTable(disk: Disk, directory: string, table: SegmentTable): Promise<void> {
-  await replaceFile(disk, directory, TABLE_NAME, encodeTable(table));
-}
-
-/**
- * Replaces a small file as a whole: tmp, write, sync, rename, sync of the directory. A crash leaves the old or the new
- * one. Errors: those of the disk while nothing has changed; SyncError, which is final.
- */
-export async function replaceFile(
-  disk: Disk,
-  directory: string,
-  name: string,
-  bytes: Uint8Array,
-): Promise<void> {
-  const temporary = `${directory}/${name}.tmp`;
-  const file = await disk.open(temporary, "open-or-create");
-  try {
-    await file.truncate(0);
-    await file.write(0, [bytes]);
-    await syncFile(file);
-  } finally {
-    await file.close();
-  }
-  await disk.rename(temporary, `${directory}/${name}`);
-  await syncDirectory(disk, directory);
+  await writeAtomicFile(disk, { directory, name: TABLE_NAME, magic: TABLE_MAGIC }, encodeTable(table));
 }
 
 /** Syncs a file; a failure is a SyncError. */
