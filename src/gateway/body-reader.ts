@@ -1,0 +1,217 @@
+/**
+ * Request bodies as they come off the wire: in pieces of CHUNK_SIZE_BYTES, with back-pressure, an end to patience, and errors
+ * that say what was wrong.
+ *
+ * While the consumer is busy at most one finished piece waits and the socket is not read. Time counts only while the consumer
+ * waits for the client: a slow drive is not the client's fault. Leaving early does not destroy the connection, so that an
+ * answer can still be sent; the gateway closes connections whose body was not read to its end.
+ */
+import type { IncomingMessage } from "node:http";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { DriveError } from "../drive/errors.ts";
+import { bytesEqual, toHex } from "../std/bytes.ts";
+import { sha256Stream } from "../std/digest.ts";
+import type { Clock, Timer } from "../std/clock.ts";
+import { HttpError } from "./http-error.ts";
+import type { GatewayLimits } from "./limits.ts";
+
+/** What a BodyReader needs beside the request. */
+export interface BodyReaderOptions {
+  readonly clock: Clock;
+  readonly limits: Pick<GatewayLimits, "bodyWindowMs" | "bodyWindowBytesMin">;
+  /** Told the size of what arrived. */
+  readonly onBytes?: ((sizeBytes: number) => void) | undefined;
+  /** Called once before the first byte is awaited: sends "100 Continue" where the client waits for it. */
+  readonly onStart?: (() => void) | undefined;
+}
+
+/** The announced length of a body, or undefined when it is chunked. A request with neither field has no body: 0. */
+export function announcedSizeBytes(request: IncomingMessage): number | undefined {
+  if (request.headers["transfer-encoding"] !== undefined) return undefined;
+  return Number(request.headers["content-length"] ?? "0");
+}
+
+/** Reads one request body once. */
+export class BodyReader {
+  readonly #request: IncomingMessage;
+  readonly #options: BodyReaderOptions;
+  readonly #announced: number | undefined;
+  readonly #ready: Buffer[] = [];
+  /** The piece being filled, and how much of it is. */
+  #open: Buffer | undefined;
+  #filledBytes = 0;
+  #receivedBytes = 0;
+  #end: "no" | "yes" | Error = "no";
+  #wake: (() => void) | undefined;
+  /** The window of the minimum rate: time waited in it, and what had arrived at its start. */
+  #waitedMs = 0;
+  #windowStartBytes = 0;
+
+  constructor(request: IncomingMessage, options: BodyReaderOptions) {
+    this.#request = request;
+    this.#options = options;
+    this.#announced = announcedSizeBytes(request);
+  }
+
+  /**
+   * The body in pieces of CHUNK_SIZE_BYTES, the last one smaller; each belongs to the consumer. None for an empty body.
+   * Errors: PAYLOAD_TRUNCATED when the client goes away, REQUEST_TIMEOUT when it is too slow.
+   */
+  async *pieces(): AsyncGenerator<Uint8Array, void, undefined> {
+    const request = this.#request;
+    const onData = (data: Buffer): void => this.#take(data);
+    const onEnd = (): void => this.#finish("yes");
+    // "close" without "end" before it is an abort; "error" (ECONNRESET) only says the same again.
+    const onClose = (): void => this.#finish(this.#truncated());
+    request.on("data", onData).on("end", onEnd).on("error", onClose).on("close", onClose);
+    if (request.readableEnded) this.#finish("yes");
+    else if (request.destroyed) this.#finish(this.#truncated());
+    else this.#options.onStart?.();
+    try {
+      for (;;) {
+        const piece = await this.#next();
+        if (piece === undefined) return;
+        yield piece;
+      }
+    } finally {
+      request.off("data", onData).off("end", onEnd).off("close", onClose);
+      // Reads and drops what is left; the gateway bounds for how long. The "error" listener stays for an abort meanwhile.
+      request.resume();
+    }
+  }
+
+  /**
+   * The whole body when it has at most `sizeBytesMax` (at most CHUNK_SIZE_BYTES).
+   * Errors: PAYLOAD_TOO_LARGE, before anything is read when the length is announced; and those of pieces().
+   */
+  async whole(sizeBytesMax: number, what: string): Promise<Uint8Array> {
+    const tooLarge = (): DriveError =>
+      new DriveError("PAYLOAD_TOO_LARGE", `${what} has at most ${sizeBytesMax} bytes.`, {
+        size_bytes_max: String(sizeBytesMax),
+      });
+    if ((this.#announced ?? 0) > sizeBytesMax) throw tooLarge();
+    let whole: Uint8Array = new Uint8Array(0);
+    for await (const piece of this.pieces()) {
+      if (whole.length + piece.length > sizeBytesMax) throw tooLarge();
+      whole = whole.length === 0 ? piece : Buffer.concat([whole, piece]);
+    }
+    return whole;
+  }
+
+  #take(data: Buffer): void {
+    this.#receivedBytes += data.length;
+    this.#options.onBytes?.(data.length);
+    for (let at = 0; at < data.length;) {
+      if (this.#open === undefined) {
+        const left = this.#announced === undefined ? CHUNK_SIZE_BYTES : this.#announced - this.#receivedBytes;
+        this.#open = Buffer.allocUnsafeSlow(Math.min(CHUNK_SIZE_BYTES, Math.max(left, 0) + data.length - at));
+        this.#filledBytes = 0;
+      }
+      const copied = data.copy(this.#open, this.#filledBytes, at);
+      at += copied;
+      this.#filledBytes += copied;
+      if (this.#filledBytes === this.#open.length) {
+        this.#ready.push(this.#open);
+        this.#open = undefined;
+      }
+    }
+    if (this.#ready.length === 0) return;
+    if (this.#wake === undefined) this.#request.pause();
+    else this.#wake();
+  }
+
+  #finish(end: "yes" | Error): void {
+    if (this.#end !== "no") return;
+    this.#end = end;
+    if (end === "yes" && this.#open !== undefined) {
+      const last = this.#open.subarray(0, this.#filledBytes);
+      // A piece that is mostly empty would keep its whole allocation alive.
+      this.#ready.push(last.length * 2 < this.#open.length ? Buffer.from(last) : last);
+      this.#open = undefined;
+    }
+    this.#wake?.();
+  }
+
+  async #next(): Promise<Uint8Array | undefined> {
+    if (this.#ready.length === 0 && this.#end === "no") await this.#wait();
+    const piece = this.#ready.shift();
+    if (this.#end instanceof Error) throw this.#end;
+    // Reads ahead while the consumer works on the piece.
+    if (this.#ready.length === 0) this.#request.resume();
+    return piece;
+  }
+
+  /** Waits until a piece is ready or the body ends, watching the client's pace. */
+  #wait(): Promise<void> {
+    const { clock, limits } = this.#options;
+    let startMs = clock.monotonicMs();
+    return new Promise((resolve) => {
+      let timer: Timer;
+      const arm = (): void => {
+        timer = clock.setTimer(Math.max(0, limits.bodyWindowMs - this.#waitedMs), check);
+      };
+      const check = (): void => {
+        if (this.#receivedBytes - this.#windowStartBytes < limits.bodyWindowBytesMin) {
+          this.#finish(this.#tooSlow());
+          return;
+        }
+        this.#waitedMs = 0;
+        this.#windowStartBytes = this.#receivedBytes;
+        startMs = clock.monotonicMs();
+        arm();
+      };
+      this.#wake = () => {
+        this.#wake = undefined;
+        timer.cancel();
+        this.#waitedMs += clock.monotonicMs() - startMs;
+        resolve();
+      };
+      arm();
+      this.#request.resume();
+    });
+  }
+
+  #truncated(): DriveError {
+    const announced = this.#announced === undefined ? "an end mark" : `${this.#announced} bytes`;
+    return new DriveError(
+      "PAYLOAD_TRUNCATED",
+      `The body ended after ${this.#receivedBytes} bytes, before ${announced}.`,
+      {
+        size_bytes: String(this.#receivedBytes),
+        ...(this.#announced === undefined ? {} : { size_bytes_announced: String(this.#announced) }),
+      },
+    );
+  }
+
+  #tooSlow(): HttpError {
+    const { bodyWindowBytesMin, bodyWindowMs } = this.#options.limits;
+    return new HttpError(
+      "REQUEST_TIMEOUT",
+      `The body came too slowly: fewer than ${bodyWindowBytesMin} bytes within ${bodyWindowMs / 1000} s.`,
+      { size_bytes: String(this.#receivedBytes) },
+    );
+  }
+}
+
+/** Passes `body` on and fails at its end with DIGEST_MISMATCH unless it has the SHA-256 `digest`. */
+export async function* verified(
+  body: AsyncIterable<Uint8Array>,
+  digest: Uint8Array,
+): AsyncGenerator<Uint8Array> {
+  const hash = sha256Stream();
+  for await (const piece of body) {
+    hash.update(piece);
+    yield piece;
+  }
+  const actual = hash.digest();
+  if (!bytesEqual(actual, digest)) {
+    throw new DriveError(
+      "DIGEST_MISMATCH",
+      "The body does not have the SHA-256 that its digest field states.",
+      {
+        digest: toHex(actual),
+        digest_stated: toHex(digest),
+      },
+    );
+  }
+}
