@@ -8,19 +8,19 @@ import { assert, must } from "../std/assert.ts";
 import { payloadSizeBytes } from "./log-entries.ts";
 import { ACCEPTED, dropped, type ProposeOutcome } from "./outcome.ts";
 import type { Progress } from "./progress.ts";
-import type { RaftCore } from "./raft-core.ts";
+import type { RaftContext } from "./raft-context.ts";
 import type { ReadRequest } from "./read-only.ts";
 import { SnapshotTemporarilyUnavailableError, type MemberId, type Snapshot } from "./types.ts";
 
 /** Sends everybody what they lack, or an empty append that tells the commit index. */
-export function broadcastAppend(raft: RaftCore): void {
+export function broadcastAppend(raft: RaftContext): void {
   for (const id of raft.tracker.progress.keys()) {
     if (id !== raft.id) maybeSendAppend(raft, id, true);
   }
 }
 
 /** Sends entries to those that lack some and may be sent to; used when the configuration has changed. */
-export function sendToNewMembers(raft: RaftCore): void {
+export function sendToNewMembers(raft: RaftContext): void {
   for (const id of raft.tracker.progress.keys()) {
     if (id !== raft.id) maybeSendAppend(raft, id, false);
   }
@@ -30,7 +30,7 @@ export function sendToNewMembers(raft: RaftCore): void {
  * Sends one append, or a snapshot, to `to` if its progress allows; returns whether anything was sent.
  * @param sendIfEmpty whether an append without entries is worth sending, to tell the commit index
  */
-export function maybeSendAppend(raft: RaftCore, to: MemberId, sendIfEmpty: boolean): boolean {
+export function maybeSendAppend(raft: RaftContext, to: MemberId, sendIfEmpty: boolean): boolean {
   const progress = must(raft.tracker.progress.get(to), "only members are sent to");
   const isFlowIgnored = raft.hasFault("flow-not-paused") && progress.state === "replicate";
   if (progress.isPaused && !isFlowIgnored) return false;
@@ -51,7 +51,7 @@ export function maybeSendAppend(raft: RaftCore, to: MemberId, sendIfEmpty: boole
 }
 
 /** Sends everybody a heartbeat that carries the newest read round, if reads wait. */
-export function broadcastHeartbeat(raft: RaftCore): void {
+export function broadcastHeartbeat(raft: RaftContext): void {
   const context = raft.readOnly.heartbeatContext();
   // A read that comes in from here on is confirmed only by heartbeats made after it.
   raft.readOnly.closeRound();
@@ -65,12 +65,12 @@ export function broadcastHeartbeat(raft: RaftCore): void {
 }
 
 /** Tells `to` to campaign at once (thesis 3.10). */
-export function sendTimeoutNow(raft: RaftCore, to: MemberId): void {
+export function sendTimeoutNow(raft: RaftContext, to: MemberId): void {
   raft.send({ kind: "timeout-now", to });
 }
 
 /** Begins a read: in the open round, or postponed until this leader has committed in its term. */
-export function startRead(raft: RaftCore, request: ReadRequest): ProposeOutcome {
+export function startRead(raft: RaftContext, request: ReadRequest): ProposeOutcome {
   if (raft.readOnly.isFull) return dropped("reads-full");
   if (!raft.hasCommittedInTerm()) raft.readOnly.postpone(request);
   else if (raft.tracker.isSingleton(raft.id)) raft.answerRead(request, raft.log.commitIndex);
@@ -79,12 +79,12 @@ export function startRead(raft: RaftCore, request: ReadRequest): ProposeOutcome 
 }
 
 /** Begins the postponed reads once an entry of this term is committed. */
-export function releasePostponedReads(raft: RaftCore): void {
+export function releasePostponedReads(raft: RaftContext): void {
   if (!raft.hasCommittedInTerm()) return;
   for (const request of raft.readOnly.takePostponed()) startRead(raft, request);
 }
 
-function cannotAppend(raft: RaftCore, to: MemberId, progress: Progress, prevIndex: number): boolean {
+function cannotAppend(raft: RaftContext, to: MemberId, progress: Progress, prevIndex: number): boolean {
   if (raft.hasFault("empty-append-for-snapshot")) {
     raft.send({ kind: "append", to, index: prevIndex, commitIndex: raft.log.commitIndex });
     return true;
@@ -92,7 +92,7 @@ function cannotAppend(raft: RaftCore, to: MemberId, progress: Progress, prevInde
   return sendSnapshot(raft, to, progress);
 }
 
-function sendSnapshot(raft: RaftCore, to: MemberId, progress: Progress): boolean {
+function sendSnapshot(raft: RaftContext, to: MemberId, progress: Progress): boolean {
   // A snapshot is costly: not for somebody who has not been heard from.
   if (!progress.recentActive) return false;
   const snapshot = findSnapshot(raft);
@@ -103,7 +103,7 @@ function sendSnapshot(raft: RaftCore, to: MemberId, progress: Progress): boolean
   return true;
 }
 
-function findSnapshot(raft: RaftCore): Snapshot | undefined {
+function findSnapshot(raft: RaftContext): Snapshot | undefined {
   try {
     return raft.log.snapshot();
   } catch (error) {

@@ -7,8 +7,8 @@
  */
 import type { LogEntry } from "./types.ts";
 
-/** What an entry costs beside its data, in bytes: index, term, kind and framing, rounded up. */
-export const ENTRY_OVERHEAD_BYTES = 16;
+/** What an entry costs beside its data, in bytes: index, term, kind and framing in their usual encoding. */
+export const ENTRY_OVERHEAD_BYTES = 8;
 
 /** Size of one entry in bytes, as messages and batches count it. */
 export function entrySizeBytes(entry: LogEntry): number {

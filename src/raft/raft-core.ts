@@ -21,6 +21,7 @@ import { isTermlessKind, makeMessage, NO_BYTES, TRANSFER_CONTEXT } from "./messa
 import { ACCEPTED, type ProposeOutcome } from "./outcome.ts";
 import type { PlantedFault } from "./planted-faults.ts";
 import { majorityOf } from "./quorum.ts";
+import type { RaftContext } from "./raft-context.ts";
 import { RaftLog } from "./raft-log.ts";
 import { ReadOnly, type ReadRequest } from "./read-only.ts";
 import { stepCandidate } from "./step-candidate.ts";
@@ -77,8 +78,8 @@ export interface RaftCoreOptions {
   readonly plantedFault?: PlantedFault | undefined;
 }
 
-/** The state of one node. Fields are open to the step files of this folder and to RaftNode, to nobody else. */
-export class RaftCore {
+/** The state of one node. Fields are open to RaftNode and, as RaftContext, to the step files of this folder; to nobody else. */
+export class RaftCore implements RaftContext {
   readonly options: RaftCoreOptions;
   readonly id: MemberId;
   readonly log: RaftLog;
@@ -91,6 +92,8 @@ export class RaftCore {
   leadTransferee: MemberId = NO_MEMBER;
   /** No membership change may be proposed while the applied index is below this. */
   pendingConfIndex = 0;
+  /** Index of the empty entry that opened this leader's term; 0 when it does not lead. */
+  #termStartIndex = 0;
   uncommittedBytes = 0;
   readOnly: ReadOnly;
   /** Messages that may leave at once. */
@@ -254,7 +257,8 @@ export class RaftCore {
 
   /** Whether a leader has committed an entry of its own term, and so knows everything committed before (Raft 8). */
   hasCommittedInTerm(): boolean {
-    return this.log.matchesTerm(this.log.commitIndex, this.term);
+    // Not the term of the entry at the commit index: a group may begin with a snapshot of the very term it elects first.
+    return this.role === "leader" && this.log.commitIndex >= this.#termStartIndex;
   }
 
   /** Answers a confirmed read: to this node's own driver, or to the member that passed it on. */
@@ -454,6 +458,7 @@ export class RaftCore {
     self.recentActive = true;
     // What was inherited may hold a membership change: none may be proposed until all of it is applied.
     this.pendingConfIndex = this.log.lastIndex;
+    this.#termStartIndex = this.log.lastIndex + 1;
     // The empty entry lets this leader commit what earlier terms left (Raft 5.4.2 and 8); it has no bytes to be refused for.
     const appended = this.appendEntries([{ index: 0, term: 0, kind: "normal", data: NO_BYTES }]);
     assert(appended, "an empty entry is never refused");

@@ -122,6 +122,8 @@ export interface BasicStatus {
   readonly stableIndex: number;
   readonly commitIndex: number;
   readonly appliedIndex: number;
+  /** Index of a snapshot taken over and not confirmed as installed; 0 for none. */
+  readonly pendingSnapshotIndex: number;
   /** Payload bytes that a leader has not committed and applied yet. */
   readonly uncommittedBytes: number;
   /** Whether a leader has committed an entry of its own term, so that it may serve. */
@@ -290,7 +292,7 @@ export class RaftNode {
 
   /** Sync mode: confirms that the last batch was stored, sent and applied. */
   advance(): void {
-    assert(!this.#isAsync, "in async mode the storage's responses take the place of advance()");
+    assert(!this.#isAsync, "with asynchronous storage its responses take the place of advance()");
     const steps = this.#stepsOnAdvance;
     if (steps === undefined) return;
     this.#stepsOnAdvance = undefined;
@@ -322,6 +324,7 @@ export class RaftNode {
       stableIndex: core.log.stableIndex,
       commitIndex: core.log.commitIndex,
       appliedIndex: core.log.appliedIndex,
+      pendingSnapshotIndex: core.log.unstable.snapshot?.metadata.index ?? 0,
       uncommittedBytes: core.uncommittedBytes,
       hasCommittedInTerm: core.role === "leader" && core.hasCommittedInTerm(),
     };
@@ -417,7 +420,6 @@ export class RaftNode {
     storeMessages: readonly Message[],
     stored: Message | undefined,
   ): Message {
-    const last = ready.entries.at(-1);
     return makeMessage({
       kind: "storage-append",
       from: this.#core.id,
@@ -425,7 +427,6 @@ export class RaftNode {
       entries: ready.entries,
       // Term 0 means that there is no hard state to store.
       ...(ready.hardState ?? {}),
-      ...(last === undefined ? {} : { index: last.index, logTerm: last.term }),
       ...(ready.snapshot === undefined ? {} : { snapshot: ready.snapshot }),
       // Own acknowledgements first: they find the entries' terms in the unstable log, which the last response empties.
       responses: stored === undefined ? storeMessages : [...storeMessages, stored],

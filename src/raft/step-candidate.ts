@@ -4,12 +4,12 @@
  * Only answers to the campaign under way count. Anything from a leader of the same term ends the campaign (Raft 5.2).
  */
 import { ACCEPTED, dropped, type ProposeOutcome } from "./outcome.ts";
-import type { RaftCore } from "./raft-core.ts";
+import type { RaftContext } from "./raft-context.ts";
 import { stepFollower } from "./step-follower.ts";
 import type { Message } from "./types.ts";
 
 /** Takes one message. */
-export function stepCandidate(raft: RaftCore, message: Message): ProposeOutcome {
+export function stepCandidate(raft: RaftContext, message: Message): ProposeOutcome {
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- every other kind means nothing to a candidate
   switch (message.kind) {
     case "propose":

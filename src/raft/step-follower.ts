@@ -6,11 +6,11 @@
  * every message carries the identity of the node that sent it.
  */
 import { ACCEPTED, dropped, type ProposeOutcome } from "./outcome.ts";
-import type { RaftCore } from "./raft-core.ts";
+import type { RaftContext } from "./raft-context.ts";
 import { NO_MEMBER, type LogEntry, type Message } from "./types.ts";
 
 /** Takes one message. */
-export function stepFollower(raft: RaftCore, message: Message): ProposeOutcome {
+export function stepFollower(raft: RaftContext, message: Message): ProposeOutcome {
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- every other kind means nothing to a follower
   switch (message.kind) {
     case "propose":
@@ -46,12 +46,12 @@ export function stepFollower(raft: RaftCore, message: Message): ProposeOutcome {
   }
 }
 
-function heardFromLeader(raft: RaftCore, message: Message): void {
+function heardFromLeader(raft: RaftContext, message: Message): void {
   raft.electionElapsed = 0;
   raft.leaderId = message.from;
 }
 
-function forward(raft: RaftCore, message: Message, isAllowed: boolean): ProposeOutcome {
+function forward(raft: RaftContext, message: Message, isAllowed: boolean): ProposeOutcome {
   if (raft.leaderId === NO_MEMBER) return dropped("no-leader");
   const isOwn = message.from === NO_MEMBER || message.from === raft.id;
   if (!isAllowed || !isOwn) return dropped("not-leader");
@@ -64,7 +64,7 @@ function forward(raft: RaftCore, message: Message, isAllowed: boolean): ProposeO
   return ACCEPTED;
 }
 
-function takeAppend(raft: RaftCore, message: Message): void {
+function takeAppend(raft: RaftContext, message: Message): void {
   const { log } = raft;
   if (takeFaultyAppend(raft, message)) return;
   if (message.index < log.commitIndex) {
@@ -89,7 +89,7 @@ function takeAppend(raft: RaftCore, message: Message): void {
   });
 }
 
-function takeSnapshot(raft: RaftCore, message: Message): void {
+function takeSnapshot(raft: RaftContext, message: Message): void {
   const taken = message.snapshot !== undefined && raft.restore(message.snapshot);
   // Refused or old: say what is committed, which the leader may take as matched.
   const index = taken ? raft.log.lastIndex : raft.log.commitIndex;
@@ -97,7 +97,7 @@ function takeSnapshot(raft: RaftCore, message: Message): void {
 }
 
 /** The planted faults of a follower's append; false when none applies. */
-function takeFaultyAppend(raft: RaftCore, message: Message): boolean {
+function takeFaultyAppend(raft: RaftContext, message: Message): boolean {
   const { log } = raft;
   const { lastIndex } = log;
   if (raft.hasFault("append-after-zero-accepted") && message.index === 0) {

@@ -17,11 +17,11 @@ import {
 import { NO_BYTES } from "./message.ts";
 import { ACCEPTED, dropped, type ProposeOutcome } from "./outcome.ts";
 import type { Progress } from "./progress.ts";
-import type { RaftCore } from "./raft-core.ts";
+import type { RaftContext } from "./raft-context.ts";
 import { NO_MEMBER, type LogEntry, type Message } from "./types.ts";
 
 /** Takes one message of the leader's term. */
-export function stepLeader(raft: RaftCore, message: Message): ProposeOutcome {
+export function stepLeader(raft: RaftContext, message: Message): ProposeOutcome {
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other kinds need a member to be from
   switch (message.kind) {
     case "beat":
@@ -41,7 +41,7 @@ export function stepLeader(raft: RaftCore, message: Message): ProposeOutcome {
   return ACCEPTED;
 }
 
-function stepMember(raft: RaftCore, message: Message, progress: Progress): void {
+function stepMember(raft: RaftContext, message: Message, progress: Progress): void {
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- every other kind means nothing to a leader
   switch (message.kind) {
     case "append-response":
@@ -66,7 +66,7 @@ function stepMember(raft: RaftCore, message: Message, progress: Progress): void 
   }
 }
 
-function checkQuorum(raft: RaftCore): void {
+function checkQuorum(raft: RaftContext): void {
   if (!raft.tracker.isQuorumActive()) {
     raft.becomeFollower(raft.term, NO_MEMBER);
     return;
@@ -76,7 +76,7 @@ function checkQuorum(raft: RaftCore): void {
   }
 }
 
-function stepProposal(raft: RaftCore, message: Message): ProposeOutcome {
+function stepProposal(raft: RaftContext, message: Message): ProposeOutcome {
   if (!raft.tracker.progress.has(raft.id)) return dropped("removed");
   if (raft.leadTransferee !== NO_MEMBER) return dropped("transfer-in-progress");
   const lastIndex = raft.log.lastIndex;
@@ -101,7 +101,7 @@ function stepProposal(raft: RaftCore, message: Message): ProposeOutcome {
 }
 
 /** One change at a time, counted from when it is applied, and only one that can follow the configuration in force. */
-function isConfChangeAllowed(raft: RaftCore, entry: LogEntry): boolean {
+function isConfChangeAllowed(raft: RaftContext, entry: LogEntry): boolean {
   if (raft.pendingConfIndex > raft.log.appliedIndex) return false;
   const change = findConfChange(entry.data);
   if (change === undefined) return false;
@@ -110,14 +110,14 @@ function isConfChangeAllowed(raft: RaftCore, entry: LogEntry): boolean {
   return changeConfig(config, change).ok;
 }
 
-function stepReadIndex(raft: RaftCore, message: Message): ProposeOutcome {
+function stepReadIndex(raft: RaftContext, message: Message): ProposeOutcome {
   const isOwn = message.from === NO_MEMBER || message.from === raft.id;
   if (!isOwn && !raft.tracker.progress.has(message.from)) return dropped("removed");
   return startRead(raft, { from: message.from, context: message.context });
 }
 
 /** The logs do not match before the entries sent: go back to where they may (Raft 5.3, last paragraph). */
-function appendRejected(raft: RaftCore, message: Message, progress: Progress): void {
+function appendRejected(raft: RaftContext, message: Message, progress: Progress): void {
   // The follower has named its term at the hint; our log may rule out more than it could.
   const hint =
     message.logTerm > 0
@@ -128,7 +128,7 @@ function appendRejected(raft: RaftCore, message: Message, progress: Progress): v
   maybeSendAppend(raft, message.from, true);
 }
 
-function appendAcknowledged(raft: RaftCore, message: Message, progress: Progress): void {
+function appendAcknowledged(raft: RaftContext, message: Message, progress: Progress): void {
   // An answer that repeats matchIndex still shows a probed follower to be reachable.
   const isProbeAnswered = progress.state === "probe" && progress.matchIndex === message.index;
   if (!progress.maybeUpdate(message.index) && !isProbeAnswered) return;
@@ -154,7 +154,7 @@ function appendAcknowledged(raft: RaftCore, message: Message, progress: Progress
   }
 }
 
-function heartbeatAnswered(raft: RaftCore, message: Message, progress: Progress): void {
+function heartbeatAnswered(raft: RaftContext, message: Message, progress: Progress): void {
   progress.recentActive = true;
   progress.flowPaused = false;
   // Lacking entries, or a probe whose answer was lost. Into a full window this sends an empty append, whose answer frees it.
@@ -181,7 +181,7 @@ function snapshotEnded(message: Message, progress: Progress): void {
   progress.flowPaused = true;
 }
 
-function startTransfer(raft: RaftCore, message: Message, progress: Progress): void {
+function startTransfer(raft: RaftContext, message: Message, progress: Progress): void {
   const transferee = message.from;
   if (progress.isLearner || transferee === raft.leadTransferee) return;
   raft.leadTransferee = NO_MEMBER;

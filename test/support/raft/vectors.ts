@@ -1,0 +1,77 @@
+/**
+ * Compares what our nodes do with what a scenario file of etcd-io/raft expects.
+ *
+ * Exactly equal: what raft-state, raft-log, status and compact print. Equal as multisets per directive: messages, each with
+ * everything it carries. Not compared: log lines, the layout of batches, the order of messages. Allowed differences:
+ *
+ *   1. Log:term/index of "MsgStorageAppend" itself, which nobody reads: the entries say it.
+ *   2. Indentation, because it only shows nesting.
+ */
+import { parseScript, type DirectiveCase } from "./datadriven.ts";
+import { InteractionGroup, RefusedFeatureError } from "./interaction.ts";
+
+/** Directives whose output is compared exactly. */
+const EXACT_COMMANDS: ReadonlySet<string> = new Set(["raft-state", "raft-log", "status", "compact"]);
+
+/** How a scenario file ended. */
+export type ReplayResult =
+  | { readonly outcome: "equal"; readonly cases: number }
+  | { readonly outcome: "refused"; readonly reason: string }
+  | { readonly outcome: "different"; readonly differences: readonly string[] };
+
+/** Runs the scenario in `text` and compares; a scenario that needs a refused feature is not run to its end. */
+export function replayInteraction(text: string): ReplayResult {
+  const group = new InteractionGroup();
+  const differences: string[] = [];
+  const cases = parseScript(text);
+  try {
+    for (const directive of cases) {
+      const difference = compareCase(directive, group.run(directive));
+      if (difference !== undefined) differences.push(difference);
+    }
+  } catch (error) {
+    if (error instanceof RefusedFeatureError) return { outcome: "refused", reason: error.message };
+    throw error;
+  }
+  return differences.length > 0
+    ? { outcome: "different", differences }
+    : { outcome: "equal", cases: cases.length };
+}
+
+function compareCase(directive: DirectiveCase, actual: string): string | undefined {
+  const isExact = EXACT_COMMANDS.has(directive.command);
+  const wanted = isExact ? withoutLogLines(directive.expected) : messagesIn(directive.expected);
+  const got = isExact ? withoutLogLines(actual) : messagesIn(actual);
+  if (wanted === got) return undefined;
+  return `line ${directive.line}: ${directive.command}\n--- expected\n${wanted}\n--- actual\n${got}`;
+}
+
+/** `text` without the lines that etcd's logger wrote. */
+export function withoutLogLines(text: string): string {
+  const lines = text.split("\n").filter((line) => !/^\s*(DEBUG|INFO|WARN|ERROR|FATAL|PANIC) /.test(line));
+  return lines.filter((line) => line !== "ok" && line !== "").join("\n");
+}
+
+/** The messages in `text`, one a line, sorted. */
+export function messagesIn(text: string): string {
+  const messages: string[] = [];
+  const lines = text.split("\n");
+  for (let at = 0; at < lines.length; at += 1) {
+    const line = (lines[at] ?? "").trim();
+    if (!/^(dropped: )?[0-9a-zA-Z]+->[0-9a-zA-Z]+ Msg/.test(line)) continue;
+    let message = line.replace(/ Responses:\[$/, "");
+    if (message.endsWith("Entries:[")) {
+      do {
+        at += 1;
+        message += ` ${(lines[at] ?? "").trim()}`;
+      } while (!(lines[at] ?? "").trim().startsWith("]"));
+      message = message.replace(/ Responses:\[$/, "");
+    }
+    if ((lines[at + 1] ?? "").trim().startsWith("Snapshot:")) {
+      at += 1;
+      message += ` ${(lines[at] ?? "").trim().replace(/ Responses:\[$/, "")}`;
+    }
+    messages.push(message.replace(/(MsgStorageAppend Term:\d+) Log:\d+\/\d+/, "$1"));
+  }
+  return messages.sort().join("\n");
+}
