@@ -1,0 +1,53 @@
+/**
+ * `npm run bench [-- --quick] [-- row ...]`: every row of the speed table that exists, each beside its limit or peer in the
+ * same run. Prints the table and writes it to bench/out/latest.md; figures worth keeping go to bench/RESULTS.md by hand.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startCluster, type TestCluster } from "../test/support/use-cluster.ts";
+import { completionAndMemory, largeFile, smallFiles } from "./rows/bytes.ts";
+import { failover, listing, metadataWrites } from "./rows/metadata.ts";
+import { streamWithDelay } from "./rows/delayed-stream.ts";
+import { formatTable, hardware, type Row } from "./table.ts";
+
+const GIB = 1024 ** 3;
+const quick = process.argv.includes("--quick");
+const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+const runs = quick ? 1 : 5;
+
+async function withCluster(work: (cluster: TestCluster) => Promise<readonly Row[]>): Promise<readonly Row[]> {
+  const cluster = await startCluster({ nodes: 3 });
+  try {
+    return await work(cluster);
+  } finally {
+    await cluster.dispose();
+  }
+}
+
+const sections: Record<string, () => Promise<readonly Row[]>> = {
+  large: () => withCluster((cluster) => largeFile(cluster, runs)),
+  small: () => withCluster(async (cluster) => [await smallFiles(cluster, runs, quick ? 3000 : 8000)]),
+  metadata: () => withCluster((cluster) => metadataWrites(cluster, runs, quick ? 3000 : 8000)),
+  list: () => withCluster(async (cluster) => [await listing(cluster, quick ? 20_000 : 1_000_000)]),
+  complete: () => withCluster((cluster) => completionAndMemory(cluster, (quick ? 1 : 10) * GIB)),
+  failover: async () => [await failover(quick ? 2 : 9)],
+  stream: () => withCluster((cluster) => streamWithDelay(cluster, runs)),
+};
+
+const rows: Row[] = [];
+const head = `${new Date().toISOString().slice(0, 10)} · ${hardware(tmpdir())} · 3 nodes on one disk, fdatasync before every acknowledgement, 3 copies · ${runs} run(s), median (min-max)`;
+process.stdout.write(`${head}\n`);
+for (const [name, section] of Object.entries(sections)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  process.stdout.write(`${name} ...\n`);
+  const found = await section();
+  rows.push(...found);
+  process.stdout.write(`${formatTable(found)}\n`);
+}
+const out = join(dirname(fileURLToPath(import.meta.url)), "out");
+mkdirSync(out, { recursive: true });
+writeFileSync(join(out, "latest.md"), `${head}\n\n${formatTable(rows)}\n`);
+process.stdout.write(`\n${head}\n\n${formatTable(rows)}\n`);
+process.exit(0);
