@@ -59,10 +59,11 @@ export interface ChunkStore {
   openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined): Promise<void>;
 
   /**
-   * Takes a chunk (1 byte to CHUNK_SIZE_BYTES; `digest` is its SHA-256, trusted here and verified at the seal). Accepted when
+   * Takes a chunk (1 byte to CHUNK_SIZE_BYTES; `digest` is its SHA-256, verified on arrival or at the seal). Accepted when
    * the promise resolves, durable only after a seal. Writing the same index again before the seal replaces it; after the
    * seal an equal digest is accepted and another one is UPLOAD_FINISHED. `bytes` must not change before it settles.
-   * Errors: NO_SPACE, CHUNK_OUT_OF_RANGE, UPLOAD_FINISHED.
+   * Errors: NO_SPACE, CHUNK_OUT_OF_RANGE, UPLOAD_FINISHED, DIGEST_MISMATCH (nothing was taken), CHUNK_CORRUPT (the chunk is
+   * quarantined: remove the extent first).
    */
   writeChunk(extent: ExtentKey, chunkIndex: number, bytes: Uint8Array, digest: Uint8Array): Promise<void>;
 
@@ -73,7 +74,8 @@ export interface ChunkStore {
    */
   sealExtent(request: SealRequest): Promise<Seal>;
 
-  /** Writes and seals a small extent: durable, in one group commit, when it resolves. Idempotent. Errors: NO_SPACE, UPLOAD_FINISHED. */
+  /** Writes and seals a small extent: durable, in one group commit, when it resolves. Idempotent. Errors: NO_SPACE,
+   * UPLOAD_FINISHED, DIGEST_MISMATCH, CHUNK_OUT_OF_RANGE (size), CHUNK_CORRUPT (quarantined). */
   putSmall(small: SmallExtent): Promise<Seal>;
 
   /**

@@ -1,0 +1,187 @@
+/**
+ * The records of the chunk store and the values of its index, as bytes. src/segments/FORMAT.md has the layouts of records.
+ *
+ * Integers in records are little-endian; in index keys big-endian, so that keys order by number. Encodes and decodes only:
+ * records arrive verified by their checksums, so a length that does not fit is a programmer error, not damage.
+ */
+import type { ExtentKey, ManifestOrigin } from "../drive/content.ts";
+import { assert } from "../std/assert.ts";
+import { asBuffer } from "../std/bytes.ts";
+import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
+
+/** Kinds of records in the store's log and segments. Format: never change. */
+export const KIND_CHUNK = 16;
+export const KIND_MANIFEST = 17;
+export const KIND_SMALL = 18;
+export const KIND_TOMBSTONE = 19;
+
+/** Bytes of a chunk record's head. Format: never change. */
+export const CHUNK_HEAD_SIZE_BYTES = 16 + DIGEST_SIZE_BYTES;
+
+/** Bytes per chunk in a manifest's body: digest, segment id, offset. Format: never change. */
+export const MANIFEST_ENTRY_SIZE_BYTES = DIGEST_SIZE_BYTES + 8;
+
+const KEY_SIZE_BYTES = 12;
+const CLUSTER_ID_SIZE_BYTES_MAX = 255;
+
+/** Head of a chunk record; its body is the chunk. */
+export interface ChunkHead {
+  readonly extent: ExtentKey;
+  readonly chunkIndex: number;
+  readonly digest: Uint8Array;
+}
+
+/** Head of a manifest record (body: an entry per chunk) and of a small record (body: the one chunk, whose digest is the root). */
+export interface ManifestHead {
+  readonly extent: ExtentKey;
+  readonly sizeBytes: number;
+  readonly root: Uint8Array;
+  /** Segment that holds the extent alone, 0 when its chunks are in the log. */
+  readonly ownSegmentId: number;
+  readonly origin: ManifestOrigin;
+}
+
+/** Head of a tombstone; it has no body. */
+export interface TombstoneHead {
+  readonly extent: ExtentKey;
+  readonly ownSegmentId: number;
+}
+
+function putExtent(bytes: Buffer, extent: ExtentKey): void {
+  bytes.writeBigUInt64LE(BigInt(extent.contentId), 0);
+  bytes.writeUInt32LE(extent.extentIndex, 8);
+}
+
+function getExtent(bytes: Buffer): ExtentKey {
+  return { contentId: safe(bytes.readBigUInt64LE(0)), extentIndex: bytes.readUInt32LE(8) };
+}
+
+function safe(value: bigint): number {
+  const number = Number(value);
+  assert(Number.isSafeInteger(number), `${value} is beyond the safe integers`);
+  return number;
+}
+
+/** Label of a segment that holds one extent: its key. */
+export function encodeLabel(extent: ExtentKey): Uint8Array {
+  const bytes = Buffer.alloc(KEY_SIZE_BYTES);
+  putExtent(bytes, extent);
+  return bytes;
+}
+
+/** The extent that a label names. */
+export function decodeLabel(label: Uint8Array): ExtentKey {
+  assert(label.length === KEY_SIZE_BYTES, `a label of ${label.length} bytes`);
+  return getExtent(asBuffer(label));
+}
+
+export function encodeChunkHead(head: ChunkHead): Uint8Array {
+  const bytes = Buffer.allocUnsafe(CHUNK_HEAD_SIZE_BYTES);
+  putExtent(bytes, head.extent);
+  bytes.writeUInt32LE(head.chunkIndex, 12);
+  bytes.set(head.digest, 16);
+  return bytes;
+}
+
+export function decodeChunkHead(head: Uint8Array): ChunkHead {
+  assert(head.length === CHUNK_HEAD_SIZE_BYTES, `a chunk head of ${head.length} bytes`);
+  const bytes = asBuffer(head);
+  return {
+    extent: getExtent(bytes),
+    chunkIndex: bytes.readUInt32LE(12),
+    digest: Uint8Array.from(bytes.subarray(16)),
+  };
+}
+
+export function encodeManifestHead(head: ManifestHead): Uint8Array {
+  const clusterId = Buffer.from(head.origin.clusterId, "utf8");
+  assert(clusterId.length <= CLUSTER_ID_SIZE_BYTES_MAX, "the cluster id is too long");
+  const bytes = Buffer.alloc(73 + clusterId.length);
+  putExtent(bytes, head.extent);
+  bytes.writeUInt32LE(head.ownSegmentId, 12);
+  bytes.writeBigUInt64LE(BigInt(head.sizeBytes), 16);
+  bytes.set(head.root, 24);
+  bytes.writeBigUInt64LE(BigInt(head.origin.entryId), 56);
+  bytes.writeBigUInt64LE(BigInt(head.origin.commitIndex), 64);
+  bytes.writeUInt8(clusterId.length, 72);
+  bytes.set(clusterId, 73);
+  return bytes;
+}
+
+export function decodeManifestHead(head: Uint8Array): ManifestHead {
+  const bytes = asBuffer(head);
+  assert(
+    bytes.length >= 73 && bytes.length === 73 + bytes.readUInt8(72),
+    "a manifest head of another length",
+  );
+  return {
+    extent: getExtent(bytes),
+    ownSegmentId: bytes.readUInt32LE(12),
+    sizeBytes: safe(bytes.readBigUInt64LE(16)),
+    root: Uint8Array.from(bytes.subarray(24, 56)),
+    origin: {
+      clusterId: bytes.toString("utf8", 73),
+      entryId: safe(bytes.readBigUInt64LE(56)),
+      commitIndex: safe(bytes.readBigUInt64LE(64)),
+    },
+  };
+}
+
+/** One chunk in a manifest's body. */
+export interface ManifestEntry {
+  readonly digest: Uint8Array;
+  readonly segmentId: number;
+  readonly offset: number;
+}
+
+export function encodeManifestBody(entries: readonly ManifestEntry[]): Uint8Array {
+  const bytes = Buffer.allocUnsafe(entries.length * MANIFEST_ENTRY_SIZE_BYTES);
+  entries.forEach((entry, i) => {
+    const at = i * MANIFEST_ENTRY_SIZE_BYTES;
+    bytes.set(entry.digest, at);
+    bytes.writeUInt32LE(entry.segmentId, at + DIGEST_SIZE_BYTES);
+    bytes.writeUInt32LE(entry.offset, at + DIGEST_SIZE_BYTES + 4);
+  });
+  return bytes;
+}
+
+/** Entry `chunkIndex` of a manifest's body; the digest views `body`. */
+export function decodeManifestEntry(body: Uint8Array, chunkIndex: number): ManifestEntry {
+  const at = chunkIndex * MANIFEST_ENTRY_SIZE_BYTES;
+  assert(at + MANIFEST_ENTRY_SIZE_BYTES <= body.length, `the manifest has no chunk ${chunkIndex}`);
+  const bytes = asBuffer(body);
+  return {
+    digest: body.subarray(at, at + DIGEST_SIZE_BYTES),
+    segmentId: bytes.readUInt32LE(at + DIGEST_SIZE_BYTES),
+    offset: bytes.readUInt32LE(at + DIGEST_SIZE_BYTES + 4),
+  };
+}
+
+export function encodeTombstoneHead(head: TombstoneHead): Uint8Array {
+  const bytes = Buffer.alloc(16);
+  putExtent(bytes, head.extent);
+  bytes.writeUInt32LE(head.ownSegmentId, 12);
+  return bytes;
+}
+
+export function decodeTombstoneHead(head: Uint8Array): TombstoneHead {
+  assert(head.length === 16, `a tombstone of ${head.length} bytes`);
+  const bytes = asBuffer(head);
+  return { extent: getExtent(bytes), ownSegmentId: bytes.readUInt32LE(12) };
+}
+
+/** The extent that a record is about, whatever its kind: every head starts with it. */
+export function extentOfHead(head: Uint8Array): ExtentKey {
+  assert(head.length >= KEY_SIZE_BYTES, `a head of ${head.length} bytes`);
+  return getExtent(asBuffer(head));
+}
+
+/** A key for maps in memory. */
+export function extentName(extent: ExtentKey): string {
+  return `${extent.contentId}/${extent.extentIndex}`;
+}
+
+/** Whether two keys name the same extent. */
+export function sameExtent(a: ExtentKey, b: ExtentKey): boolean {
+  return a.contentId === b.contentId && a.extentIndex === b.extentIndex;
+}

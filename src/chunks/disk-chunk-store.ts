@@ -1,0 +1,575 @@
+/**
+ * The chunk store on disk: ChunkStore over segments. DESIGN.md tells how it works and why.
+ *
+ * Small extents and all manifests go to one log with group commit; large extents, and those of unknown size, get a segment of
+ * their own. Sealing costs the sync of what is not durable yet and one commit round of the log, never a second look at the
+ * bytes: their digests were checked while they were in memory. At one extent, sealing and removing take turns, and wait for
+ * the writes under way. Every byte that leaves was verified by chunk-reader.ts.
+ */
+import { chunkCount, chunkSizeBytes, type ExtentKey, type Manifest, type Seal } from "../drive/content.ts";
+import { DriveError } from "../drive/errors.ts";
+import {
+  CHUNK_SIZE_BYTES,
+  DEDICATED_SEGMENT_SIZE_BYTES_MIN,
+  EXTENT_CHUNK_COUNT_MAX,
+  EXTENT_SIZE_BYTES_MAX,
+} from "../drive/limits.ts";
+import { assert, must } from "../std/assert.ts";
+import { bytesEqual, toHex } from "../std/bytes.ts";
+import { foldTreeHash, type Digester } from "../std/digest.ts";
+import { Semaphore } from "../std/semaphore.ts";
+import { comparePositions } from "../segments/record.ts";
+import type { SingleSegment } from "../segments/single-segment.ts";
+import {
+  encodeChunkHead,
+  encodeManifestBody,
+  encodeManifestHead,
+  encodeTombstoneHead,
+  extentName,
+  CHUNK_HEAD_SIZE_BYTES,
+  KIND_CHUNK,
+  KIND_MANIFEST,
+  KIND_SMALL,
+  KIND_TOMBSTONE,
+  decodeManifestEntry,
+} from "./chunk-codec.ts";
+import type { SealedExtent } from "./chunk-index.ts";
+import { corrupt, finished, incomplete, notFound, operatingError, outOfRange } from "./chunk-errors.ts";
+import { ChunkReader, DamageError, type PlacedChunk } from "./chunk-reader.ts";
+import type { ChunkStore, ChunkStoreStats, ExtentState, SealRequest, SmallExtent } from "./chunk-store.ts";
+import { OpenExtent } from "./open-extent.ts";
+import { openStoreParts, type StoreParts, type DiskChunkStoreOptions } from "./open-store.ts";
+
+export type { DiskChunkStoreOptions } from "./open-store.ts";
+
+/** A chunk store on a disk. */
+export class DiskChunkStore implements ChunkStore {
+  readonly memberId: number;
+  readonly storeIncarnation: string;
+  readonly #options: DiskChunkStoreOptions;
+  readonly #parts: StoreParts;
+  readonly #digester: Digester;
+  readonly #reader: ChunkReader;
+  readonly #budget: Semaphore;
+  /** Seals and removals under way, by extent: the last of each queue. */
+  readonly #turns = new Map<string, Promise<void>>();
+  #closed = false;
+
+  private constructor(options: DiskChunkStoreOptions, parts: StoreParts) {
+    this.memberId = options.memberId;
+    this.storeIncarnation = parts.storeIncarnation;
+    this.#options = options;
+    this.#parts = parts;
+    this.#digester = options.digester;
+    this.#reader = new ChunkReader(parts.log, parts.own);
+    this.#budget = new Semaphore(parts.bytesInFlightMax);
+    assert(parts.bytesInFlightMax >= CHUNK_SIZE_BYTES, "a store takes at least one chunk at a time");
+  }
+
+  /**
+   * Opens a store, or formats one in an empty directory. Errors: DATA_CORRUPT (the identity or the table of the log is
+   * damaged, lost, or of another member); those of the disk. Damage to records is reported and does not keep it closed.
+   */
+  static async open(options: DiskChunkStoreOptions): Promise<DiskChunkStore> {
+    const store = new DiskChunkStore(options, await openStoreParts(options));
+    await store.#parts.log.reclaim("all");
+    return store;
+  }
+
+  /** Syncs of the log so far, for tests and metrics. */
+  get syncCount(): number {
+    return this.#parts.log.syncCount;
+  }
+
+  async openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined): Promise<void> {
+    await this.#turns.get(extentName(extent));
+    if (this.#findOpen(extent) !== undefined || this.#index.findSealed(extent) !== undefined) return;
+    await this.#parts.guard.take(0);
+    if (this.#findOpen(extent) === undefined && this.#index.findSealed(extent) === undefined) {
+      this.#makeOpen(extent, expectedSizeBytes);
+    }
+  }
+
+  async writeChunk(
+    extent: ExtentKey,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array,
+  ): Promise<void> {
+    if (!Number.isInteger(chunkIndex) || chunkIndex < 0 || chunkIndex >= EXTENT_CHUNK_COUNT_MAX) {
+      throw outOfRange(`An extent has chunks 0 to ${EXTENT_CHUNK_COUNT_MAX - 1}.`, chunkIndex);
+    }
+    if (bytes.length < 1 || bytes.length > CHUNK_SIZE_BYTES) {
+      throw outOfRange(`A chunk has 1 to ${CHUNK_SIZE_BYTES} bytes, not ${bytes.length}.`, chunkIndex);
+    }
+    await this.#budget.acquire(bytes.length);
+    try {
+      await this.#awaitTurns(extent);
+      const sealed = this.#index.findSealed(extent);
+      if (sealed !== undefined) {
+        await this.#acceptAgain(extent, sealed, chunkIndex, digest);
+        return;
+      }
+      const open = this.#findOpen(extent) ?? this.#makeOpen(extent, undefined);
+      await open.write(() => this.#writeOpen(open, chunkIndex, bytes, digest));
+    } catch (error) {
+      const open = this.#findOpen(extent);
+      // Nothing of it is here: an extent that could not be begun is absent.
+      if (open?.isEmpty === true && open.own?.segment === undefined)
+        this.#parts.open.delete(extentName(extent));
+      throw operatingError(error);
+    } finally {
+      this.#budget.release(bytes.length);
+    }
+  }
+
+  async sealExtent(request: SealRequest): Promise<Seal> {
+    const { extent, sizeBytes } = request;
+    assert(sizeBytes >= 1 && sizeBytes <= EXTENT_SIZE_BYTES_MAX, `an extent of ${sizeBytes} bytes`);
+    return await this.#inTurn(extent, async () => {
+      const sealed = this.#index.findSealed(extent);
+      if (sealed !== undefined) return this.#sealAgain(extent, sealed, sizeBytes);
+      const open = this.#findOpen(extent);
+      if (open === undefined) throw incomplete([...Array(chunkCount(sizeBytes)).keys()]);
+      await open.quiesce();
+      requireChunks(open, sizeBytes);
+      await this.#verifyRecovered(open, sizeBytes);
+      return await this.#writeManifest(open, request);
+    });
+  }
+
+  async putSmall(small: SmallExtent): Promise<Seal> {
+    const { extent, bytes, digest, origin } = small;
+    if (bytes.length < 1 || bytes.length > CHUNK_SIZE_BYTES) {
+      throw outOfRange(`A small extent has 1 to ${CHUNK_SIZE_BYTES} bytes, not ${bytes.length}.`, 0);
+    }
+    await this.#budget.acquire(bytes.length);
+    try {
+      await this.#requireDigest(bytes, digest);
+      return await this.#inTurn(extent, async () => {
+        const sealed = this.#index.findSealed(extent);
+        if (sealed !== undefined) {
+          if (!bytesEqual(sealed.root, digest)) throw finished(extent);
+          return this.#sealAgain(extent, sealed, bytes.length);
+        }
+        await this.#parts.guard.take(bytes.length);
+        const open = this.#findOpen(extent);
+        await open?.quiesce();
+        const head = { extent, sizeBytes: bytes.length, root: digest, ownSegmentId: 0, origin };
+        this.#parts.log.append(KIND_SMALL, encodeManifestHead(head), bytes);
+        await this.#parts.log.commit();
+        if (open !== undefined) await this.#closeOpen(open, { unlink: true });
+        return this.#sealOf(extent, bytes.length, digest);
+      });
+    } finally {
+      this.#budget.release(bytes.length);
+    }
+  }
+
+  async readChunk(
+    extent: ExtentKey,
+    chunkIndex: number,
+    offset: number,
+    length: number,
+  ): Promise<Uint8Array> {
+    return await this.#reading(extent, async () => {
+      const chunk = await this.#place(extent, chunkIndex);
+      if (offset < 0 || length < 0 || offset + length > chunk.sizeBytes) {
+        throw new DriveError(
+          "RANGE_NOT_SATISFIABLE",
+          `Bytes ${offset}+${length} lie outside the chunk of ${chunk.sizeBytes} bytes.`,
+          { offset: String(offset), length: String(length), size_bytes: String(chunk.sizeBytes) },
+        );
+      }
+      return await this.#reader.read(chunk, offset, length);
+    });
+  }
+
+  async chunkInfo(
+    extent: ExtentKey,
+    chunkIndex: number,
+  ): Promise<{ readonly digest: Uint8Array; readonly sizeBytes: number }> {
+    return await this.#reading(extent, async () => {
+      const { digest, sizeBytes } = await this.#place(extent, chunkIndex);
+      return { digest: Uint8Array.from(digest), sizeBytes };
+    });
+  }
+
+  async manifest(extent: ExtentKey): Promise<Manifest> {
+    return await this.#reading(extent, async () => {
+      const sealed = this.#index.findSealed(extent);
+      if (sealed === undefined) throw notFound(extent);
+      const { origin } = await this.#reader.sealHead(extent, sealed);
+      const { sizeBytes, root } = sealed;
+      return { extent, sizeBytes, root, chunkDigests: await this.#digests(extent, sealed), origin };
+    });
+  }
+
+  async extentState(extent: ExtentKey): Promise<ExtentState> {
+    const sealed = this.#index.findSealed(extent);
+    if (sealed !== undefined) {
+      const { sizeBytes, root, damagedChunks } = sealed;
+      if (damagedChunks.length === 0) return { kind: "sealed", sizeBytes, root };
+      return { kind: "quarantined", sizeBytes, chunkIndexes: damagedChunks };
+    }
+    const open = this.#findOpen(extent);
+    if (open === undefined) return { kind: "absent" };
+    return { kind: "open", chunkIndexes: [...open.chunks.keys()].sort((a, b) => a - b) };
+  }
+
+  async verifyExtent(extent: ExtentKey): Promise<Seal> {
+    return await this.#reading(extent, async () => {
+      const sealed = this.#index.findSealed(extent);
+      if (sealed === undefined) throw notFound(extent);
+      const digests = await this.#digests(extent, sealed);
+      if (!bytesEqual(foldTreeHash(digests), sealed.root)) {
+        throw new DamageError(undefined, "the digests of the manifest do not fold into its root");
+      }
+      const damaged: number[] = [];
+      for (const [chunkIndex, digest] of digests.entries()) {
+        if (!(await this.#isIntact(extent, sealed, chunkIndex, digest))) damaged.push(chunkIndex);
+      }
+      this.#quarantine(extent, damaged);
+      const known = this.#index.findSealed(extent)?.damagedChunks ?? damaged;
+      if (known.length > 0) throw corrupt(extent, known);
+      return this.#sealOf(extent, sealed.sizeBytes, sealed.root);
+    });
+  }
+
+  async removeExtent(extent: ExtentKey): Promise<void> {
+    await this.#inTurn(extent, async () => {
+      const sealed = this.#index.findSealed(extent);
+      const open = this.#findOpen(extent);
+      if (sealed === undefined && open === undefined) return;
+      await open?.quiesce();
+      const ownSegmentId = sealed?.ownSegmentId ?? open?.own?.segmentId ?? 0;
+      this.#parts.log.append(KIND_TOMBSTONE, encodeTombstoneHead({ extent, ownSegmentId }));
+      await this.#parts.log.commit();
+      this.#reader.forget(extent);
+      if (open !== undefined) await this.#closeOpen(open, { unlink: false });
+      if (ownSegmentId !== 0) await this.#unlinkRemoved(ownSegmentId);
+      this.#parts.log.reclaim("emptied").catch((error: unknown) => this.#options.onTrouble(error as Error));
+    });
+  }
+
+  async listExtents(after: ExtentKey | undefined, countMax: number): Promise<readonly ExtentKey[]> {
+    const keys = this.#index.listSealed(after, countMax);
+    for (const { extent } of this.#parts.open.values()) {
+      if (after === undefined || compareExtents(extent, after) > 0) keys.push(extent);
+    }
+    return keys.sort(compareExtents).slice(0, countMax);
+  }
+
+  stats(): ChunkStoreStats {
+    const { meta } = this.#index;
+    const { freeBytes, totalBytes } = this.#parts.guard.space;
+    let openBytes = 0;
+    for (const open of this.#parts.open.values()) openBytes += open.sizeBytes;
+    return {
+      extentCount: meta.extentCount,
+      openExtentCount: this.#parts.open.size,
+      quarantinedExtentCount: meta.quarantinedExtentCount,
+      liveBytes: meta.liveBytes + openBytes,
+      segmentBytes: this.#parts.log.sizeBytes + meta.ownBytes + openBytes,
+      freeBytes,
+      totalBytes,
+      writesRefused: this.#parts.guard.refused,
+    };
+  }
+
+  /** Waits for what is under way, makes the log and the index durable and closes the files. Open extents stay open. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await Promise.all([...this.#turns.values()]);
+    for (const open of this.#parts.open.values()) {
+      await open.quiesce();
+      const segment = await open.own?.segment?.catch(() => undefined);
+      await segment?.flush();
+      await segment?.abandon(new Error("the store was closed"));
+    }
+    await this.#parts.log.close();
+    await this.#parts.own.close();
+  }
+
+  get #index(): StoreParts["log"]["index"] {
+    return this.#parts.log.index;
+  }
+
+  #findOpen(extent: ExtentKey): OpenExtent | undefined {
+    return this.#parts.open.get(extentName(extent));
+  }
+
+  #makeOpen(extent: ExtentKey, expectedSizeBytes: number | undefined): OpenExtent {
+    const large = expectedSizeBytes === undefined || expectedSizeBytes >= DEDICATED_SEGMENT_SIZE_BYTES_MIN;
+    const segmentId = large ? this.#index.takeOwnSegmentId() : 0;
+    const own = large ? { segmentId, recoveredEnd: undefined, segment: undefined } : undefined;
+    const count = expectedSizeBytes === undefined ? undefined : chunkCount(expectedSizeBytes);
+    const open = new OpenExtent(extent, own, count);
+    this.#parts.open.set(extentName(extent), open);
+    return open;
+  }
+
+  async #awaitTurns(extent: ExtentKey): Promise<void> {
+    for (let turn = this.#turns.get(extentName(extent)); turn !== undefined;) {
+      await turn;
+      turn = this.#turns.get(extentName(extent));
+    }
+  }
+
+  /** Runs seals and removals of one extent one after another. */
+  async #inTurn<T>(extent: ExtentKey, work: () => Promise<T>): Promise<T> {
+    const name = extentName(extent);
+    const before = this.#turns.get(name);
+    const result = before === undefined ? work() : before.then(work);
+    const turn = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#turns.set(name, turn);
+    try {
+      return await result;
+    } catch (error) {
+      throw operatingError(error);
+    } finally {
+      if (this.#turns.get(name) === turn) this.#turns.delete(name);
+    }
+  }
+
+  async #writeOpen(
+    open: OpenExtent,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array,
+  ): Promise<void> {
+    if (open.has(chunkIndex, bytes.length, digest)) return;
+    await this.#parts.guard.take(bytes.length);
+    const head = encodeChunkHead({ extent: open.extent, chunkIndex, digest });
+    if (open.own === undefined) {
+      // Checked first: a record of the log counts as soon as it is durable, and a wrong one must not replace a good one.
+      await this.#requireDigest(bytes, digest);
+      const location = this.#parts.log.append(KIND_CHUNK, head, bytes);
+      await this.#parts.log.flush();
+      open.add(chunkIndex, {
+        location,
+        sizeBytes: bytes.length,
+        digest: Uint8Array.from(digest),
+        verified: true,
+      });
+      return;
+    }
+    const segment = await this.#ownSegment(open);
+    if (!segment.fits(CHUNK_HEAD_SIZE_BYTES, bytes.length)) {
+      throw new DriveError(
+        "NO_SPACE",
+        "The chunks of this extent were replaced too often; start a new upload.",
+      );
+    }
+    const location = segment.append(KIND_CHUNK, head, bytes);
+    const [written, checked] = await Promise.allSettled([
+      segment.flush(),
+      this.#requireDigest(bytes, digest),
+    ]);
+    if (written.status === "rejected") throw written.reason as Error;
+    if (checked.status === "rejected") throw checked.reason as Error;
+    open.add(chunkIndex, {
+      location,
+      sizeBytes: bytes.length,
+      digest: Uint8Array.from(digest),
+      verified: true,
+    });
+    // The last chunk is here, so the seal is near: what it must wait for starts now.
+    if (open.chunks.size === open.expectedChunkCount) segment.requestSync();
+  }
+
+  #ownSegment(open: OpenExtent): Promise<SingleSegment> {
+    const own = must(open.own, "asked for the segment of an extent that has one");
+    const { segmentId, recoveredEnd } = own;
+    own.segment ??= (
+      recoveredEnd === undefined
+        ? this.#parts.own.create(segmentId, open.extent)
+        : this.#parts.own.reopen(segmentId, open.extent, recoveredEnd)
+    ).catch((error: unknown) => {
+      own.segment = undefined;
+      throw error;
+    });
+    return own.segment;
+  }
+
+  async #requireDigest(bytes: Uint8Array, digest: Uint8Array): Promise<void> {
+    const found = await this.#digester.sha256(bytes);
+    if (bytesEqual(found, digest)) return;
+    throw new DriveError("DIGEST_MISMATCH", "The bytes do not have the digest they came with.", {
+      declared: toHex(digest),
+      found: toHex(found),
+    });
+  }
+
+  /** A chunk of an extent that is sealed: the same one is fine, another one comes too late. */
+  async #acceptAgain(
+    extent: ExtentKey,
+    sealed: SealedExtent,
+    chunkIndex: number,
+    digest: Uint8Array,
+  ): Promise<void> {
+    if (sealed.damagedChunks.includes(chunkIndex)) throw corrupt(extent, sealed.damagedChunks);
+    const chunk = await this.#reading(extent, () => this.#reader.placeSealed(extent, sealed, chunkIndex));
+    if (chunk === undefined || !bytesEqual(chunk.digest, digest)) throw finished(extent);
+  }
+
+  #sealAgain(extent: ExtentKey, sealed: SealedExtent, sizeBytes: number): Seal {
+    if (sealed.sizeBytes !== sizeBytes) throw finished(extent);
+    if (sealed.damagedChunks.length > 0) throw corrupt(extent, sealed.damagedChunks);
+    return this.#sealOf(extent, sizeBytes, sealed.root);
+  }
+
+  #sealOf(extent: ExtentKey, sizeBytes: number, root: Uint8Array): Seal {
+    const { memberId, storeIncarnation } = this;
+    return { extent, sizeBytes, root: Uint8Array.from(root), memberId, storeIncarnation };
+  }
+
+  /** Checks chunks that a restart found, which this process has not seen in memory. Errors: CHUNK_CORRUPT; then they are gone. */
+  async #verifyRecovered(open: OpenExtent, sizeBytes: number): Promise<void> {
+    const damaged: number[] = [];
+    for (let chunkIndex = 0; chunkIndex < chunkCount(sizeBytes); chunkIndex += 1) {
+      const chunk = must(open.chunks.get(chunkIndex), "all chunks are present");
+      if (chunk.verified) continue;
+      const placed = this.#reader.placeOpen(open.extent, chunkIndex, chunk, open.own !== undefined);
+      if (await this.#hasDigest(placed)) open.chunks.set(chunkIndex, { ...chunk, verified: true });
+      else damaged.push(chunkIndex);
+    }
+    if (damaged.length === 0) return;
+    for (const chunkIndex of damaged) open.chunks.delete(chunkIndex);
+    throw corrupt(open.extent, damaged);
+  }
+
+  /** Whether the stored bytes of a chunk have its digest. Errors: those that are not damage. */
+  async #hasDigest(chunk: PlacedChunk): Promise<boolean> {
+    try {
+      const bytes = await this.#reader.read(chunk, 0, chunk.sizeBytes);
+      return bytesEqual(await this.#digester.sha256(bytes), chunk.digest);
+    } catch (error) {
+      if (error instanceof DamageError) return false;
+      throw error;
+    }
+  }
+
+  async #isIntact(
+    extent: ExtentKey,
+    sealed: SealedExtent,
+    chunkIndex: number,
+    digest: Uint8Array,
+  ): Promise<boolean> {
+    const placed = must(
+      await this.#reader.placeSealed(extent, sealed, chunkIndex),
+      "a chunk of the manifest",
+    );
+    return bytesEqual(placed.digest, digest) && (await this.#hasDigest(placed));
+  }
+
+  async #writeManifest(open: OpenExtent, request: SealRequest): Promise<Seal> {
+    const { extent, sizeBytes, origin } = request;
+    const entries = Array.from({ length: chunkCount(sizeBytes) }, (_, chunkIndex) => {
+      const { digest, location } = must(open.chunks.get(chunkIndex), "all chunks are present");
+      return { digest, segmentId: location.segmentId, offset: location.offset };
+    });
+    const root = foldTreeHash(entries.map((entry) => entry.digest));
+    // The bytes first: a manifest in the log promises them.
+    if (open.own !== undefined) await (await this.#ownSegment(open)).sync();
+    const ownSegmentId = open.own?.segmentId ?? 0;
+    const head = encodeManifestHead({ extent, sizeBytes, root, ownSegmentId, origin });
+    this.#parts.log.append(KIND_MANIFEST, head, encodeManifestBody(entries));
+    await this.#parts.log.commit();
+    await this.#closeOpen(open, { unlink: false });
+    return this.#sealOf(extent, sizeBytes, root);
+  }
+
+  /** Ends an open extent that was sealed or removed; `unlink`: its own segment holds nothing that counts. */
+  async #closeOpen(open: OpenExtent, { unlink }: { readonly unlink: boolean }): Promise<void> {
+    this.#parts.open.delete(extentName(open.extent));
+    if (open.own?.segment === undefined && open.own?.recoveredEnd === undefined) return;
+    const segment = await open.own.segment?.catch(() => undefined);
+    await segment?.abandon(new Error("the extent is closed"));
+    if (!unlink) return;
+    try {
+      await this.#parts.own.unlink([open.own.segmentId]);
+    } catch (error) {
+      // The next start removes it: nothing names it any more.
+      this.#options.onTrouble(error as Error);
+    }
+  }
+
+  async #unlinkRemoved(segmentId: number): Promise<void> {
+    try {
+      await this.#parts.own.unlink([segmentId]);
+      this.#index.unlinked(segmentId);
+    } catch (error) {
+      // The removal is durable by its tombstone; the next start unlinks the file.
+      this.#options.onTrouble(error as Error);
+    }
+  }
+
+  async #place(extent: ExtentKey, chunkIndex: number): Promise<PlacedChunk> {
+    const sealed = this.#index.findSealed(extent);
+    if (sealed !== undefined) {
+      if (sealed.damagedChunks.includes(chunkIndex)) throw corrupt(extent, sealed.damagedChunks);
+      const placed = await this.#reader.placeSealed(extent, sealed, chunkIndex);
+      if (placed === undefined) throw notFound(extent, chunkIndex);
+      return placed;
+    }
+    const open = this.#findOpen(extent);
+    const chunk = open?.chunks.get(chunkIndex);
+    if (open === undefined || chunk === undefined) throw notFound(extent, chunkIndex);
+    return this.#reader.placeOpen(extent, chunkIndex, chunk, open.own !== undefined);
+  }
+
+  async #digests(extent: ExtentKey, sealed: SealedExtent): Promise<readonly Uint8Array[]> {
+    if (sealed.small) return [sealed.root];
+    const { body } = await this.#reader.manifest(extent, sealed);
+    return Array.from({ length: chunkCount(sealed.sizeBytes) }, (_, i) =>
+      Uint8Array.from(decodeManifestEntry(body, i).digest),
+    );
+  }
+
+  /** Runs a read; damage found on the way is kept in mind and becomes CHUNK_CORRUPT. */
+  async #reading<T>(extent: ExtentKey, work: () => Promise<T>): Promise<T> {
+    const before = this.#index.findSealed(extent);
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw operatingError(error);
+      // Removed, and perhaps written anew, under the reader: what it missed was not damage.
+      const now = this.#index.findSealed(extent);
+      const open = this.#findOpen(extent);
+      const gone = before === undefined ? (open ?? now) === undefined : !isSameSeal(before, now);
+      if (gone) throw notFound(extent, error.chunkIndex);
+      if (error.chunkIndex !== undefined) open?.chunks.delete(error.chunkIndex);
+      const all = [...Array(chunkCount(now?.sizeBytes ?? 0)).keys()];
+      const damaged = error.chunkIndex === undefined ? all : [error.chunkIndex];
+      this.#quarantine(extent, damaged);
+      throw corrupt(extent, damaged, error);
+    }
+  }
+
+  #quarantine(extent: ExtentKey, chunkIndexes: readonly number[]): void {
+    if (chunkIndexes.length === 0) return;
+    if (this.#index.markDamaged(extent, chunkIndexes)) this.#options.onDamage(extent, chunkIndexes);
+  }
+}
+
+/** Orders extents by content, then by position in it. */
+function compareExtents(a: ExtentKey, b: ExtentKey): number {
+  return a.contentId - b.contentId || a.extentIndex - b.extentIndex;
+}
+
+function isSameSeal(a: SealedExtent, b: SealedExtent | undefined): boolean {
+  return b !== undefined && comparePositions(a.location, b.location) === 0;
+}
+
+function requireChunks(open: OpenExtent, sizeBytes: number): void {
+  const missing: number[] = [];
+  for (let i = 0; i < chunkCount(sizeBytes); i += 1) {
+    if (open.chunks.get(i)?.sizeBytes !== chunkSizeBytes(sizeBytes, i)) missing.push(i);
+  }
+  if (missing.length > 0) throw incomplete(missing);
+}

@@ -1,0 +1,98 @@
+/**
+ * The segments that hold one extent each, so that removing the extent is an unlink: made, read back after a restart, read
+ * from and unlinked here. What they mean is in the log: an extent is sealed by a manifest there, removed by a tombstone there.
+ */
+import type { ExtentKey } from "../drive/content.ts";
+import type { Clock } from "../std/clock.ts";
+import type { Disk } from "../std/disk.ts";
+import { FileCache } from "../segments/file-cache.ts";
+import { identitySeed, type LogRecord, type RecordLocation } from "../segments/record.ts";
+import { readRecordPart, type RecordPart } from "../segments/record-reader.ts";
+import type { Cursor } from "../segments/recover-log.ts";
+import { parseSegmentName, segmentPath } from "../segments/segment-log.ts";
+import { recoverSingleSegment, SingleSegment } from "../segments/single-segment.ts";
+import { decodeLabel, encodeLabel } from "./chunk-codec.ts";
+
+/** Files kept open for reading. */
+const OPEN_FILE_COUNT_MAX = 128;
+
+/** What OwnSegments needs. */
+export interface OwnSegmentsOptions {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly directory: string;
+  readonly identity: Uint8Array;
+  readonly syncPaceBytes: number;
+  readonly onFatal: (error: Error) => void;
+}
+
+/** The segments of one extent each. */
+export class OwnSegments {
+  readonly #options: OwnSegmentsOptions;
+  readonly #files: FileCache;
+
+  constructor(options: OwnSegmentsOptions) {
+    this.#options = options;
+    this.#files = new FileCache(options.disk, OPEN_FILE_COUNT_MAX);
+  }
+
+  /** Makes the directory and lists the ids of the segments in it, ascending. */
+  async list(): Promise<number[]> {
+    const { disk, directory } = this.#options;
+    await disk.makeDirectory(directory);
+    const ids = (await disk.list(directory)).map((name) => parseSegmentName(name));
+    return ids.filter((id) => id !== undefined).sort((a, b) => a - b);
+  }
+
+  /** Makes the segment of an extent. Errors: those of the disk. */
+  create(segmentId: number, extent: ExtentKey): Promise<SingleSegment> {
+    return SingleSegment.create({ ...this.#options, segmentId, label: encodeLabel(extent) });
+  }
+
+  /** Opens the segment of an extent again, behind the good records. Errors: those of the disk. */
+  reopen(segmentId: number, extent: ExtentKey, end: Cursor): Promise<SingleSegment> {
+    return SingleSegment.reopen({ ...this.#options, segmentId, label: encodeLabel(extent) }, end);
+  }
+
+  /** Reads back a segment of an extent that was not sealed; undefined when nothing of it was ever durable. */
+  async recover(
+    segmentId: number,
+    onRecord: (record: LogRecord) => void,
+  ): Promise<{ readonly extent: ExtentKey; readonly end: Cursor } | undefined> {
+    const found = await recoverSingleSegment({ ...this.#options, segmentId }, onRecord);
+    return found === undefined ? undefined : { extent: decodeLabel(found.label), end: found.end };
+  }
+
+  /** Reads part of a record; see readRecordPart(). Errors: DATA_CORRUPT; those of the disk. */
+  readPart(
+    extent: ExtentKey,
+    location: RecordLocation,
+    part: {
+      readonly headSizeBytes: number;
+      readonly bodySizeBytes: number;
+      readonly offset: number;
+      readonly length: number;
+    },
+  ): Promise<RecordPart> {
+    const seed = identitySeed(this.#options.identity, encodeLabel(extent));
+    return this.#files.use(segmentPath(this.#options.directory, location.segmentId), (file) =>
+      readRecordPart(file, seed, location, part),
+    );
+  }
+
+  /** Removes segments; durable when it resolves. Errors: those of the disk. */
+  async unlink(segmentIds: readonly number[]): Promise<void> {
+    const { disk, directory } = this.#options;
+    for (const segmentId of segmentIds) {
+      const path = segmentPath(directory, segmentId);
+      await this.#files.drop(path);
+      await disk.remove(path);
+    }
+    await disk.syncDirectory(directory);
+  }
+
+  /** Closes the files open for reading. */
+  async close(): Promise<void> {
+    await this.#files.close();
+  }
+}

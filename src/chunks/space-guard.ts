@@ -1,0 +1,88 @@
+/**
+ * Keeps a reserve of the disk free: writes are refused before the disk is full, so that removal, repair and the Raft log go
+ * on; they are accepted again by themselves as soon as there is space.
+ *
+ * Counts down from the last figure of the file system and asks again every so many bytes, and whenever it would refuse.
+ */
+import { DriveError } from "../drive/errors.ts";
+import type { Disk, DiskSpace } from "../std/disk.ts";
+
+/** Bytes taken after which the file system is asked again: others write to it too. */
+const REFRESH_INTERVAL_BYTES = 32 * 1024 * 1024;
+
+/** The reserve of one store. */
+export class SpaceGuard {
+  readonly #disk: Disk;
+  readonly #path: string;
+  readonly #reserveBytes: number;
+  #space: DiskSpace;
+  #takenBytes = 0;
+  #refused = false;
+  #refreshing: Promise<void> | undefined;
+
+  private constructor(disk: Disk, path: string, reserveBytes: number, space: DiskSpace) {
+    this.#disk = disk;
+    this.#path = path;
+    this.#reserveBytes = reserveBytes;
+    this.#space = space;
+  }
+
+  /** @param reserveBytes what stays free; undefined: defaultReserveBytes() of the file system */
+  static async open(disk: Disk, path: string, reserveBytes: number | undefined): Promise<SpaceGuard> {
+    const space = await disk.space(path);
+    return new SpaceGuard(disk, path, reserveBytes ?? defaultReserveBytes(space), space);
+  }
+
+  /** Free and total bytes as known now. */
+  get space(): DiskSpace {
+    return { ...this.#space, freeBytes: Math.max(0, this.#space.freeBytes - this.#takenBytes) };
+  }
+
+  /** Whether the last write that asked was refused. */
+  get refused(): boolean {
+    return this.#refused;
+  }
+
+  /** Accounts for a write of `sizeBytes`. Errors: NO_SPACE when it would touch the reserve. */
+  async take(sizeBytes: number): Promise<void> {
+    if (!this.#allows(sizeBytes) || this.#takenBytes >= REFRESH_INTERVAL_BYTES) await this.refresh();
+    if (!this.#allows(sizeBytes)) {
+      this.#refused = true;
+      const freeBytes = String(this.space.freeBytes);
+      throw new DriveError(
+        "NO_SPACE",
+        `The disk has ${freeBytes} bytes left, and ${this.#reserveBytes} are kept in reserve.`,
+        { free_bytes: freeBytes, reserve_bytes: String(this.#reserveBytes) },
+      );
+    }
+    this.#refused = false;
+    this.#takenBytes += sizeBytes;
+  }
+
+  /** Asks the file system. */
+  async refresh(): Promise<void> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = undefined;
+    });
+    await this.#refreshing;
+  }
+
+  async #refresh(): Promise<void> {
+    this.#space = await this.#disk.space(this.#path);
+    this.#takenBytes = 0;
+  }
+
+  #allows(sizeBytes: number): boolean {
+    return this.#space.freeBytes - this.#takenBytes - sizeBytes >= this.#reserveBytes;
+  }
+}
+
+/** Largest reserve by default: 2 % of a very large disk would be more than removal and repair ever need. */
+const RESERVE_BYTES_MAX = 16 * 1024 ** 3;
+const RESERVE_BYTES_MIN = 1024 ** 3;
+
+/** 2 % of the disk, at least 1 GiB and at most 16 GiB, but never more than a tenth of a small disk. */
+export function defaultReserveBytes(space: DiskSpace): number {
+  const share = Math.max(RESERVE_BYTES_MIN, Math.floor(space.totalBytes / 50));
+  return Math.min(share, RESERVE_BYTES_MAX, Math.floor(space.totalBytes / 10));
+}

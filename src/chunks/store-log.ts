@@ -1,0 +1,242 @@
+/**
+ * The log of the chunk store together with its index: records are appended to segments, and applied to the index as soon as
+ * they are durable, in the order of the log, all of one commit round in one transaction.
+ *
+ *   append() ---> SegmentLog ---commit round---> durable ---drain()---> ChunkIndex ---now and then---> flush()
+ *
+ * Invariant: the index holds durable records only, and exactly those before its checkpoint; so a crash of either leaves an
+ * index that is right or lags, and what it lags is replayed. Also gives segments back in which nothing is live.
+ */
+import type { Clock } from "../std/clock.ts";
+import { must } from "../std/assert.ts";
+import type { Disk } from "../std/disk.ts";
+import type { OrderedStore } from "../std/ordered-store.ts";
+import { comparePositions, type LogRecord, type RecordLocation } from "../segments/record.ts";
+import type { RecordPart } from "../segments/record-reader.ts";
+import { SegmentLog } from "../segments/segment-log.ts";
+import type { SegmentFault } from "../segments/segment-error.ts";
+import { ChunkIndex, type IndexedRecord } from "./chunk-index.ts";
+
+/** Bytes appended to the log after which the index is flushed: bounds what a start must replay. */
+export const INDEX_FLUSH_INTERVAL_BYTES = 64 * 1024 * 1024;
+
+/** Records per transaction while an index is rebuilt. */
+const REBUILD_BATCH_COUNT = 1000;
+
+const NO_BODY = new Uint8Array(0);
+
+/** What a StoreLog needs. */
+export interface StoreLogOptions {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly directory: string;
+  readonly index: OrderedStore;
+  readonly identity: Uint8Array;
+  readonly storeIncarnation: string;
+  /** Whether the log may have to be made. */
+  readonly whenAbsent: "create" | "refuse";
+  readonly segmentSizeBytesMax: number;
+  readonly syncPaceBytes: number;
+  readonly onFault: (fault: SegmentFault) => void;
+  readonly onFatal: (error: Error) => void;
+}
+
+/** The log and index of a chunk store. */
+export class StoreLog {
+  readonly index: ChunkIndex;
+  readonly #options: StoreLogOptions;
+  readonly #log: SegmentLog;
+  /** Records appended and not yet in the index, in the order of the log. */
+  #unapplied: IndexedRecord[] = [];
+  #bytesSinceFlush = 0;
+  #flushing: Promise<void> | undefined;
+  #reclaiming: Promise<void> | undefined;
+
+  private constructor(options: StoreLogOptions, log: SegmentLog, index: ChunkIndex) {
+    this.#options = options;
+    this.#log = log;
+    this.index = index;
+  }
+
+  /** Opens log and index; the index is brought up to the log, or rebuilt from it. Errors: DATA_CORRUPT; those of the disk. */
+  static async open(options: StoreLogOptions): Promise<StoreLog> {
+    const index = ChunkIndex.open(options.index, options.storeIncarnation);
+    const { checkpoint } = index.meta;
+    let replayed: IndexedRecord[] = [];
+    const add = (record: LogRecord, damaged: boolean): void => {
+      const { kind, location, head, bodySizeBytes } = record;
+      replayed.push({ kind, location, head: Uint8Array.from(head), bodySizeBytes, damaged });
+      // Only a rebuild may be applied in parts: it starts anew when it is cut short, a replay continues from its checkpoint.
+      if (checkpoint !== undefined || replayed.length < REBUILD_BATCH_COUNT) return;
+      index.apply(replayed, undefined);
+      replayed = [];
+    };
+    const log = await SegmentLog.open({
+      disk: options.disk,
+      clock: options.clock,
+      directory: options.directory,
+      identity: options.identity,
+      whenAbsent: options.whenAbsent,
+      onFault: "report",
+      bodies: checkpoint === undefined ? "last-segment" : "all",
+      segmentSizeBytesMax: options.segmentSizeBytesMax,
+      syncPaceBytes: options.syncPaceBytes,
+      onFatal: options.onFatal,
+      onRecord: (record) => add(record, false),
+      onDamage: (fault, record) => {
+        if (record !== undefined) add(record, true);
+        options.onFault(fault);
+      },
+      ...(checkpoint === undefined ? {} : { from: checkpoint }),
+    });
+    index.apply(replayed, log.durable);
+    return new StoreLog(options, log, index);
+  }
+
+  /** Bytes of the log's files, about. */
+  get sizeBytes(): number {
+    const full = this.#log.segmentIds.length - 1;
+    return full * this.#options.segmentSizeBytesMax + this.#log.head.offset;
+  }
+
+  /** Syncs of the log's files so far. */
+  get syncCount(): number {
+    return this.#log.syncCount;
+  }
+
+  /** As SegmentLog.append(); the record reaches the index once it is durable. */
+  append(kind: number, head: Uint8Array, body: Uint8Array = NO_BODY): RecordLocation {
+    const location = this.#log.append(kind, head, body);
+    // Places behind this one were given out before a failed write took them back: those records are not in the log.
+    for (let last = this.#unapplied.at(-1); last !== undefined; last = this.#unapplied.at(-1)) {
+      if (comparePositions(last.location, location) < 0) break;
+      this.#unapplied.pop();
+    }
+    this.#unapplied.push({ kind, location, head, bodySizeBytes: body.length, damaged: false });
+    return location;
+  }
+
+  /** Group commit: durable and in the index when it resolves. Errors: NO_SPACE; the failure of the log. */
+  async commit(): Promise<void> {
+    await this.#log.commit();
+    this.drain();
+  }
+
+  /** Readable when it resolves, neither durable nor in the index. Errors: as commit(). */
+  async flush(): Promise<void> {
+    await this.#log.flush();
+    this.drain();
+  }
+
+  /** Reads part of a record of the log; see SegmentLog.readPart(). */
+  readPart(
+    location: RecordLocation,
+    part: {
+      readonly headSizeBytes: number;
+      readonly bodySizeBytes: number;
+      readonly offset: number;
+      readonly length: number;
+    },
+  ): Promise<RecordPart> {
+    return this.#log.readPart(location, part);
+  }
+
+  /** Applies what has become durable to the index. A failure of the index is final. */
+  drain(): void {
+    const { durable } = this.#log;
+    let count = 0;
+    let bytes = 0;
+    for (const record of this.#unapplied) {
+      const end = { ...record.location, offset: record.location.offset + record.location.sizeBytes };
+      if (comparePositions(end, durable) > 0) break;
+      count += 1;
+      bytes += record.location.sizeBytes;
+    }
+    if (count === 0) return;
+    const records = this.#unapplied.slice(0, count);
+    this.#unapplied = this.#unapplied.slice(count);
+    try {
+      this.index.apply(records, durable);
+    } catch (error) {
+      this.#options.onFatal(error as Error);
+      throw error;
+    }
+    this.#bytesSinceFlush += bytes;
+    if (this.#bytesSinceFlush >= INDEX_FLUSH_INTERVAL_BYTES && this.#flushing === undefined) {
+      // A failure has been handed to onFatal; nobody waits for this one.
+      this.flushIndex().catch(() => undefined);
+    }
+  }
+
+  /** Makes the index durable as it is. A failure is final. */
+  async flushIndex(): Promise<void> {
+    this.#flushing ??= this.#flushIndex();
+    await this.#flushing;
+  }
+
+  /**
+   * Removes segments of the log in which nothing is live; tombstones in them are live until every older segment is gone and
+   * every segment that they name is unlinked. One run at a time. Errors: those of the disk.
+   * @param scope "emptied": only segments that fell empty since the last run, and the oldest; "all" at a start
+   */
+  async reclaim(scope: "emptied" | "all"): Promise<void> {
+    this.#reclaiming ??= this.#reclaim(scope).finally(() => {
+      this.#reclaiming = undefined;
+    });
+    await this.#reclaiming;
+  }
+
+  /** Commits, flushes the index and closes the log. The index store stays open for its owner to close. */
+  async close(): Promise<void> {
+    await this.#reclaiming?.catch(() => undefined);
+    await this.#log.commit();
+    this.drain();
+    await this.#flushing?.catch(() => undefined);
+    await this.#log.close();
+    this.index.apply([], this.#log.durable);
+    await this.flushIndex();
+  }
+
+  async #flushIndex(): Promise<void> {
+    this.#bytesSinceFlush = 0;
+    try {
+      await this.index.flush();
+    } catch (error) {
+      this.#options.onFatal(error as Error);
+      throw error;
+    } finally {
+      this.#flushing = undefined;
+    }
+  }
+
+  async #reclaim(scope: "emptied" | "all"): Promise<void> {
+    const removable = this.#removableSegments(scope);
+    if (removable.length === 0) return;
+    // The index must never fall back to a checkpoint in a segment that is gone.
+    await this.#flushing;
+    await this.flushIndex();
+    await this.#log.removeSegments(removable);
+    this.index.forgetSegments(removable);
+  }
+
+  #removableSegments(scope: "emptied" | "all"): number[] {
+    const checkpoint = must(this.index.meta.checkpoint, "a log that is open has a checkpoint");
+    const { emptiedSegments } = this.index;
+    const tombstonesDone = this.index.segmentsToUnlink().length === 0;
+    const removable: number[] = [];
+    let isOldest = true;
+    for (const segmentId of this.#log.segmentIds) {
+      if (segmentId >= checkpoint.segmentId) break;
+      if (scope === "all" || isOldest || emptiedSegments.has(segmentId)) {
+        const { liveBytes, tombstoneCount } = this.index.segmentUse(segmentId);
+        if (liveBytes === 0 && (tombstoneCount === 0 || (isOldest && tombstonesDone))) {
+          removable.push(segmentId);
+          emptiedSegments.delete(segmentId);
+          continue;
+        }
+      }
+      isOldest = false;
+    }
+    return removable;
+  }
+}
