@@ -58,13 +58,6 @@ export interface LogPosition {
   readonly term: number;
 }
 
-/** One record of the log's segment files; see LogRecord in the schema. */
-export type LogRecord =
-  | { readonly kind: "entry"; readonly entry: LogEntry }
-  | { readonly kind: "hard-state"; readonly hardState: HardState }
-  | { readonly kind: "compacted"; readonly position: LogPosition }
-  | { readonly kind: "reset"; readonly position: LogPosition };
-
 /** A member's state hash after applying `index`. */
 export interface StateHash {
   readonly from: MemberId;
@@ -153,51 +146,14 @@ export function decodeLogEntry(bytes: Uint8Array): LogEntry {
   return entry;
 }
 
-/**
- * The bytes of a LogRecord, in parts to be written one after another; parts may be shared with others.
- * An entry's bytes are those of encodeLogEntry().
- */
-export function encodeLogRecord(record: LogRecord): Uint8Array[] {
-  switch (record.kind) {
-    case "entry": {
-      const bytes = encodeLogEntry(record.entry);
-      return [prefixOf(1, bytes.length), bytes];
-    }
-    case "hard-state":
-      return messageField(2, encodeHardState(record.hardState));
-    case "compacted":
-      return messageField(3, encodePosition(record.position));
-    case "reset":
-      return messageField(4, encodePosition(record.position));
-  }
-}
-
 function prefixOf(field: number, sizeBytes: number): Uint8Array {
   const writer = new WireWriter(11);
   writer.prefix(field, sizeBytes);
   return writer.finish();
 }
 
-function messageField(field: number, bytes: Uint8Array): Uint8Array[] {
-  return [prefixOf(field, bytes.length), bytes];
-}
-
-/** The record in `bytes`. Throws WireFormatError, also for a record of an unknown kind. */
-export function decodeLogRecord(bytes: Uint8Array): LogRecord {
-  const reader = new WireReader(bytes);
-  let record: LogRecord | undefined;
-  while (reader.next()) {
-    if (reader.field === 1) record = { kind: "entry", entry: decodeLogEntry(reader.bytes()) };
-    else if (reader.field === 2) record = { kind: "hard-state", hardState: decodeHardState(reader.bytes()) };
-    else if (reader.field === 3) record = { kind: "compacted", position: decodePosition(reader.bytes()) };
-    else if (reader.field === 4) record = { kind: "reset", position: decodePosition(reader.bytes()) };
-    else throw new WireFormatError(`a log record of unknown kind ${reader.field}`);
-  }
-  if (record === undefined) throw new WireFormatError("an empty log record");
-  return record;
-}
-
-function encodeHardState(state: HardState): Uint8Array {
+/** The bytes of a HardState; empty for the state of a node that has seen nothing. */
+export function encodeHardState(state: HardState): Uint8Array {
   const writer = new WireWriter(32);
   writer.uint(1, state.term);
   writer.uint(2, state.votedFor);
@@ -205,7 +161,8 @@ function encodeHardState(state: HardState): Uint8Array {
   return writer.finish();
 }
 
-function decodeHardState(bytes: Uint8Array): HardState {
+/** The hard state in `bytes`. Throws WireFormatError. */
+export function decodeHardState(bytes: Uint8Array): HardState {
   const reader = new WireReader(bytes);
   const values = [0, 0, 0, 0];
   while (reader.next()) {
@@ -216,14 +173,16 @@ function decodeHardState(bytes: Uint8Array): HardState {
   return { term, votedFor, commitIndex };
 }
 
-function encodePosition(position: LogPosition): Uint8Array {
+/** The bytes of a LogPosition. */
+export function encodePosition(position: LogPosition): Uint8Array {
   const writer = new WireWriter(24);
   writer.uint(1, position.index);
   writer.uint(2, position.term);
   return writer.finish();
 }
 
-function decodePosition(bytes: Uint8Array): LogPosition {
+/** The position in `bytes`. Throws WireFormatError. */
+export function decodePosition(bytes: Uint8Array): LogPosition {
   const reader = new WireReader(bytes);
   const values = [0, 0, 0];
   while (reader.next()) {

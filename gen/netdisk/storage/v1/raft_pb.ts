@@ -1,5 +1,9 @@
 // Forms of the consensus vocabulary on disk and between members.
 //
+// Records of the Raft log's segments, by their kind: 16 LogEntry (replaces the entry at its index and all behind it),
+// 17 HardState (the last one counts), 18 LogPosition (entries up to it are no longer needed), 19 LogPosition (the log was
+// emptied and starts behind it, where a snapshot was installed).
+//
 // These messages are written to the Raft log, to snapshot files and to the replicated store, and they travel inside the
 // frames of netdisk.peer.v1. Field numbers never change. Unsigned 64-bit numbers are safe integers (at most 2^53-1):
 // a larger one is refused as corrupt. The words are those of the Raft paper.
@@ -16,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/raft.proto.
  */
 export const file_netdisk_storage_v1_raft: GenFile = /*@__PURE__*/
-  fileDesc("Ch1uZXRkaXNrL3N0b3JhZ2UvdjEvcmFmdC5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxImUKCExvZ0VudHJ5Eg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQSLgoEa2luZBgDIAEoDjIgLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeUtpbmQSDAoEZGF0YRgEIAEoDCJCCglIYXJkU3RhdGUSDAoEdGVybRgBIAEoBBIRCgl2b3RlZF9mb3IYAiABKAQSFAoMY29tbWl0X2luZGV4GAMgASgEIioKC0xvZ1Bvc2l0aW9uEg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQi3wEKCUxvZ1JlY29yZBItCgVlbnRyeRgBIAEoCzIcLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeUgAEjMKCmhhcmRfc3RhdGUYAiABKAsyHS5uZXRkaXNrLnN0b3JhZ2UudjEuSGFyZFN0YXRlSAASNAoJY29tcGFjdGVkGAMgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLkxvZ1Bvc2l0aW9uSAASMAoFcmVzZXQYBCABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuTG9nUG9zaXRpb25IAEIGCgRib2R5InEKCUNvbmZTdGF0ZRIOCgZ2b3RlcnMYASADKAQSFwoPdm90ZXJzX291dGdvaW5nGAIgAygEEhAKCGxlYXJuZXJzGAMgAygEEhUKDWxlYXJuZXJzX25leHQYBCADKAQSEgoKYXV0b19sZWF2ZRgFIAEoCCJiChBTbmFwc2hvdE1ldGFkYXRhEg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQSMQoKY29uZl9zdGF0ZRgDIAEoCzIdLm5ldGRpc2suc3RvcmFnZS52MS5Db25mU3RhdGUiUAoIU25hcHNob3QSNgoIbWV0YWRhdGEYASABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU25hcHNob3RNZXRhZGF0YRIMCgRkYXRhGAIgASgMIrQCCgtSYWZ0TWVzc2FnZRIxCgRraW5kGAEgASgOMiMubmV0ZGlzay5zdG9yYWdlLnYxLlJhZnRNZXNzYWdlS2luZBIMCgRmcm9tGAIgASgEEgoKAnRvGAMgASgEEgwKBHRlcm0YBCABKAQSEAoIbG9nX3Rlcm0YBSABKAQSDQoFaW5kZXgYBiABKAQSLQoHZW50cmllcxgHIAMoCzIcLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeRIUCgxjb21taXRfaW5kZXgYCCABKAQSDgoGcmVqZWN0GAkgASgIEhMKC3JlamVjdF9oaW50GAogASgEEg8KB2NvbnRleHQYCyABKAwSLgoIc25hcHNob3QYDCABKAsyHC5uZXRkaXNrLnN0b3JhZ2UudjEuU25hcHNob3QiVQoJU3RhdGVIYXNoEgwKBGZyb20YASABKAQSDQoFaW5kZXgYAiABKAQSDAoEdGVybRgDIAEoBBIMCgRoYXNoGAQgASgMEg8KB3JlcXVlc3QYBSABKAgilAEKClN0b3JlU3RhdGUSEgoKY2x1c3Rlcl9pZBgBIAEoCRIVCg1hcHBsaWVkX2luZGV4GAIgASgEEhQKDGFwcGxpZWRfdGVybRgDIAEoBBIxCgpjb25mX3N0YXRlGAQgASgLMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZTdGF0ZRISCgpzdGF0ZV9oYXNoGAUgASgMIm0KDFN0b3JlQ3VycmVudBIWCg5mb3JtYXRfdmVyc2lvbhgBIAEoDRISCgpnZW5lcmF0aW9uGAIgASgEEjEKCHNuYXBzaG90GAMgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLkxvZ1Bvc2l0aW9uIogBCg5TbmFwc2hvdEhlYWRlchIWCg5mb3JtYXRfdmVyc2lvbhgBIAEoDRISCgpjbHVzdGVyX2lkGAIgASgJEjYKCG1ldGFkYXRhGAMgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlNuYXBzaG90TWV0YWRhdGESEgoKc3RhdGVfaGFzaBgEIAEoDCI6Cg5TbmFwc2hvdEZvb3RlchIUCgxyZWNvcmRfY291bnQYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBCpOCgxMb2dFbnRyeUtpbmQSHgoaTE9HX0VOVFJZX0tJTkRfVU5TUEVDSUZJRUQQABIeChpMT0dfRU5UUllfS0lORF9DT05GX0NIQU5HRRABKqQECg9SYWZ0TWVzc2FnZUtpbmQSIQodUkFGVF9NRVNTQUdFX0tJTkRfVU5TUEVDSUZJRUQQABIdChlSQUZUX01FU1NBR0VfS0lORF9QUk9QT1NFEAESHAoYUkFGVF9NRVNTQUdFX0tJTkRfQVBQRU5EEAISJQohUkFGVF9NRVNTQUdFX0tJTkRfQVBQRU5EX1JFU1BPTlNFEAMSGgoWUkFGVF9NRVNTQUdFX0tJTkRfVk9URRAEEiMKH1JBRlRfTUVTU0FHRV9LSU5EX1ZPVEVfUkVTUE9OU0UQBRIeChpSQUZUX01FU1NBR0VfS0lORF9QUkVfVk9URRAGEicKI1JBRlRfTUVTU0FHRV9LSU5EX1BSRV9WT1RFX1JFU1BPTlNFEAcSHgoaUkFGVF9NRVNTQUdFX0tJTkRfU05BUFNIT1QQCBIfChtSQUZUX01FU1NBR0VfS0lORF9IRUFSVEJFQVQQCRIoCiRSQUZUX01FU1NBR0VfS0lORF9IRUFSVEJFQVRfUkVTUE9OU0UQChIlCiFSQUZUX01FU1NBR0VfS0lORF9UUkFOU0ZFUl9MRUFERVIQCxIhCh1SQUZUX01FU1NBR0VfS0lORF9USU1FT1VUX05PVxAMEiAKHFJBRlRfTUVTU0FHRV9LSU5EX1JFQURfSU5ERVgQDRIpCiVSQUZUX01FU1NBR0VfS0lORF9SRUFEX0lOREVYX1JFU1BPTlNFEA5iBnByb3RvMw");
+  fileDesc("Ch1uZXRkaXNrL3N0b3JhZ2UvdjEvcmFmdC5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxImUKCExvZ0VudHJ5Eg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQSLgoEa2luZBgDIAEoDjIgLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeUtpbmQSDAoEZGF0YRgEIAEoDCJCCglIYXJkU3RhdGUSDAoEdGVybRgBIAEoBBIRCgl2b3RlZF9mb3IYAiABKAQSFAoMY29tbWl0X2luZGV4GAMgASgEIioKC0xvZ1Bvc2l0aW9uEg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQicQoJQ29uZlN0YXRlEg4KBnZvdGVycxgBIAMoBBIXCg92b3RlcnNfb3V0Z29pbmcYAiADKAQSEAoIbGVhcm5lcnMYAyADKAQSFQoNbGVhcm5lcnNfbmV4dBgEIAMoBBISCgphdXRvX2xlYXZlGAUgASgIImIKEFNuYXBzaG90TWV0YWRhdGESDQoFaW5kZXgYASABKAQSDAoEdGVybRgCIAEoBBIxCgpjb25mX3N0YXRlGAMgASgLMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZTdGF0ZSJQCghTbmFwc2hvdBI2CghtZXRhZGF0YRgBIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdE1ldGFkYXRhEgwKBGRhdGEYAiABKAwitAIKC1JhZnRNZXNzYWdlEjEKBGtpbmQYASABKA4yIy5uZXRkaXNrLnN0b3JhZ2UudjEuUmFmdE1lc3NhZ2VLaW5kEgwKBGZyb20YAiABKAQSCgoCdG8YAyABKAQSDAoEdGVybRgEIAEoBBIQCghsb2dfdGVybRgFIAEoBBINCgVpbmRleBgGIAEoBBItCgdlbnRyaWVzGAcgAygLMhwubmV0ZGlzay5zdG9yYWdlLnYxLkxvZ0VudHJ5EhQKDGNvbW1pdF9pbmRleBgIIAEoBBIOCgZyZWplY3QYCSABKAgSEwoLcmVqZWN0X2hpbnQYCiABKAQSDwoHY29udGV4dBgLIAEoDBIuCghzbmFwc2hvdBgMIAEoCzIcLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdCJVCglTdGF0ZUhhc2gSDAoEZnJvbRgBIAEoBBINCgVpbmRleBgCIAEoBBIMCgR0ZXJtGAMgASgEEgwKBGhhc2gYBCABKAwSDwoHcmVxdWVzdBgFIAEoCCKUAQoKU3RvcmVTdGF0ZRISCgpjbHVzdGVyX2lkGAEgASgJEhUKDWFwcGxpZWRfaW5kZXgYAiABKAQSFAoMYXBwbGllZF90ZXJtGAMgASgEEjEKCmNvbmZfc3RhdGUYBCABKAsyHS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29uZlN0YXRlEhIKCnN0YXRlX2hhc2gYBSABKAwibQoMU3RvcmVDdXJyZW50EhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmdlbmVyYXRpb24YAiABKAQSMQoIc25hcHNob3QYAyABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuTG9nUG9zaXRpb24iiAEKDlNuYXBzaG90SGVhZGVyEhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmNsdXN0ZXJfaWQYAiABKAkSNgoIbWV0YWRhdGEYAyABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU25hcHNob3RNZXRhZGF0YRISCgpzdGF0ZV9oYXNoGAQgASgMIjoKDlNuYXBzaG90Rm9vdGVyEhQKDHJlY29yZF9jb3VudBgBIAEoBBISCgpzaXplX2J5dGVzGAIgASgEKk4KDExvZ0VudHJ5S2luZBIeChpMT0dfRU5UUllfS0lORF9VTlNQRUNJRklFRBAAEh4KGkxPR19FTlRSWV9LSU5EX0NPTkZfQ0hBTkdFEAEqpAQKD1JhZnRNZXNzYWdlS2luZBIhCh1SQUZUX01FU1NBR0VfS0lORF9VTlNQRUNJRklFRBAAEh0KGVJBRlRfTUVTU0FHRV9LSU5EX1BST1BPU0UQARIcChhSQUZUX01FU1NBR0VfS0lORF9BUFBFTkQQAhIlCiFSQUZUX01FU1NBR0VfS0lORF9BUFBFTkRfUkVTUE9OU0UQAxIaChZSQUZUX01FU1NBR0VfS0lORF9WT1RFEAQSIwofUkFGVF9NRVNTQUdFX0tJTkRfVk9URV9SRVNQT05TRRAFEh4KGlJBRlRfTUVTU0FHRV9LSU5EX1BSRV9WT1RFEAYSJwojUkFGVF9NRVNTQUdFX0tJTkRfUFJFX1ZPVEVfUkVTUE9OU0UQBxIeChpSQUZUX01FU1NBR0VfS0lORF9TTkFQU0hPVBAIEh8KG1JBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVBAJEigKJFJBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVF9SRVNQT05TRRAKEiUKIVJBRlRfTUVTU0FHRV9LSU5EX1RSQU5TRkVSX0xFQURFUhALEiEKHVJBRlRfTUVTU0FHRV9LSU5EX1RJTUVPVVRfTk9XEAwSIAocUkFGVF9NRVNTQUdFX0tJTkRfUkVBRF9JTkRFWBANEikKJVJBRlRfTUVTU0FHRV9LSU5EX1JFQURfSU5ERVhfUkVTUE9OU0UQDmIGcHJvdG8z");
 
 /**
  * One entry of the Raft log.
@@ -96,7 +100,7 @@ export const HardStateSchema: GenMessage<HardState> = /*@__PURE__*/
   messageDesc(file_netdisk_storage_v1_raft, 1);
 
 /**
- * A position in the log: everything up to it is held by the replicated store.
+ * A position in the log. As a record of the log it says that everything up to it is held by the replicated store.
  *
  * @generated from message netdisk.storage.v1.LogPosition
  */
@@ -122,59 +126,6 @@ export type LogPosition = Message<"netdisk.storage.v1.LogPosition"> & {
  */
 export const LogPositionSchema: GenMessage<LogPosition> = /*@__PURE__*/
   messageDesc(file_netdisk_storage_v1_raft, 2);
-
-/**
- * One record of the log's segment files.
- *
- * @generated from message netdisk.storage.v1.LogRecord
- */
-export type LogRecord = Message<"netdisk.storage.v1.LogRecord"> & {
-  /**
-   * What the record says.
-   *
-   * @generated from oneof netdisk.storage.v1.LogRecord.body
-   */
-  body: {
-    /**
-     * An entry; one at an index that exists replaces that one and everything behind it.
-     *
-     * @generated from field: netdisk.storage.v1.LogEntry entry = 1;
-     */
-    value: LogEntry;
-    case: "entry";
-  } | {
-    /**
-     * The hard state; the last one counts.
-     *
-     * @generated from field: netdisk.storage.v1.HardState hard_state = 2;
-     */
-    value: HardState;
-    case: "hardState";
-  } | {
-    /**
-     * Entries up to here are no longer needed.
-     *
-     * @generated from field: netdisk.storage.v1.LogPosition compacted = 3;
-     */
-    value: LogPosition;
-    case: "compacted";
-  } | {
-    /**
-     * The log was emptied and starts behind this position, where a snapshot was installed.
-     *
-     * @generated from field: netdisk.storage.v1.LogPosition reset = 4;
-     */
-    value: LogPosition;
-    case: "reset";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message netdisk.storage.v1.LogRecord.
- * Use `create(LogRecordSchema)` to create a new message.
- */
-export const LogRecordSchema: GenMessage<LogRecord> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 3);
 
 /**
  * A membership configuration; joint while `voters_outgoing` is not empty.
@@ -223,7 +174,7 @@ export type ConfState = Message<"netdisk.storage.v1.ConfState"> & {
  * Use `create(ConfStateSchema)` to create a new message.
  */
 export const ConfStateSchema: GenMessage<ConfState> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 4);
+  messageDesc(file_netdisk_storage_v1_raft, 3);
 
 /**
  * Identity of a snapshot: the state after applying `index`.
@@ -258,7 +209,7 @@ export type SnapshotMetadata = Message<"netdisk.storage.v1.SnapshotMetadata"> & 
  * Use `create(SnapshotMetadataSchema)` to create a new message.
  */
 export const SnapshotMetadataSchema: GenMessage<SnapshotMetadata> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 5);
+  messageDesc(file_netdisk_storage_v1_raft, 4);
 
 /**
  * A snapshot as it is named in messages; the state itself is streamed beside them.
@@ -286,7 +237,7 @@ export type Snapshot = Message<"netdisk.storage.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 6);
+  messageDesc(file_netdisk_storage_v1_raft, 5);
 
 /**
  * One message between members.
@@ -384,7 +335,7 @@ export type RaftMessage = Message<"netdisk.storage.v1.RaftMessage"> & {
  * Use `create(RaftMessageSchema)` to create a new message.
  */
 export const RaftMessageSchema: GenMessage<RaftMessage> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 7);
+  messageDesc(file_netdisk_storage_v1_raft, 6);
 
 /**
  * The state hash of a member after applying an index, exchanged to find a member whose state differs.
@@ -433,7 +384,7 @@ export type StateHash = Message<"netdisk.storage.v1.StateHash"> & {
  * Use `create(StateHashSchema)` to create a new message.
  */
 export const StateHashSchema: GenMessage<StateHash> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 8);
+  messageDesc(file_netdisk_storage_v1_raft, 7);
 
 /**
  * The record of consensus inside the replicated store, under key 0x00 0x01: rewritten in every applied transaction.
@@ -482,7 +433,7 @@ export type StoreState = Message<"netdisk.storage.v1.StoreState"> & {
  * Use `create(StoreStateSchema)` to create a new message.
  */
 export const StoreStateSchema: GenMessage<StoreState> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 9);
+  messageDesc(file_netdisk_storage_v1_raft, 8);
 
 /**
  * The file CURRENT: which generation of the replicated store is in use.
@@ -517,7 +468,7 @@ export type StoreCurrent = Message<"netdisk.storage.v1.StoreCurrent"> & {
  * Use `create(StoreCurrentSchema)` to create a new message.
  */
 export const StoreCurrentSchema: GenMessage<StoreCurrent> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 10);
+  messageDesc(file_netdisk_storage_v1_raft, 9);
 
 /**
  * The first block of a snapshot file.
@@ -559,7 +510,7 @@ export type SnapshotHeader = Message<"netdisk.storage.v1.SnapshotHeader"> & {
  * Use `create(SnapshotHeaderSchema)` to create a new message.
  */
 export const SnapshotHeaderSchema: GenMessage<SnapshotHeader> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 11);
+  messageDesc(file_netdisk_storage_v1_raft, 10);
 
 /**
  * The last block of a snapshot file.
@@ -587,7 +538,7 @@ export type SnapshotFooter = Message<"netdisk.storage.v1.SnapshotFooter"> & {
  * Use `create(SnapshotFooterSchema)` to create a new message.
  */
 export const SnapshotFooterSchema: GenMessage<SnapshotFooter> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 12);
+  messageDesc(file_netdisk_storage_v1_raft, 11);
 
 /**
  * What a log entry carries.

@@ -1,0 +1,72 @@
+/**
+ * What Consensus is built from, takes and shows: its options, those of a request, and its status. Types only.
+ */
+import type { Status } from "../raft/raft-node.ts";
+import type { MemberId } from "../raft/types.ts";
+import type { Clock } from "../std/clock.ts";
+import type { Disk } from "../std/disk.ts";
+import type { OrderedStoreProvider } from "../std/ordered-store.ts";
+import type { Prng } from "../std/prng.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import type { StateMachine } from "./state-machine.ts";
+import type { ProposalForwarder, RaftTransport } from "./transport.ts";
+import type { ConsensusTuning } from "./tuning.ts";
+
+/** Settings and dependencies of a Consensus. */
+export interface ConsensusOptions<Result> {
+  readonly clusterId: string;
+  readonly memberId: MemberId;
+  /** The voters that the cluster was formed with; the same on all of them, and used only when the data is made. */
+  readonly initialVoters: readonly MemberId[];
+  readonly disk: Disk;
+  /** Belongs to consensus alone; its parent exists. */
+  readonly directory: string;
+  /** Where the generations of the replicated store live. */
+  readonly stores: OrderedStoreProvider;
+  readonly clock: Clock;
+  readonly prng: Prng;
+  readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
+  readonly transport: RaftTransport;
+  readonly forwarder: ProposalForwarder;
+  readonly stateMachine: StateMachine<Result>;
+  /** The form of a result on its way to a follower that forwarded the proposal. */
+  readonly encodeResult: (result: Result) => Uint8Array;
+  readonly decodeResult: (bytes: Uint8Array) => Result;
+  /** How cluster time is moved; it stands still when absent. */
+  readonly clusterTime?:
+    | {
+        /** The command that moves it by the leader's elapsed time. */
+        readonly clockCommand: (elapsedMs: number) => Uint8Array;
+        /** The most that one command may move it. */
+        readonly advanceMsMax: number;
+      }
+    | undefined;
+  /** Called once, with what makes it impossible to go on: the process must end. */
+  readonly onFatal: (error: Error) => void;
+  readonly tuning?: Partial<ConsensusTuning> | undefined;
+  readonly logCacheSizeBytesMax?: number | undefined;
+  readonly logSegmentSizeBytes?: number | undefined;
+}
+
+/** Options of propose() and linearize(). */
+export interface RequestOptions {
+  /** From 1; the tuning's requestTimeoutMs when absent. */
+  readonly timeoutMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A node's view of consensus. */
+export interface ConsensusStatus extends Status {
+  readonly clusterId: string;
+  /** Highest index that the replicated store has durably. */
+  readonly flushedIndex: number;
+  /** Bytes of the entries in the log. */
+  readonly logSizeBytes: number;
+  /** Proposals and reads that wait. */
+  readonly proposalCount: number;
+  readonly readCount: number;
+  /** Times that a member's state was seen to differ at the same index. */
+  readonly disagreementCount: number;
+}

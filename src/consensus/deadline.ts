@@ -1,0 +1,74 @@
+/** Waiting with an end: for an answer, or for a condition, under a Clock. */
+import { DriveError } from "../drive/errors.ts";
+import type { Clock } from "../std/clock.ts";
+
+/** How waitFor() may end otherwise. */
+export interface WaitOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Makes the error when the time is up. */
+  readonly onTimeout: () => Error;
+  /** Makes the error when the signal aborts; CANCELED when absent. */
+  readonly onAbort?: (() => Error) | undefined;
+}
+
+/** The outcome of `work`, unless the time is up or the signal aborts first. The work itself goes on. */
+export function waitFor<T>(clock: Clock, work: Promise<T>, options: WaitOptions): Promise<T> {
+  const { timeoutMs, signal, onTimeout, onAbort } = options;
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      end();
+      reject(onAbort?.() ?? new DriveError("CANCELED", "The caller does not wait any longer."));
+    };
+    const timer = clock.setTimer(timeoutMs, () => {
+      end();
+      reject(onTimeout());
+    });
+    const end = (): void => {
+      timer.cancel();
+      signal?.removeEventListener("abort", abort);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    work.then(
+      (value) => {
+        end();
+        resolve(value);
+      },
+      (error: unknown) => {
+        end();
+        reject(error as Error);
+      },
+    );
+    if (signal?.aborted === true) abort();
+  });
+}
+
+/**
+ * Resolves to true once `condition` holds, looked at now and after every change that `subscribe` tells of; to false when the
+ * time is up first. Rejects with CANCELED when the signal aborts.
+ */
+export async function waitUntil(
+  clock: Clock,
+  timeoutMs: number,
+  subscribe: (changed: () => void) => () => void,
+  condition: () => boolean,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  if (condition()) return true;
+  let unsubscribe: (() => void) | undefined;
+  const timedOut = new Error("time is up");
+  const change = new Promise<void>((resolve) => {
+    unsubscribe = subscribe(() => {
+      if (condition()) resolve();
+    });
+  });
+  try {
+    await waitFor(clock, change, { timeoutMs, signal, onTimeout: () => timedOut });
+    return true;
+  } catch (error) {
+    if (error === timedOut) return condition();
+    throw error;
+  } finally {
+    unsubscribe?.();
+  }
+}
