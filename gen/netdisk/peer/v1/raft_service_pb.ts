@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/raft_service.proto.
  */
 export const file_netdisk_peer_v1_raft_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvcmFmdF9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiIQoNU3RyZWFtUmVxdWVzdBIQCghtZXNzYWdlcxgBIAMoDCI7Cg5TdHJlYW1SZXNwb25zZRIRCgltZW1iZXJfaWQYASABKAQSFgoOcmVjZWl2ZWRfY291bnQYAiABKAQiHgoLVm90ZVJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoDCIOCgxWb3RlUmVzcG9uc2UiWwoWSW5zdGFsbFNuYXBzaG90UmVxdWVzdBIPCgdtZXNzYWdlGAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKAQSDgoGb2Zmc2V0GAMgASgEEgwKBGRhdGEYBCABKAwiNgoXSW5zdGFsbFNuYXBzaG90UmVzcG9uc2USGwoTcmVjZWl2ZWRfc2l6ZV9ieXRlcxgBIAEoBCJNCg5Qcm9wb3NlUmVxdWVzdBIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIPCgdjb21tYW5kGAIgASgMEhIKCnRpbWVvdXRfbXMYAyABKA0icwoPUHJvcG9zZVJlc3BvbnNlEhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEhAKBnJlc3VsdBgCIAEoDEgAEisKB2ZhaWx1cmUYAyABKAsyGC5uZXRkaXNrLnBlZXIudjEuRmFpbHVyZUgAQgkKB291dGNvbWUiEgoQR2V0U3RhdHVzUmVxdWVzdCKUAQoOTWVtYmVyUHJvZ3Jlc3MSEQoJbWVtYmVyX2lkGAEgASgEEhMKC21hdGNoX2luZGV4GAIgASgEEhIKCm5leHRfaW5kZXgYAyABKAQSLQoFc3RhdGUYBCABKA4yHi5uZXRkaXNrLnBlZXIudjEuUHJvZ3Jlc3NTdGF0ZRIXCg9yZWNlbnRseV9hY3RpdmUYBSABKAgitQIKEUdldFN0YXR1c1Jlc3BvbnNlEhIKCmNsdXN0ZXJfaWQYASABKAkSEQoJbWVtYmVyX2lkGAIgASgEEicKBHJvbGUYAyABKA4yGS5uZXRkaXNrLnBlZXIudjEuUmFmdFJvbGUSDAoEdGVybRgEIAEoBBIRCglsZWFkZXJfaWQYBSABKAQSFAoMY29tbWl0X2luZGV4GAYgASgEEhUKDWFwcGxpZWRfaW5kZXgYByABKAQSEwoLZmlyc3RfaW5kZXgYCCABKAQSEgoKbGFzdF9pbmRleBgJIAEoBBIRCgl2b3Rlcl9pZHMYCiADKAQSEwoLbGVhcm5lcl9pZHMYCyADKAQSMQoIcHJvZ3Jlc3MYDCADKAsyHy5uZXRkaXNrLnBlZXIudjEuTWVtYmVyUHJvZ3Jlc3MqiQEKCFJhZnRSb2xlEhkKFVJBRlRfUk9MRV9VTlNQRUNJRklFRBAAEhYKElJBRlRfUk9MRV9GT0xMT1dFUhABEhsKF1JBRlRfUk9MRV9QUkVfQ0FORElEQVRFEAISFwoTUkFGVF9ST0xFX0NBTkRJREFURRADEhQKEFJBRlRfUk9MRV9MRUFERVIQBCqEAQoNUHJvZ3Jlc3NTdGF0ZRIeChpQUk9HUkVTU19TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST0dSRVNTX1NUQVRFX1BST0JFEAESHAoYUFJPR1JFU1NfU1RBVEVfUkVQTElDQVRFEAISGwoXUFJPR1JFU1NfU1RBVEVfU05BUFNIT1QQAzK0AwoLUmFmdFNlcnZpY2USTQoGU3RyZWFtEh4ubmV0ZGlzay5wZWVyLnYxLlN0cmVhbVJlcXVlc3QaHy5uZXRkaXNrLnBlZXIudjEuU3RyZWFtUmVzcG9uc2UoATABEkMKBFZvdGUSHC5uZXRkaXNrLnBlZXIudjEuVm90ZVJlcXVlc3QaHS5uZXRkaXNrLnBlZXIudjEuVm90ZVJlc3BvbnNlEmYKD0luc3RhbGxTbmFwc2hvdBInLm5ldGRpc2sucGVlci52MS5JbnN0YWxsU25hcHNob3RSZXF1ZXN0GigubmV0ZGlzay5wZWVyLnYxLkluc3RhbGxTbmFwc2hvdFJlc3BvbnNlKAESUAoHUHJvcG9zZRIfLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlUmVxdWVzdBogLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlUmVzcG9uc2UoATABElcKCUdldFN0YXR1cxIhLm5ldGRpc2sucGVlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiIubmV0ZGlzay5wZWVyLnYxLkdldFN0YXR1c1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_netdisk_peer_v1_peer]);
+  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvcmFmdF9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiNwoNU3RyZWFtUmVxdWVzdBIQCghtZXNzYWdlcxgBIAMoDBIUCgxzdGF0ZV9oYXNoZXMYAiADKAwiOwoOU3RyZWFtUmVzcG9uc2USEQoJbWVtYmVyX2lkGAEgASgEEhYKDnJlY2VpdmVkX2NvdW50GAIgASgEIh4KC1ZvdGVSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwiDgoMVm90ZVJlc3BvbnNlIkcKFkluc3RhbGxTbmFwc2hvdFJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDAoEZGF0YRgDIAEoDCI2ChdJbnN0YWxsU25hcHNob3RSZXNwb25zZRIbChNyZWNlaXZlZF9zaXplX2J5dGVzGAEgASgEIk0KDlByb3Bvc2VSZXF1ZXN0EhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEg8KB2NvbW1hbmQYAiABKAwSEgoKdGltZW91dF9tcxgDIAEoDSIwCg9BcHBsaWVkUHJvcG9zYWwSDQoFaW5kZXgYASABKAQSDgoGcmVzdWx0GAIgASgMIpYBCg9Qcm9wb3NlUmVzcG9uc2USFgoOY29ycmVsYXRpb25faWQYASABKAQSMwoHYXBwbGllZBgCIAEoCzIgLm5ldGRpc2sucGVlci52MS5BcHBsaWVkUHJvcG9zYWxIABIrCgdmYWlsdXJlGAMgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmVIAEIJCgdvdXRjb21lIhIKEEdldFN0YXR1c1JlcXVlc3QilAEKDk1lbWJlclByb2dyZXNzEhEKCW1lbWJlcl9pZBgBIAEoBBITCgttYXRjaF9pbmRleBgCIAEoBBISCgpuZXh0X2luZGV4GAMgASgEEi0KBXN0YXRlGAQgASgOMh4ubmV0ZGlzay5wZWVyLnYxLlByb2dyZXNzU3RhdGUSFwoPcmVjZW50bHlfYWN0aXZlGAUgASgIIrUCChFHZXRTdGF0dXNSZXNwb25zZRISCgpjbHVzdGVyX2lkGAEgASgJEhEKCW1lbWJlcl9pZBgCIAEoBBInCgRyb2xlGAMgASgOMhkubmV0ZGlzay5wZWVyLnYxLlJhZnRSb2xlEgwKBHRlcm0YBCABKAQSEQoJbGVhZGVyX2lkGAUgASgEEhQKDGNvbW1pdF9pbmRleBgGIAEoBBIVCg1hcHBsaWVkX2luZGV4GAcgASgEEhMKC2ZpcnN0X2luZGV4GAggASgEEhIKCmxhc3RfaW5kZXgYCSABKAQSEQoJdm90ZXJfaWRzGAogAygEEhMKC2xlYXJuZXJfaWRzGAsgAygEEjEKCHByb2dyZXNzGAwgAygLMh8ubmV0ZGlzay5wZWVyLnYxLk1lbWJlclByb2dyZXNzKokBCghSYWZ0Um9sZRIZChVSQUZUX1JPTEVfVU5TUEVDSUZJRUQQABIWChJSQUZUX1JPTEVfRk9MTE9XRVIQARIbChdSQUZUX1JPTEVfUFJFX0NBTkRJREFURRACEhcKE1JBRlRfUk9MRV9DQU5ESURBVEUQAxIUChBSQUZUX1JPTEVfTEVBREVSEAQqhAEKDVByb2dyZXNzU3RhdGUSHgoaUFJPR1JFU1NfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQUk9HUkVTU19TVEFURV9QUk9CRRABEhwKGFBST0dSRVNTX1NUQVRFX1JFUExJQ0FURRACEhsKF1BST0dSRVNTX1NUQVRFX1NOQVBTSE9UEAMytAMKC1JhZnRTZXJ2aWNlEk0KBlN0cmVhbRIeLm5ldGRpc2sucGVlci52MS5TdHJlYW1SZXF1ZXN0Gh8ubmV0ZGlzay5wZWVyLnYxLlN0cmVhbVJlc3BvbnNlKAEwARJDCgRWb3RlEhwubmV0ZGlzay5wZWVyLnYxLlZvdGVSZXF1ZXN0Gh0ubmV0ZGlzay5wZWVyLnYxLlZvdGVSZXNwb25zZRJmCg9JbnN0YWxsU25hcHNob3QSJy5uZXRkaXNrLnBlZXIudjEuSW5zdGFsbFNuYXBzaG90UmVxdWVzdBooLm5ldGRpc2sucGVlci52MS5JbnN0YWxsU25hcHNob3RSZXNwb25zZSgBElAKB1Byb3Bvc2USHy5uZXRkaXNrLnBlZXIudjEuUHJvcG9zZVJlcXVlc3QaIC5uZXRkaXNrLnBlZXIudjEuUHJvcG9zZVJlc3BvbnNlKAEwARJXCglHZXRTdGF0dXMSIS5uZXRkaXNrLnBlZXIudjEuR2V0U3RhdHVzUmVxdWVzdBoiLm5ldGRpc2sucGVlci52MS5HZXRTdGF0dXNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_netdisk_peer_v1_peer]);
 
 /**
  * Raft messages of one peer.
@@ -30,6 +30,13 @@ export type StreamRequest = Message<"netdisk.peer.v1.StreamRequest"> & {
    * @generated from field: repeated bytes messages = 1;
    */
   messages: Uint8Array[];
+
+  /**
+   * Encoded state hashes of the sender, compared with the receiver's own.
+   *
+   * @generated from field: repeated bytes state_hashes = 2;
+   */
+  stateHashes: Uint8Array[];
 };
 
 /**
@@ -117,23 +124,16 @@ export type InstallSnapshotRequest = Message<"netdisk.peer.v1.InstallSnapshotReq
   message: Uint8Array;
 
   /**
-   * Bytes of the whole snapshot; on the first request alone.
-   *
-   * @generated from field: uint64 size_bytes = 2;
-   */
-  sizeBytes: bigint;
-
-  /**
    * Position of `data` in the snapshot.
    *
-   * @generated from field: uint64 offset = 3;
+   * @generated from field: uint64 offset = 2;
    */
   offset: bigint;
 
   /**
    * The bytes, at most 1 MiB.
    *
-   * @generated from field: bytes data = 4;
+   * @generated from field: bytes data = 3;
    */
   data: Uint8Array;
 };
@@ -187,7 +187,7 @@ export type ProposeRequest = Message<"netdisk.peer.v1.ProposeRequest"> & {
   command: Uint8Array;
 
   /**
-   * Milliseconds until the caller gives up, from receipt; 0 for the leader's own limit.
+   * Milliseconds until the caller gives up, from receipt, at least 1.
    *
    * @generated from field: uint32 timeout_ms = 3;
    */
@@ -200,6 +200,34 @@ export type ProposeRequest = Message<"netdisk.peer.v1.ProposeRequest"> & {
  */
 export const ProposeRequestSchema: GenMessage<ProposeRequest> = /*@__PURE__*/
   messageDesc(file_netdisk_peer_v1_raft_service, 6);
+
+/**
+ * A proposal that was applied.
+ *
+ * @generated from message netdisk.peer.v1.AppliedProposal
+ */
+export type AppliedProposal = Message<"netdisk.peer.v1.AppliedProposal"> & {
+  /**
+   * Log index at which it was applied.
+   *
+   * @generated from field: uint64 index = 1;
+   */
+  index: bigint;
+
+  /**
+   * The encoded answer of the state machine.
+   *
+   * @generated from field: bytes result = 2;
+   */
+  result: Uint8Array;
+};
+
+/**
+ * Describes the message netdisk.peer.v1.AppliedProposal.
+ * Use `create(AppliedProposalSchema)` to create a new message.
+ */
+export const AppliedProposalSchema: GenMessage<AppliedProposal> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_raft_service, 7);
 
 /**
  * The answer to a forwarded proposal.
@@ -221,12 +249,12 @@ export type ProposeResponse = Message<"netdisk.peer.v1.ProposeResponse"> & {
    */
   outcome: {
     /**
-     * The encoded answer of the state machine.
+     * It was applied.
      *
-     * @generated from field: bytes result = 2;
+     * @generated from field: netdisk.peer.v1.AppliedProposal applied = 2;
      */
-    value: Uint8Array;
-    case: "result";
+    value: AppliedProposal;
+    case: "applied";
   } | {
     /**
      * Why the proposal was not applied, or that its outcome is unknown.
@@ -243,7 +271,7 @@ export type ProposeResponse = Message<"netdisk.peer.v1.ProposeResponse"> & {
  * Use `create(ProposeResponseSchema)` to create a new message.
  */
 export const ProposeResponseSchema: GenMessage<ProposeResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 7);
+  messageDesc(file_netdisk_peer_v1_raft_service, 8);
 
 /**
  * Asks for the state of Raft.
@@ -258,7 +286,7 @@ export type GetStatusRequest = Message<"netdisk.peer.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 8);
+  messageDesc(file_netdisk_peer_v1_raft_service, 9);
 
 /**
  * The leader's view of one member.
@@ -307,7 +335,7 @@ export type MemberProgress = Message<"netdisk.peer.v1.MemberProgress"> & {
  * Use `create(MemberProgressSchema)` to create a new message.
  */
 export const MemberProgressSchema: GenMessage<MemberProgress> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 9);
+  messageDesc(file_netdisk_peer_v1_raft_service, 10);
 
 /**
  * The state of a node's Raft.
@@ -405,7 +433,7 @@ export type GetStatusResponse = Message<"netdisk.peer.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 10);
+  messageDesc(file_netdisk_peer_v1_raft_service, 11);
 
 /**
  * What a node is in its term.
@@ -546,11 +574,12 @@ export const RaftService: GenService<{
     output: typeof VoteResponseSchema;
   },
   /**
-   * Takes a snapshot of the state machine in pieces and then the Raft message that announces it.
+   * Takes a snapshot of the state machine in pieces, stores and checks it, and hands it to the Raft core.
    *
-   * The first message carries the announcement and the size; the others the bytes in order.
+   * The first message carries the Raft message that announces it; the others the bytes in order. Half-closing ends it.
    * **Idempotency:** a snapshot may be sent again; one that breaks off leaves nothing behind.
-   * **Errors:** WRONG_CLUSTER, NODE_STARTING, NODE_STOPPING, OVERLOADED (another one is under way), PAYLOAD_TRUNCATED, NO_SPACE.
+   * **Errors:** WRONG_CLUSTER, NODE_STARTING, NODE_STOPPING, OVERLOADED (another one is under way), DATA_CORRUPT,
+   * UPLOAD_OFFSET_MISMATCH (a piece out of order), NO_SPACE.
    * **Limits:** at most 1 MiB of data a message; one snapshot at a time.
    *
    * @generated from rpc netdisk.peer.v1.RaftService.InstallSnapshot

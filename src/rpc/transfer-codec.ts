@@ -1,0 +1,288 @@
+/**
+ * Between the messages of netdisk.v1 about uploads, progress and the cluster and the types of drive/drive-api.ts.
+ *
+ * The rules are those of codec.ts.
+ */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type {
+  InitUploadRequest,
+  InitUploadRequestSchema,
+  InitUploadResponse,
+  InitUploadResponseSchema,
+} from "../../gen/netdisk/v1/chunk_service_pb.ts";
+import {
+  NodeHealth as WireHealth,
+  NodeRole,
+  type ClusterStatus as WireClusterStatus,
+  type ClusterStatusSchema,
+  type NodeStatus as WireNodeStatus,
+} from "../../gen/netdisk/v1/cluster_pb.ts";
+import {
+  ProgressKind,
+  ProgressPhase,
+  UploadState,
+  type Progress as WireProgress,
+  type ProgressSchema,
+  type UploadStatus as WireUploadStatus,
+  type UploadStatusSchema,
+} from "../../gen/netdisk/v1/upload_pb.ts";
+import type {
+  ClusterStatus,
+  NodeStatus,
+  Progress,
+  UploadRequest,
+  UploadStatus,
+  UploadTicket,
+  WriteOptions,
+} from "../drive/drive-api.ts";
+import {
+  decodeAttributes,
+  decodeEntry,
+  decodeOnConflict,
+  decodeTime,
+  encodeAttributes,
+  encodeEntry,
+  encodeOnConflict,
+  encodePrecondition,
+  encodeTime,
+  refuseField,
+  required,
+  toBigint,
+  toNumber,
+  toOptionalBigint,
+  toOptionalNumber,
+} from "./codec.ts";
+
+/** The key of `table` that has `value`. Throws ARGUMENT_INVALID for one that this version does not know. */
+function keyOf<K extends string>(table: Readonly<Record<K, number>>, value: number, field: string): K {
+  const keys = Object.keys(table) as K[];
+  return keys.find((key) => table[key] === value) ?? refuseField(field, `has the unknown value ${value}`);
+}
+
+/** The upload that a message asks for. */
+export function decodeUploadRequest(request: InitUploadRequest): UploadRequest {
+  return {
+    path: request.path,
+    sizeBytes: toOptionalNumber(request.sizeBytes, "size_bytes"),
+    treeHash: request.treeHash.length === 0 ? undefined : request.treeHash,
+    onConflict: decodeOnConflict(request.onConflict),
+    attributes: decodeAttributes(request.attributes),
+    createParents: request.createParents,
+  };
+}
+
+/** The wire form of decodeUploadRequest(), with the request id and precondition. */
+export function encodeUploadRequest(
+  request: UploadRequest,
+  options: WriteOptions,
+): MessageInitShape<typeof InitUploadRequestSchema> {
+  const { sizeBytes, treeHash } = request;
+  return {
+    path: request.path,
+    ...(sizeBytes !== undefined && { sizeBytes: toBigint(sizeBytes) }),
+    ...(treeHash !== undefined && { treeHash }),
+    onConflict: encodeOnConflict(request.onConflict),
+    attributes: encodeAttributes(request.attributes),
+    createParents: request.createParents,
+    requestId: options.requestId ?? "",
+    ...encodePrecondition(options.precondition),
+  };
+}
+
+/** The wire form of an upload's ticket. */
+export function encodeTicket(ticket: UploadTicket): MessageInitShape<typeof InitUploadResponseSchema> {
+  const chunkCount = toOptionalBigint(ticket.chunkCount);
+  return {
+    uploadId: toBigint(ticket.uploadId),
+    chunkSizeBytes: toBigint(ticket.chunkSizeBytes),
+    ...(chunkCount !== undefined && { chunkCount }),
+    targets: ticket.targets.map(({ nodeId, address }) => ({ nodeId, address })),
+    instant: ticket.instant,
+    ...(ticket.entry && { entry: encodeEntry(ticket.entry) }),
+    expireTime: encodeTime(ticket.expireTimeMs),
+  };
+}
+
+/** The ticket in a message. */
+export function decodeTicket(response: InitUploadResponse): UploadTicket {
+  return {
+    uploadId: toNumber(response.uploadId, "upload_id"),
+    chunkSizeBytes: toNumber(response.chunkSizeBytes, "chunk_size_bytes"),
+    chunkCount: toOptionalNumber(response.chunkCount, "chunk_count"),
+    targets: response.targets.map(({ nodeId, address }) => ({ nodeId, address })),
+    instant: response.instant,
+    entry: response.entry && decodeEntry(response.entry),
+    expireTimeMs: decodeTime(response.expireTime),
+  };
+}
+
+/** The wire form of an upload's status. */
+export function encodeUploadStatus(status: UploadStatus): MessageInitShape<typeof UploadStatusSchema> {
+  const sizeBytes = toOptionalBigint(status.sizeBytes);
+  const chunkCount = toOptionalBigint(status.chunkCount);
+  return {
+    uploadId: toBigint(status.uploadId),
+    path: status.path,
+    state: status.state === "open" ? UploadState.OPEN : UploadState.COMPLETE,
+    ...(sizeBytes !== undefined && { sizeBytes }),
+    chunkSizeBytes: toBigint(status.chunkSizeBytes),
+    ...(chunkCount !== undefined && { chunkCount }),
+    missing: status.missing.map(({ first, last }) => ({ first: toBigint(first), last: toBigint(last) })),
+    committedSizeBytes: toBigint(status.committedSizeBytes),
+    ...(status.entry && { entry: encodeEntry(status.entry) }),
+    expireTime: encodeTime(status.expireTimeMs),
+  };
+}
+
+/** The status in a message. */
+export function decodeUploadStatus(status: WireUploadStatus | undefined): UploadStatus {
+  const wire = required(status, "status");
+  const states = { open: UploadState.OPEN, complete: UploadState.COMPLETE };
+  return {
+    uploadId: toNumber(wire.uploadId, "upload_id"),
+    path: wire.path,
+    state: keyOf(states, wire.state, "state"),
+    sizeBytes: toOptionalNumber(wire.sizeBytes, "size_bytes"),
+    chunkSizeBytes: toNumber(wire.chunkSizeBytes, "chunk_size_bytes"),
+    chunkCount: toOptionalNumber(wire.chunkCount, "chunk_count"),
+    missing: wire.missing.map(({ first, last }) => ({
+      first: toNumber(first, "first"),
+      last: toNumber(last, "last"),
+    })),
+    committedSizeBytes: toNumber(wire.committedSizeBytes, "committed_size_bytes"),
+    entry: wire.entry && decodeEntry(wire.entry),
+    expireTimeMs: decodeTime(wire.expireTime),
+  };
+}
+
+const PROGRESS_KINDS = { upload: ProgressKind.UPLOAD, download: ProgressKind.DOWNLOAD };
+
+const PROGRESS_PHASES: Readonly<Record<Progress["phase"], ProgressPhase>> = {
+  receiving: ProgressPhase.RECEIVING,
+  sealing: ProgressPhase.SEALING,
+  committing: ProgressPhase.COMMITTING,
+  sending: ProgressPhase.SENDING,
+  done: ProgressPhase.DONE,
+  failed: ProgressPhase.FAILED,
+};
+
+/** The wire form of progress. */
+export function encodeProgress(progress: Progress): MessageInitShape<typeof ProgressSchema> {
+  const sizeBytes = toOptionalBigint(progress.sizeBytes);
+  return {
+    id: progress.id,
+    kind: PROGRESS_KINDS[progress.kind],
+    phase: PROGRESS_PHASES[progress.phase],
+    ...(sizeBytes !== undefined && { sizeBytes }),
+    transferredBytes: toBigint(progress.transferredBytes),
+    copiedBytes: progress.copiedBytes.map(toBigint),
+    errorReason: progress.errorReason ?? "",
+  };
+}
+
+/** The progress in a message. */
+export function decodeProgress(progress: WireProgress | undefined): Progress {
+  const wire = required(progress, "progress");
+  const [one = 0, two = 0, three = 0] = wire.copiedBytes.map((each) => toNumber(each, "copied_bytes"));
+  return {
+    id: wire.id,
+    kind: keyOf(PROGRESS_KINDS, wire.kind, "kind"),
+    phase: keyOf(PROGRESS_PHASES, wire.phase, "phase"),
+    sizeBytes: toOptionalNumber(wire.sizeBytes, "size_bytes"),
+    transferredBytes: toNumber(wire.transferredBytes, "transferred_bytes"),
+    copiedBytes: [one, two, three],
+    errorReason: wire.errorReason === "" ? undefined : wire.errorReason,
+  };
+}
+
+const ROLES: Readonly<Record<NodeStatus["role"], NodeRole>> = {
+  leader: NodeRole.LEADER,
+  voter: NodeRole.VOTER,
+  learner: NodeRole.LEARNER,
+  storage: NodeRole.STORAGE,
+};
+
+const HEALTHS: Readonly<Record<NodeStatus["health"], WireHealth>> = {
+  up: WireHealth.UP,
+  suspect: WireHealth.SUSPECT,
+  down: WireHealth.DOWN,
+};
+
+/** The wire form of the cluster's status. */
+export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typeof ClusterStatusSchema> {
+  const { replicas } = status;
+  return {
+    clusterId: status.clusterId,
+    nodeId: status.nodeId,
+    leaderId: status.leaderId ?? "",
+    term: toBigint(status.term),
+    commitIndex: toBigint(status.commitIndex),
+    appliedIndex: toBigint(status.appliedIndex),
+    clusterTimeMs: toBigint(status.clusterTimeMs),
+    nodes: status.nodes.map((node) => ({
+      ...node,
+      memberId: toBigint(node.memberId),
+      role: ROLES[node.role],
+      health: HEALTHS[node.health],
+      sinceMs: toBigint(Math.round(node.sinceMs)),
+      freeBytes: toBigint(node.freeBytes),
+      totalBytes: toBigint(node.totalBytes),
+      appliedIndex: toBigint(node.appliedIndex),
+      liveBytes: toBigint(node.liveBytes),
+    })),
+    replicas: {
+      extentCount: toBigint(replicas.extentCount),
+      fullyReplicatedCount: toBigint(replicas.fullyReplicatedCount),
+      underReplicatedCount: toBigint(replicas.underReplicatedCount),
+      suspectCount: toBigint(replicas.suspectCount),
+    },
+    fileCount: toBigint(status.fileCount),
+    directoryCount: toBigint(status.directoryCount),
+    openUploadCount: toBigint(status.openUploadCount),
+    contentBytes: toBigint(status.contentBytes),
+  };
+}
+
+function decodeNodeStatus(node: WireNodeStatus): NodeStatus {
+  return {
+    nodeId: node.nodeId,
+    memberId: toNumber(node.memberId, "member_id"),
+    role: keyOf(ROLES, node.role, "role"),
+    health: keyOf(HEALTHS, node.health, "health"),
+    sinceMs: toNumber(node.sinceMs, "since_ms"),
+    address: node.address,
+    httpUrl: node.httpUrl,
+    publicUrl: node.publicUrl,
+    zone: node.zone,
+    freeBytes: toNumber(node.freeBytes, "free_bytes"),
+    totalBytes: toNumber(node.totalBytes, "total_bytes"),
+    appliedIndex: toNumber(node.appliedIndex, "applied_index"),
+    liveBytes: toNumber(node.liveBytes, "live_bytes"),
+  };
+}
+
+/** The cluster's status in a message. */
+export function decodeClusterStatus(status: WireClusterStatus | undefined): ClusterStatus {
+  const wire = required(status, "status");
+  const replicas = required(wire.replicas, "replicas");
+  return {
+    clusterId: wire.clusterId,
+    nodeId: wire.nodeId,
+    leaderId: wire.leaderId === "" ? undefined : wire.leaderId,
+    term: toNumber(wire.term, "term"),
+    commitIndex: toNumber(wire.commitIndex, "commit_index"),
+    appliedIndex: toNumber(wire.appliedIndex, "applied_index"),
+    clusterTimeMs: toNumber(wire.clusterTimeMs, "cluster_time_ms"),
+    nodes: wire.nodes.map(decodeNodeStatus),
+    replicas: {
+      extentCount: toNumber(replicas.extentCount, "extent_count"),
+      fullyReplicatedCount: toNumber(replicas.fullyReplicatedCount, "fully_replicated_count"),
+      underReplicatedCount: toNumber(replicas.underReplicatedCount, "under_replicated_count"),
+      suspectCount: toNumber(replicas.suspectCount, "suspect_count"),
+    },
+    fileCount: toNumber(wire.fileCount, "file_count"),
+    directoryCount: toNumber(wire.directoryCount, "directory_count"),
+    openUploadCount: toNumber(wire.openUploadCount, "open_upload_count"),
+    contentBytes: toNumber(wire.contentBytes, "content_bytes"),
+  };
+}
