@@ -52,11 +52,9 @@ export type NodeNumbers = Omit<NodeView, "termAt" | "dataHashAt">;
 export function checkBasic(node: NodeNumbers): void {
   const { id, firstIndex, appliedIndex, commitIndex, lastIndex } = node;
   const numbers = `first ${firstIndex}, applied ${appliedIndex}, committed ${commitIndex}, last ${lastIndex}`;
-  check(
-    "R15",
-    firstIndex - 1 <= appliedIndex,
-    () => `node ${id} cut its log above what is applied: ${numbers}`,
-  );
+  // A snapshot stands for its state from the moment it is taken over, and is applied when it is installed.
+  const reached = Math.max(appliedIndex, node.pendingSnapshotIndex ?? 0);
+  check("R15", firstIndex - 1 <= reached, () => `node ${id} cut its log above what is applied: ${numbers}`);
   check("R15", appliedIndex <= commitIndex, () => `node ${id} applied what is not committed: ${numbers}`);
   check("R15", commitIndex <= lastIndex, () => `node ${id} committed what it has not: ${numbers}`);
   if (node.stableIndex !== undefined) {

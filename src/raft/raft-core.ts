@@ -92,6 +92,8 @@ export class RaftCore implements RaftContext {
   leadTransferee: MemberId = NO_MEMBER;
   /** No membership change may be proposed while the applied index is below this. */
   pendingConfIndex = 0;
+  /** Index of the newest snapshot taken over: the configuration in force is not older. */
+  #restoredIndex = 0;
   /** Index of the empty entry that opened this leader's term; 0 when it does not lead. */
   #termStartIndex = 0;
   uncommittedBytes = 0;
@@ -275,8 +277,12 @@ export class RaftCore implements RaftContext {
     if (this.role === "leader" && this.readOnly.isRoundOpen) broadcastHeartbeat(this);
   }
 
-  /** Takes over the configuration that results from an applied change; asserts that the leader has let only valid ones in. */
-  applyConfChange(change: ConfChange): ConfState {
+  /**
+   * Takes over the configuration that results from an applied change; asserts that the leader has let only valid ones in.
+   * A change that a snapshot taken over since holds already is ignored: the state machine was still working on old entries.
+   */
+  applyConfChange(change: ConfChange, index: number): ConfState {
+    if (index <= this.#restoredIndex) return this.tracker.config;
     const result = changeConfig(this.tracker.config, change);
     assert(result.ok, `a committed membership change cannot be applied: ${result.ok ? "" : result.reason}`);
     this.switchToConfig(result.config);
@@ -320,6 +326,7 @@ export class RaftCore implements RaftContext {
       return false;
     }
     this.log.restore(snapshot);
+    this.#restoredIndex = index;
     this.switchToConfig(confState);
     return true;
   }

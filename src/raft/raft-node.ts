@@ -204,9 +204,13 @@ export class RaftNode {
     return this.#core.step(makeMessage({ kind: "propose", from: this.#core.id, entries: [entry] }));
   }
 
-  /** Puts a committed change in force; called while applying its entry. Returns the configuration from then on. */
-  applyConfChange(change: ConfChange): ConfState {
-    return this.#core.applyConfChange(change);
+  /**
+   * Puts a committed change in force; called while applying its entry. Returns the configuration from then on. Ignored, and
+   * the configuration returned, when a snapshot at or above `index` was taken over in the meantime.
+   * @param index index of the entry that holds the change; without it the change is taken to be newer than any snapshot
+   */
+  applyConfChange(change: ConfChange, index = Number.MAX_SAFE_INTEGER): ConfState {
+    return this.#core.applyConfChange(change, index);
   }
 
   /** Starts an election now, if this node may be elected. */
@@ -373,9 +377,10 @@ export class RaftNode {
     const core = this.#core;
     if (ready.softState !== undefined) this.#previousSoftState = ready.softState;
     if (ready.hardState !== undefined) this.#previousHardState = ready.hardState;
-    if (ready.readStates.length > 0) core.readStates = [];
+    // Always fresh arrays: what is handed out, even empty, belongs to the receiver and must never grow again.
+    core.readStates = [];
     core.messages = [];
-    if (core.messagesAfterAppend.length > 0) core.messagesAfterAppend = [];
+    core.messagesAfterAppend = [];
     core.log.unstable.acceptInProgress();
     const last = ready.committedEntries.at(-1);
     if (last !== undefined) {

@@ -450,7 +450,7 @@ function apply(node: GroupNode, entries: readonly LogEntry[]): void {
     if (entry.kind === "conf-change") {
       const change = decodeConfChange(entry.data);
       update = change.context;
-      config = node.raft.applyConfChange(change);
+      config = node.raft.applyConfChange(change, entry.index);
     }
     const data = Buffer.concat([asBuffer(last.data), asBuffer(update)]);
     node.history.push({ metadata: { index: entry.index, term: entry.term, confState: config }, data });

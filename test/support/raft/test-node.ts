@@ -73,7 +73,8 @@ export class TestNode {
       this.storage.append(ready.entries);
       for (const entry of ready.committedEntries) {
         this.applied.push(entry);
-        if (entry.kind === "conf-change") this.raft.applyConfChange(decodeConfChange(entry.data));
+        if (entry.kind === "conf-change")
+          this.raft.applyConfChange(decodeConfChange(entry.data), entry.index);
       }
       this.reads.push(...ready.readStates);
       messages.push(...ready.messages);
