@@ -1,8 +1,8 @@
 /**
- * Request bodies as they come off the wire: in pieces of CHUNK_SIZE_BYTES, with back-pressure, an end to patience, and errors
- * that say what was wrong.
+ * Request bodies as they come off the wire, not copied, with back-pressure, an end to patience, and errors that say what was
+ * wrong.
  *
- * While the consumer is busy at most one finished piece waits and the socket is not read. Time counts only while the consumer
+ * While the consumer is busy at most READ_AHEAD_SIZE_BYTES wait, then the socket is not read. Time counts only while the consumer
  * waits for the client: a slow drive is not the client's fault. Leaving early does not destroy the connection, so that an
  * answer can still be sent; the gateway closes connections whose body was not read to its end.
  */
@@ -31,13 +31,23 @@ export function announcedSizeBytes(request: IncomingMessage): number | undefined
   return Number(request.headers["content-length"] ?? "0");
 }
 
+/** Bytes that may wait for the consumer before the socket is not read any more. */
+export const READ_AHEAD_SIZE_BYTES = CHUNK_SIZE_BYTES;
+
+/** Arrays smaller than this are put together: a body in one-byte chunks would otherwise cost a hundred times its size. */
+const SMALL_SIZE_BYTES = 16 * 1024;
+
+/** Bytes of the arrays that small ones are put together into. */
+const GATHER_SIZE_BYTES = 64 * 1024;
+
 /** Reads one request body once. */
 export class BodyReader {
   readonly #request: IncomingMessage;
   readonly #options: BodyReaderOptions;
   readonly #announced: number | undefined;
-  readonly #ready: Buffer[] = [];
-  /** The piece being filled, and how much of it is. */
+  readonly #ready: Uint8Array[] = [];
+  #readyBytes = 0;
+  /** Where small arrays are gathered, and how much of it is filled. */
   #open: Buffer | undefined;
   #filledBytes = 0;
   #receivedBytes = 0;
@@ -54,7 +64,7 @@ export class BodyReader {
   }
 
   /**
-   * The body in pieces of CHUNK_SIZE_BYTES, the last one smaller; each belongs to the consumer. None for an empty body.
+   * The body in arrays of up to 64 KiB, as they arrived; each belongs to the consumer. None for an empty body.
    * Errors: PAYLOAD_TRUNCATED when the client goes away, REQUEST_TIMEOUT when it is too slow.
    */
   async *pieces(): AsyncGenerator<Uint8Array, void, undefined> {
@@ -81,7 +91,7 @@ export class BodyReader {
   }
 
   /**
-   * The whole body when it has at most `sizeBytesMax` (at most CHUNK_SIZE_BYTES).
+   * The whole body when it has at most `sizeBytesMax`.
    * Errors: PAYLOAD_TOO_LARGE, before anything is read when the length is announced; and those of pieces().
    */
   async whole(sizeBytesMax: number, what: string): Promise<Uint8Array> {
@@ -90,54 +100,73 @@ export class BodyReader {
         size_bytes_max: String(sizeBytesMax),
       });
     if ((this.#announced ?? 0) > sizeBytesMax) throw tooLarge();
-    let whole: Uint8Array = new Uint8Array(0);
+    const pieces: Uint8Array[] = [];
+    let sizeBytes = 0;
     for await (const piece of this.pieces()) {
-      if (whole.length + piece.length > sizeBytesMax) throw tooLarge();
-      whole = whole.length === 0 ? piece : Buffer.concat([whole, piece]);
+      sizeBytes += piece.length;
+      if (sizeBytes > sizeBytesMax) throw tooLarge();
+      pieces.push(piece);
     }
-    return whole;
+    const [first] = pieces;
+    return first !== undefined && pieces.length === 1 ? first : Buffer.concat(pieces, sizeBytes);
   }
 
   #take(data: Buffer): void {
     this.#receivedBytes += data.length;
     this.#options.onBytes?.(data.length);
-    for (let at = 0; at < data.length;) {
-      if (this.#open === undefined) {
-        const left = this.#announced === undefined ? CHUNK_SIZE_BYTES : this.#announced - this.#receivedBytes;
-        this.#open = Buffer.allocUnsafeSlow(Math.min(CHUNK_SIZE_BYTES, Math.max(left, 0) + data.length - at));
-        this.#filledBytes = 0;
-      }
-      const copied = data.copy(this.#open, this.#filledBytes, at);
-      at += copied;
-      this.#filledBytes += copied;
-      if (this.#filledBytes === this.#open.length) {
-        this.#ready.push(this.#open);
-        this.#open = undefined;
-      }
+    if (data.length < SMALL_SIZE_BYTES) {
+      this.#gather(data);
+    } else {
+      this.#flush();
+      this.#push(data);
     }
     if (this.#ready.length === 0) return;
-    if (this.#wake === undefined) this.#request.pause();
-    else this.#wake();
+    if (this.#wake !== undefined) this.#wake();
+    else if (this.#readyBytes >= READ_AHEAD_SIZE_BYTES) this.#request.pause();
+  }
+
+  #gather(data: Buffer): void {
+    if (this.#open !== undefined && this.#open.length - this.#filledBytes < data.length) this.#flush();
+    if (this.#open === undefined) {
+      const left = this.#announced === undefined ? Infinity : this.#announced - this.#receivedBytes;
+      if (left === 0) {
+        this.#push(data);
+        return;
+      }
+      this.#open = Buffer.allocUnsafeSlow(Math.min(GATHER_SIZE_BYTES, left + data.length));
+      this.#filledBytes = 0;
+    }
+    this.#filledBytes += data.copy(this.#open, this.#filledBytes);
+    if (this.#filledBytes === this.#open.length) this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#open === undefined) return;
+    const filled = this.#open.subarray(0, this.#filledBytes);
+    // An array that is mostly empty would keep its whole allocation alive.
+    this.#push(filled.length * 2 < this.#open.length ? Buffer.from(filled) : filled);
+    this.#open = undefined;
+  }
+
+  #push(array: Uint8Array): void {
+    this.#ready.push(array);
+    this.#readyBytes += array.length;
   }
 
   #finish(end: "yes" | Error): void {
     if (this.#end !== "no") return;
     this.#end = end;
-    if (end === "yes" && this.#open !== undefined) {
-      const last = this.#open.subarray(0, this.#filledBytes);
-      // A piece that is mostly empty would keep its whole allocation alive.
-      this.#ready.push(last.length * 2 < this.#open.length ? Buffer.from(last) : last);
-      this.#open = undefined;
-    }
+    if (end === "yes") this.#flush();
     this.#wake?.();
   }
 
   async #next(): Promise<Uint8Array | undefined> {
     if (this.#ready.length === 0 && this.#end === "no") await this.#wait();
     const piece = this.#ready.shift();
+    this.#readyBytes -= piece?.length ?? 0;
     if (this.#end instanceof Error) throw this.#end;
     // Reads ahead while the consumer works on the piece.
-    if (this.#ready.length === 0) this.#request.resume();
+    if (this.#request.isPaused() && this.#readyBytes < READ_AHEAD_SIZE_BYTES / 2) this.#request.resume();
     return piece;
   }
 

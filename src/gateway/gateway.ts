@@ -20,6 +20,7 @@ import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { BodyReader } from "./body-reader.ts";
 import { rawErrorAnswer } from "./client-error.ts";
+import { registerConnectRoutes } from "./connect-routes.ts";
 import { downloadRoutes } from "./download-routes.ts";
 import { fileRoutes } from "./file-routes.ts";
 import { fromFrameworkError, HttpError, toErrorAnswer } from "./http-error.ts";
@@ -78,6 +79,7 @@ export class Gateway {
   /** When each request began, on the gateway's clock. */
   readonly #startTimes = new WeakMap<FastifyRequest, number>();
   readonly #idle = deferred<void>();
+  readonly #stopping = new AbortController();
   #stopped: Promise<void> | undefined;
 
   constructor(options: GatewayOptions) {
@@ -101,6 +103,10 @@ export class Gateway {
 
   /** Listens. Errors: ADDRESS_IN_USE; CONFIGURATION_INVALID for an address that is not this machine's or not allowed. */
   async start(): Promise<{ readonly url: string }> {
+    await registerConnectRoutes(this.#app, {
+      services: this.#services,
+      toInternal: (error, method) => this.#internal(error, "POST", method).error,
+    });
     await this.#app.ready();
     const { host, port, logger } = this.#options;
     const listening = deferred<void>();
@@ -125,6 +131,8 @@ export class Gateway {
 
   async #stop(): Promise<void> {
     const { clock, logger } = this.#options;
+    const reason = new DriveError("NODE_STOPPING", "The node is stopping.");
+    this.#stopping.abort(reason);
     logger.info("http_stopping", { requestCount: this.#active.size });
     // No new connections; those that are open learn by NODE_STOPPING and "Connection: close".
     const closed = deferred<void>();
@@ -135,7 +143,6 @@ export class Gateway {
       await Promise.race([this.#idle.promise, over]);
       grace.abort();
     }
-    const reason = new DriveError("NODE_STOPPING", "The node is stopping.");
     for (const controller of this.#active.values()) controller.abort(reason);
     this.#server.closeAllConnections();
     await closed.promise;
@@ -161,7 +168,7 @@ export class Gateway {
       ),
       watches: new Slots("watchers", limits.watchCountMax, (count) => metrics.httpInFlight("watch", count)),
       uptimeMs: () => clock.monotonicMs() - startMs,
-      stopping: () => this.#stopped !== undefined,
+      stopSignal: this.#stopping.signal,
     };
   }
 
@@ -239,9 +246,9 @@ export class Gateway {
     response.once("close", () => {
       this.#active.delete(response);
       if (!response.writableFinished) controller.abort(new DriveError("CANCELED", "The client went away."));
-      if (this.#active.size === 0 && this.#stopped !== undefined) this.#idle.resolve();
+      if (this.#active.size === 0 && this.#stopping.signal.aborted) this.#idle.resolve();
     });
-    if (this.#stopped === undefined) return undefined;
+    if (!this.#stopping.signal.aborted) return undefined;
     reply.header("Connection", "close");
     const path = (request.raw.url ?? "").split("?")[0] ?? "";
     return HEALTH_PATHS.includes(path) ? undefined : new DriveError("NODE_STOPPING", "The node is stopping.");
@@ -313,10 +320,12 @@ export class Gateway {
     const known =
       error instanceof DriveError || error instanceof HttpError ? error : fromFrameworkError(error);
     const mutates = request.method !== "GET" && request.method !== "HEAD";
-    const answer =
+    const route = request.routeOptions.url;
+    const shown =
       known === undefined || known.reason === "INTERNAL"
-        ? this.#internal(error, request, mutates)
-        : toErrorAnswer(known, { mutates });
+        ? this.#internal(error, request.method, route)
+        : { error: known, id: undefined };
+    const answer = toErrorAnswer(shown.error, { mutates, id: shown.id });
     if (answer.status === 500 && known !== undefined && known.reason !== "INTERNAL") {
       this.#options.logger.error("request_failed", {
         method: request.method,
@@ -327,12 +336,13 @@ export class Gateway {
     return sendAnswer(reply, { status: answer.status, headers: answer.headers, json: answer.body });
   }
 
-  #internal(error: unknown, request: FastifyRequest, mutates: boolean): ReturnType<typeof toErrorAnswer> {
+  /** Logs an unexpected error and returns what a client may know of it. */
+  #internal(error: unknown, method: string, route: string | undefined): { error: DriveError; id: string } {
     const { logger, prng, onAssertion } = this.#options;
     const id = toHex(prng.bytes(ERROR_ID_SIZE_BYTES));
-    logger.error("request_failed", { id, method: request.method, route: request.routeOptions.url, error });
+    logger.error("request_failed", { id, method, route, error });
     if (error instanceof AssertionError) onAssertion?.(error);
-    return toErrorAnswer(new DriveError("INTERNAL", "Internal error."), { mutates, id });
+    return { error: new DriveError("INTERNAL", "Internal error.", { error_id: id }), id };
   }
 
   #onClientError(error: Error, socket: Socket): void {

@@ -32,7 +32,7 @@ function health(problems: readonly string[], verbose: boolean, call: Call): Answ
 
 function readiness(call: Call): readonly string[] {
   const { ready, problems } = call.drive.readiness();
-  const stopping = call.stopping() ? ["the node is stopping"] : [];
+  const stopping = call.stopSignal.aborted ? ["the node is stopping"] : [];
   return ready ? stopping : [...(problems.length === 0 ? ["not ready"] : problems), ...stopping];
 }
 

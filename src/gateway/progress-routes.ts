@@ -14,7 +14,8 @@ import { progressParamsSchema, progressViewSchema } from "./schemas.ts";
 import { progressView } from "./views.ts";
 
 async function watch(id: string, call: Call): Promise<undefined> {
-  const states = call.drive.watchProgress(id, call.signal)[Symbol.asyncIterator]();
+  const signal = AbortSignal.any([call.signal, call.stopSignal]);
+  const states = call.drive.watchProgress(id, signal)[Symbol.asyncIterator]();
   // The first state is awaited before the header, so that an unknown id is still an ordinary 404.
   const first = await states.next();
   const { reply, clock, limits } = call;
@@ -34,7 +35,7 @@ async function watch(id: string, call: Call): Promise<undefined> {
     await sendBytes(response, events(first, states), { clock, sendTimeoutMs: limits.sendTimeoutMs });
   } catch (error) {
     response.destroy();
-    if (!call.signal.aborted && !hasReason(error, "CANCELED")) call.logger.warn("watch_broken", { error });
+    if (!signal.aborted && !hasReason(error, "CANCELED")) call.logger.warn("watch_broken", { error });
   } finally {
     keepAlive.stop();
     await states.return?.();

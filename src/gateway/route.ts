@@ -33,8 +33,8 @@ export interface Services {
   readonly watches: Slots;
   /** Milliseconds since the gateway was made. */
   uptimeMs(): number;
-  /** Whether stop() was called. */
-  stopping(): boolean;
+  /** Aborts when stop() is called: watchers end at once, other requests get the grace. */
+  readonly stopSignal: AbortSignal;
 }
 
 /** One request under way. */
