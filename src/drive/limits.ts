@@ -80,3 +80,27 @@ export const THIRD_SEAL_WAIT_MS = 2000;
 
 /** Members of one cluster, voters and others. */
 export const MEMBER_COUNT_MAX = 1000;
+
+/** Content ids that one renewal of a write lease hands out at most. */
+export const CONTENT_ID_COUNT_MAX = 1_000_000;
+
+/** Blocks of content ids that a write lease keeps; older ones are forgotten. */
+export const WRITE_LEASE_BLOCK_COUNT_MAX = 4;
+
+/** Bytes that nothing refers to any more are dropped this long afterwards, in cluster time: readers under way may finish. */
+export const DROP_GRACE_MS = 60 * 1000;
+
+/** Unfinished copies of one directory that a copy command may add to; more are OVERLOADED until some are finished. */
+export const COPIER_COUNT_MAX = 16;
+
+/** Unfinished copies of copies of copies...: how long such a chain a copy command may make. */
+export const COPY_CHAIN_COUNT_MAX = 8;
+
+/** Names that one command may carry into unfinished copies before it changes their source; more are OVERLOADED. */
+export const COPY_PUSH_COUNT_MAX = BATCH_ITEM_COUNT_MAX;
+
+/** Steps of a walk from an entry up to the root. Entries below that depth, which only moves can make, are refused: PATH_TOO_DEEP. */
+export const ANCESTOR_COUNT_MAX = 8 * PATH_DEPTH_MAX;
+
+/** The highest number that a name is given to make it free, as in "name (2)". */
+export const RENAME_NUMBER_MAX = 1_000_000;

@@ -160,7 +160,10 @@ export type CommandBody =
   | { readonly kind: "expire" }
   /** Takes apart what deletion detached, at most BATCH_ITEM_COUNT_MAX entries. */
   | { readonly kind: "reclaim" }
-  /** Goes on with folder copies: of one directory (a reader waits for names after `afterName`), or of any when `directoryId` is 0. At most BATCH_ITEM_COUNT_MAX. */
+  /**
+   * Goes on with folder copies, at most BATCH_ITEM_COUNT_MAX entries: of any when `directoryId` is 0; else of what `path` from
+   * that directory leads to, because a reader needs it (view.ts says when). A reader asks again until the view is content.
+   */
   | { readonly kind: "materialise"; readonly directoryId: number; readonly path: readonly string[] }
   /** A member has removed its copies of these dropped extents. */
   | {

@@ -15,8 +15,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { open, type RootDatabase, type Transaction } from "lmdb";
-import { assert, must } from "./assert.ts";
-import { compareBytes } from "./bytes.ts";
+import { assert } from "./assert.ts";
 import { withTimeout, type Clock } from "./clock.ts";
 import type {
   KeyRange,
@@ -27,6 +26,7 @@ import type {
   OrderedTransaction,
 } from "./ordered-store.ts";
 import { parseStoreName } from "./ordered-store.ts";
+import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
 import { SortedMap, type SortedView } from "./sorted-map.ts";
 
 /** A flush that takes longer than this is taken for a dead disk. */
@@ -37,10 +37,6 @@ const UNFLUSHED_COUNT_MAX = 16_384;
 
 /** The same in bytes of values. */
 const UNFLUSHED_SIZE_BYTES_MAX = 8 * 1024 * 1024;
-
-/** A removed record in the maps above LMDB. */
-const REMOVED = Symbol("removed");
-type Overlaid = Uint8Array | typeof REMOVED;
 
 /** Settings of an LmdbOrderedStoreProvider. */
 export interface LmdbOrderedStoreOptions {
@@ -58,70 +54,25 @@ interface Layers {
   readonly transaction: Transaction | undefined;
 }
 
-function readOne(layers: Layers, key: Uint8Array): Uint8Array | undefined {
-  for (const overlay of layers.overlays) {
-    const value = overlay.get(key);
-    if (value !== undefined) return value === REMOVED ? undefined : value;
-  }
-  const options = layers.transaction === undefined ? undefined : { transaction: layers.transaction };
-  return layers.database.get(key as Buffer, options);
+function readOne({ database, overlays, transaction }: Layers, key: Uint8Array): Uint8Array | undefined {
+  const options = transaction === undefined ? undefined : { transaction };
+  return getThrough(overlays, (each) => database.get(each as Buffer, options), key);
 }
 
-function* scanDatabase(layers: Layers, range: KeyRange): Generator<[Uint8Array, Overlaid]> {
+function* scanDatabase({ database, transaction }: Layers, range: KeyRange): Generator<KeyValue> {
   const reverse = range.reverse === true;
-  const scan = layers.database.getRange({
+  yield* database.getRange({
     start: (reverse ? range.to : range.from) as Buffer,
     end: (reverse ? range.from : range.to) as Buffer,
     reverse,
     exclusiveStart: reverse,
     inclusiveEnd: reverse,
-    ...(layers.transaction === undefined ? {} : { transaction: layers.transaction }),
+    ...(transaction === undefined ? {} : { transaction }),
   });
-  for (const { key, value } of scan) yield [key, value];
 }
 
-// Merges sorted sources; where several hold a key the first source wins.
-function* merge(
-  sources: readonly Iterable<[Uint8Array, Overlaid]>[],
-  reverse: boolean,
-): Generator<[Uint8Array, Overlaid]> {
-  const cursors = sources.map((source) => source[Symbol.iterator]());
-  try {
-    const heads = cursors.map((cursor) => cursor.next());
-    for (;;) {
-      let best: Uint8Array | undefined;
-      let value: Overlaid = REMOVED;
-      for (const head of heads) {
-        if (head.done === true) continue;
-        const order = best === undefined ? -1 : compareBytes(head.value[0], best);
-        if (best === undefined || (reverse ? order > 0 : order < 0)) [best, value] = head.value;
-      }
-      if (best === undefined) return;
-      const key = best;
-      heads.forEach((head, i) => {
-        if (head.done !== true && compareBytes(head.value[0], key) === 0)
-          heads[i] = must(cursors[i], "a cursor").next();
-      });
-      yield [key, value];
-    }
-  } finally {
-    for (const cursor of cursors) cursor.return?.();
-  }
-}
-
-function* readRange(layers: Layers, range: KeyRange): Generator<KeyValue> {
-  let left = range.countMax ?? Number.POSITIVE_INFINITY;
-  if (left <= 0 || compareBytes(range.from, range.to) >= 0) return;
-  const reverse = range.reverse === true;
-  const overlays = layers.overlays.filter((overlay) => overlay.size > 0);
-  const below = scanDatabase(layers, range);
-  const sources = [...overlays.map((overlay) => overlay.range(range.from, range.to, reverse)), below];
-  for (const [key, value] of overlays.length === 0 ? below : merge(sources, reverse)) {
-    if (value === REMOVED) continue;
-    yield { key, value };
-    left -= 1;
-    if (left <= 0) return;
-  }
+function readRange(layers: Layers, range: KeyRange): Iterable<KeyValue> {
+  return rangeThrough(layers.overlays, (each) => scanDatabase(layers, each), range);
 }
 
 /** A store on LMDB; see the head of this file. Made by LmdbOrderedStoreProvider.open(). */

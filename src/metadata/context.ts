@@ -1,0 +1,198 @@
+/**
+ * What applying one command works with: an overlay over the transaction, the counters, and the numbers of the command.
+ *
+ * Every write of a command goes into the overlay first; finish() puts it into the transaction, in key order. A command that
+ * is refused throws a DriveError and its overlay is dropped, so a refusal cannot leave half of anything behind. Holds nothing
+ * beyond one command.
+ */
+import type { Change } from "../drive/change.ts";
+import type { Entry } from "../drive/entry.ts";
+import { DriveError, type ErrorReason } from "../drive/errors.ts";
+import {
+  BATCH_ITEM_COUNT_MAX,
+  CHANGE_COUNT_MAX,
+  COPIER_COUNT_MAX,
+  COPY_CHAIN_COUNT_MAX,
+  COPY_PUSH_COUNT_MAX,
+  MEMBER_COUNT_MAX,
+  REQUEST_COUNT_MAX,
+  UPLOAD_COUNT_MAX,
+} from "../drive/limits.ts";
+import { getThrough, rangeThrough, REMOVED, type Overlaid } from "../std/layers.ts";
+import type { KeyRange, KeyValue, OrderedReader, OrderedTransaction } from "../std/ordered-store.ts";
+import { SortedMap } from "../std/sorted-map.ts";
+import { afterPrefix, changeKey, makeKey, numberInKey, STATE_KEY, TABLE } from "./keys.ts";
+import { feedCodec, stateCodec, type StateRecord } from "./records.ts";
+import type { Codec } from "./wire.ts";
+
+/** Events that are trimmed from the feed at once when it is over its limit, so that trimming costs little per command. */
+const TRIM_COUNT = 64;
+
+/** Bounds that tests make small. Every member of a cluster has the same ones, or their states would differ. */
+export interface StateMachineLimits {
+  readonly batchItemCountMax: number;
+  readonly changeCountMax: number;
+  readonly copierCountMax: number;
+  readonly copyChainCountMax: number;
+  readonly copyPushCountMax: number;
+  readonly memberCountMax: number;
+  readonly requestCountMax: number;
+  readonly uploadCountMax: number;
+}
+
+/** The bounds of drive/limits.ts. */
+export const DEFAULT_LIMITS: StateMachineLimits = {
+  batchItemCountMax: BATCH_ITEM_COUNT_MAX,
+  changeCountMax: CHANGE_COUNT_MAX,
+  copierCountMax: COPIER_COUNT_MAX,
+  copyChainCountMax: COPY_CHAIN_COUNT_MAX,
+  copyPushCountMax: COPY_PUSH_COUNT_MAX,
+  memberCountMax: MEMBER_COUNT_MAX,
+  requestCountMax: REQUEST_COUNT_MAX,
+  uploadCountMax: UPLOAD_COUNT_MAX,
+};
+
+const FIRST_STATE: StateRecord = {
+  clusterTimeMs: 0,
+  // 1 is the root.
+  nextEntryId: 2,
+  nextContentId: 1,
+  fileCount: 0,
+  directoryCount: 0,
+  openUploadCount: 0,
+  contentBytes: 0,
+  extentCount: 0,
+  fullExtentCount: 0,
+  underExtentCount: 0,
+  suspectExtentCount: 0,
+  requestCount: 0,
+  changeCount: 0,
+  changesTrimmedIndex: 0,
+  pendingCopyCount: 0,
+  memberCount: 0,
+};
+
+/** The counters as `reader` has them. */
+export function readState(reader: OrderedReader): StateRecord {
+  const bytes = reader.get(STATE_KEY);
+  return bytes === undefined ? { ...FIRST_STATE } : stateCodec.decode(bytes);
+}
+
+/** The record under `key`, decoded. */
+export function readRecord<T>(reader: OrderedReader, key: Uint8Array, codec: Codec<T>): T | undefined {
+  const bytes = reader.get(key);
+  return bytes === undefined ? undefined : codec.decode(bytes);
+}
+
+/** At most `countMax` records whose keys start with `prefix`. */
+export function scanPrefix(reader: OrderedReader, prefix: Uint8Array, countMax: number): KeyValue[] {
+  return [...reader.range({ from: prefix, to: afterPrefix(prefix), countMax })];
+}
+
+/** Whether any key starts with `prefix`. */
+export function hasPrefix(reader: OrderedReader, prefix: Uint8Array): boolean {
+  return scanPrefix(reader, prefix, 1).length > 0;
+}
+
+/** Refuses the command. */
+export function refuse(
+  reason: ErrorReason,
+  message: string,
+  metadata: Readonly<Record<string, string>> = {},
+): never {
+  throw new DriveError(reason, message, metadata);
+}
+
+/** The work on one command. */
+export class ApplyContext implements OrderedReader {
+  readonly index: number;
+  readonly wallTimeMs: number;
+  readonly state: StateRecord;
+  readonly limits: StateMachineLimits;
+  /** Names carried into unfinished copies so far; copies.ts bounds it. */
+  pushCount = 0;
+  /** What is known about directories within this command: whether a walk up from them ends at the root. */
+  readonly reachable = new Map<number, boolean>();
+  readonly #below: OrderedTransaction;
+  readonly #overlay = new SortedMap<Overlaid>();
+  readonly #overlays = [this.#overlay];
+  readonly #getBelow: (key: Uint8Array) => Uint8Array | undefined;
+  readonly #rangeBelow: (range: KeyRange) => Iterable<KeyValue>;
+  #position = 0;
+
+  constructor(
+    below: OrderedTransaction,
+    command: { readonly index: number; readonly wallTimeMs: number; readonly limits: StateMachineLimits },
+  ) {
+    const { index, wallTimeMs, limits } = command;
+    this.#below = below;
+    this.limits = limits;
+    this.index = index;
+    this.wallTimeMs = wallTimeMs;
+    this.#getBelow = (key) => below.get(key);
+    this.#rangeBelow = (range) => below.range(range);
+    this.state = readState(below);
+  }
+
+  get(key: Uint8Array): Uint8Array | undefined {
+    return getThrough(this.#overlays, this.#getBelow, key);
+  }
+
+  range(range: KeyRange): Iterable<KeyValue> {
+    return rangeThrough(this.#overlays, this.#rangeBelow, range);
+  }
+
+  put(key: Uint8Array, value: Uint8Array): void {
+    this.#overlay.set(key, value);
+  }
+
+  delete(key: Uint8Array): void {
+    this.#overlay.set(key, REMOVED);
+  }
+
+  /** An id for a new entry or upload. */
+  newEntryId(): number {
+    const id = this.state.nextEntryId;
+    this.state.nextEntryId += 1;
+    return id;
+  }
+
+  /** Adds an event to the feed. */
+  emit(
+    kind: Change["kind"],
+    entry: Entry,
+    previous?: { readonly parentId: number; readonly name: string },
+  ): void {
+    const change: Change = { index: this.index, position: this.#position, kind, entry, previous };
+    this.put(changeKey(this.index, this.#position), feedCodec.encode(change));
+    this.#position += 1;
+    this.state.changeCount += 1;
+  }
+
+  /** How many records the command wants to write or remove so far. */
+  get writeCount(): number {
+    return this.#overlay.size;
+  }
+
+  /** Writes everything into the transaction. The context must not be used afterwards. */
+  finish(): void {
+    this.#trimChanges();
+    this.put(STATE_KEY, stateCodec.encode(this.state));
+    for (const [key, value] of this.#overlay.range(new Uint8Array(0), undefined, false)) {
+      if (value === REMOVED) this.#below.delete(key);
+      else this.#below.put(key, value);
+    }
+  }
+
+  #trimChanges(): void {
+    const { state } = this;
+    const { changeCountMax } = this.limits;
+    if (state.changeCount <= changeCountMax) return;
+    const excess = state.changeCount - changeCountMax + Math.min(TRIM_COUNT, changeCountMax >>> 1);
+    for (const { key } of scanPrefix(this, makeKey(TABLE.change, []), excess)) {
+      this.delete(key);
+      state.changeCount -= 1;
+      state.changesTrimmedIndex = Math.max(state.changesTrimmedIndex, numberInKey(key, 0));
+    }
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * The ordered keys of the state. The first byte says what a record is; integers are eight bytes, big-endian, so that keys
+ * order as numbers do; names are UTF-8, so that a directory lists in code point order. Keys that start with 0x00 belong to
+ * consensus/. Everything here is part of snapshots: numbers never change.
+ *
+ *   01 00                        StateRecord          0d requestId              RequestRecord
+ *   01 01                        ClusterRecord        0e time requestId         -
+ *   02 parentId name             EntryRecord          0f index position         Change
+ *   03 entryId                   PlaceRecord          10 memberId               NodeRegistration
+ *   04 contentId                 ContentRecord        11 memberId               LeaseRecord
+ *   05 contentId extentIndex     ExtentRecord         12 entryId                EntryRecord  (graveyard)
+ *   06 treeHash size             contentId            13 directoryId            CopyRecord
+ *   07 copies contentId extent   -                    14 sourceId directoryId   -  (copiers of a directory)
+ *   08 memberId contentId extent -  (to be dropped)   15 directoryId name       -  (decided: absent)
+ *   09 time contentId            DropRecord           17 uploadId extentIndex   TargetsRecord
+ *   0a uploadId                  UploadRecord         18 contentId              uploadId
+ *   0b time uploadId             -
+ */
+import { assert } from "../std/assert.ts";
+import { utf8 } from "../std/bytes.ts";
+
+/** First bytes of keys. */
+export const TABLE = {
+  single: 0x01,
+  row: 0x02,
+  place: 0x03,
+  content: 0x04,
+  extent: 0x05,
+  equalBytes: 0x06,
+  underReplicated: 0x07,
+  dropList: 0x08,
+  dropQueue: 0x09,
+  upload: 0x0a,
+  uploadExpiry: 0x0b,
+  request: 0x0d,
+  requestExpiry: 0x0e,
+  change: 0x0f,
+  member: 0x10,
+  lease: 0x11,
+  graveyard: 0x12,
+  copy: 0x13,
+  copier: 0x14,
+  absent: 0x15,
+  targets: 0x17,
+  uploadOfContent: 0x18,
+} as const;
+
+/** The value of records whose key says it all. */
+export const NOTHING = new Uint8Array([1]);
+
+/** The key of the StateRecord. */
+export const STATE_KEY = new Uint8Array([TABLE.single, 0]);
+
+/** The key of the ClusterRecord. */
+export const CLUSTER_KEY = new Uint8Array([TABLE.single, 1]);
+
+function writeUint(key: Uint8Array, offset: number, value: number): void {
+  assert(Number.isSafeInteger(value) && value >= 0, `a key holds ${value}`);
+  const high = Math.floor(value / 0x100000000);
+  const low = value % 0x100000000;
+  for (let i = 0; i < 4; i += 1) {
+    key[offset + i] = (high >>> (24 - 8 * i)) & 0xff;
+    key[offset + 4 + i] = (low >>> (24 - 8 * i)) & 0xff;
+  }
+}
+
+/** A key of a table with integers and then bytes. */
+export function makeKey(table: number, numbers: readonly number[], tail?: Uint8Array): Uint8Array {
+  const key = new Uint8Array(1 + numbers.length * 8 + (tail?.length ?? 0));
+  key[0] = table;
+  for (let i = 0; i < numbers.length; i += 1) writeUint(key, 1 + i * 8, numbers[i] as number);
+  if (tail !== undefined) key.set(tail, 1 + numbers.length * 8);
+  return key;
+}
+
+/** Integer number `position` of a key. */
+export function numberInKey(key: Uint8Array, position: number): number {
+  const offset = 1 + position * 8;
+  assert(key.length >= offset + 8, `a key of ${key.length} bytes has no integer ${position}`);
+  let value = 0;
+  for (let i = 0; i < 8; i += 1) value = value * 256 + (key[offset + i] as number);
+  assert(Number.isSafeInteger(value), "a key holds a number beyond 2^53-1");
+  return value;
+}
+
+/** What follows the `numberCount` integers of a key. */
+export function tailOfKey(key: Uint8Array, numberCount: number): Uint8Array {
+  return key.subarray(1 + numberCount * 8);
+}
+
+/** The text that follows the `numberCount` integers of a key. */
+export function textInKey(key: Uint8Array, numberCount: number): string {
+  return Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString("utf8", 1 + numberCount * 8);
+}
+
+/** The smallest key above all keys that start with `prefix`. */
+export function afterPrefix(prefix: Uint8Array): Uint8Array {
+  const end = prefix.slice();
+  for (let i = end.length - 1; i >= 0; i -= 1) {
+    if (end[i] !== 0xff) {
+      end[i] = (end[i] as number) + 1;
+      return end.subarray(0, i + 1);
+    }
+  }
+  throw new RangeError("no key is above this prefix");
+}
+
+/** The smallest key above `key`. */
+export function successor(key: Uint8Array): Uint8Array {
+  const next = new Uint8Array(key.length + 1);
+  next.set(key);
+  return next;
+}
+
+export const rowKey = (parentId: number, name: string): Uint8Array =>
+  makeKey(TABLE.row, [parentId], utf8(name));
+export const placeKey = (entryId: number): Uint8Array => makeKey(TABLE.place, [entryId]);
+export const contentKey = (contentId: number): Uint8Array => makeKey(TABLE.content, [contentId]);
+export const extentKey = (contentId: number, extentIndex: number): Uint8Array =>
+  makeKey(TABLE.extent, [contentId, extentIndex]);
+
+/** The index of equal bytes: tree hash, then size. */
+export function equalBytesKey(treeHash: Uint8Array, sizeBytes: number): Uint8Array {
+  const key = new Uint8Array(1 + 32 + 8);
+  assert(treeHash.length === 32, `a tree hash has 32 bytes, not ${treeHash.length}`);
+  key[0] = TABLE.equalBytes;
+  key.set(treeHash, 1);
+  writeUint(key, 33, sizeBytes);
+  return key;
+}
+
+export const underReplicatedKey = (copyCount: number, contentId: number, extentIndex: number): Uint8Array =>
+  makeKey(TABLE.underReplicated, [copyCount, contentId, extentIndex]);
+export const dropListKey = (memberId: number, contentId: number, extentIndex: number): Uint8Array =>
+  makeKey(TABLE.dropList, [memberId, contentId, extentIndex]);
+export const dropQueueKey = (timeMs: number, contentId: number): Uint8Array =>
+  makeKey(TABLE.dropQueue, [timeMs, contentId]);
+export const uploadKey = (uploadId: number): Uint8Array => makeKey(TABLE.upload, [uploadId]);
+export const uploadExpiryKey = (timeMs: number, uploadId: number): Uint8Array =>
+  makeKey(TABLE.uploadExpiry, [timeMs, uploadId]);
+export const uploadOfContentKey = (contentId: number): Uint8Array =>
+  makeKey(TABLE.uploadOfContent, [contentId]);
+export const targetsKey = (uploadId: number, extentIndex: number): Uint8Array =>
+  makeKey(TABLE.targets, [uploadId, extentIndex]);
+export const requestKey = (requestId: string): Uint8Array => makeKey(TABLE.request, [], utf8(requestId));
+export const requestExpiryKey = (timeMs: number, requestId: string): Uint8Array =>
+  makeKey(TABLE.requestExpiry, [timeMs], utf8(requestId));
+export const changeKey = (index: number, position: number): Uint8Array =>
+  makeKey(TABLE.change, [index, position]);
+export const memberKey = (memberId: number): Uint8Array => makeKey(TABLE.member, [memberId]);
+export const leaseKey = (memberId: number): Uint8Array => makeKey(TABLE.lease, [memberId]);
+export const graveyardKey = (entryId: number): Uint8Array => makeKey(TABLE.graveyard, [entryId]);
+export const copyKey = (directoryId: number): Uint8Array => makeKey(TABLE.copy, [directoryId]);
+export const copierKey = (sourceId: number, directoryId: number): Uint8Array =>
+  makeKey(TABLE.copier, [sourceId, directoryId]);
+export const absentKey = (directoryId: number, name: Uint8Array): Uint8Array =>
+  makeKey(TABLE.absent, [directoryId], name);

@@ -1,0 +1,81 @@
+/**
+ * Members as they registered, and their leases for small writes.
+ *
+ * A lease lets a node seal small contents under ids of its own before their command is proposed; collection leaves ids of a
+ * lease that has not expired alone. Once a lease has expired its blocks are forgotten, because what was written under them
+ * may have been collected.
+ */
+import { CONTENT_ID_COUNT_MAX, WRITE_LEASE_BLOCK_COUNT_MAX, WRITE_LEASE_MS } from "../drive/limits.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
+import type { CommandBody, NodeRegistration, ResultValue } from "./commands.ts";
+import { readRecord, refuse, type ApplyContext } from "./context.ts";
+import { leaseKey, memberKey } from "./keys.ts";
+import { leaseCodec, memberCodec, type LeaseRecord } from "./records.ts";
+
+type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
+
+/** A registered member. */
+export function findMember(reader: OrderedReader, memberId: number): NodeRegistration | undefined {
+  return readRecord(reader, memberKey(memberId), memberCodec);
+}
+
+/** A member's lease, expired or not. */
+export function findLease(reader: OrderedReader, memberId: number): LeaseRecord | undefined {
+  return readRecord(reader, leaseKey(memberId), leaseCodec);
+}
+
+/** register-node. */
+export function registerNode(context: ApplyContext, { node }: Body<"register-node">): void {
+  if (node.memberId <= 0) refuse("ARGUMENT_INVALID", "A member id is positive.");
+  const known = findMember(context, node.memberId);
+  if (known === undefined) {
+    if (context.state.memberCount >= context.limits.memberCountMax) {
+      refuse(
+        "OVERLOADED",
+        `The cluster has ${context.limits.memberCountMax} members, as many as it may have.`,
+        {
+          member_count_max: String(context.limits.memberCountMax),
+        },
+      );
+    }
+    context.state.memberCount += 1;
+  } else if (known.storeIncarnation !== node.storeIncarnation) {
+    // What the old chunk store promised is void.
+    context.delete(leaseKey(node.memberId));
+  }
+  context.put(memberKey(node.memberId), memberCodec.encode(node));
+}
+
+/** renew-write-lease. */
+export function renewWriteLease(context: ApplyContext, body: Body<"renew-write-lease">): ResultValue {
+  const { memberId, storeIncarnation, idCount } = body;
+  if (idCount > CONTENT_ID_COUNT_MAX) {
+    refuse("ARGUMENT_INVALID", `A lease hands out at most ${CONTENT_ID_COUNT_MAX} ids at once.`, {
+      id_count: String(idCount),
+      id_count_max: String(CONTENT_ID_COUNT_MAX),
+    });
+  }
+  if (findMember(context, memberId)?.storeIncarnation !== storeIncarnation) {
+    refuse("SEAL_REJECTED", `Member ${memberId} is not registered with this chunk store.`, {
+      member_id: String(memberId),
+    });
+  }
+  const { state } = context;
+  const old = findLease(context, memberId);
+  const kept = old !== undefined && old.expireTimeMs > state.clusterTimeMs ? old.blocks : [];
+  const firstContentId = state.nextContentId;
+  state.nextContentId += idCount;
+  const blocks =
+    idCount === 0 ? kept : [...kept, { firstContentId, idCount }].slice(-WRITE_LEASE_BLOCK_COUNT_MAX);
+  const expireTimeMs = state.clusterTimeMs + WRITE_LEASE_MS;
+  context.put(leaseKey(memberId), leaseCodec.encode({ storeIncarnation, expireTimeMs, blocks }));
+  return { kind: "write-lease", expireTimeMs, firstContentId, idCount };
+}
+
+/** Whether a content id lies in a block of a lease that has not expired. */
+export function isLeased(lease: LeaseRecord | undefined, clusterTimeMs: number, contentId: number): boolean {
+  if (lease === undefined || lease.expireTimeMs <= clusterTimeMs) return false;
+  return lease.blocks.some(
+    (block) => contentId >= block.firstContentId && contentId < block.firstContentId + block.idCount,
+  );
+}

@@ -1,0 +1,158 @@
+/**
+ * The replicated state machine: one committed command in, its writes and its answer out.
+ *
+ * Deterministic: reads no clock, draws nothing, does no I/O; the same state and command give the same writes in the same order
+ * on every member. A refusal is an answer and writes nothing but its own memory in the request table. A throw is a broken
+ * invariant and ends the node.
+ */
+import { DriveError } from "../drive/errors.ts";
+import { unreachable } from "../std/assert.ts";
+import type { OrderedTransaction } from "../std/ordered-store.ts";
+import { advanceClock, expire } from "./clock.ts";
+import { decodeCommand } from "./codec.ts";
+import type { Command, CommandBody, CommandResult, Rejected, ResultValue } from "./commands.ts";
+import { addReplica, assignReplica, confirmDropped, recordSha256, reportReplica } from "./contents.ts";
+import { ApplyContext, DEFAULT_LIMITS, type StateMachineLimits } from "./context.ts";
+import { materialise, reclaim } from "./graveyard.ts";
+import { CLUSTER_KEY } from "./keys.ts";
+import { registerNode, renewWriteLease } from "./members.ts";
+import { clusterCodec } from "./records.ts";
+import { admit, findAnswer, remember } from "./requests.ts";
+import { copyEntry, createDirectory, deleteEntry, moveEntry, updateEntry } from "./tree.ts";
+import { abortUpload, assignExtent, completeUpload, initUpload, putSmall, renewUpload } from "./uploads.ts";
+
+const NONE: ResultValue = { kind: "none" };
+
+/** Applies commands to a store; holds no state of its own. */
+export class MetadataStateMachine {
+  readonly #limits: StateMachineLimits;
+
+  /** @param limits other bounds than those of drive/limits.ts, for tests; the same on every member */
+  constructor(limits: Partial<StateMachineLimits> = {}) {
+    this.#limits = { ...DEFAULT_LIMITS, ...limits };
+  }
+
+  /**
+   * Applies one committed command inside `transaction`.
+   * @returns the answer for the proposer; the remembered one when its request was applied before
+   */
+  apply(
+    transaction: OrderedTransaction,
+    committed: { readonly index: number; readonly term: number; readonly data: Uint8Array },
+  ): CommandResult {
+    const { index, data } = committed;
+    const command = decodeCommand(data);
+    const context = new ApplyContext(transaction, {
+      index,
+      wallTimeMs: command.wallTimeMs,
+      limits: this.#limits,
+    });
+    const remembered = findAnswer(context, command.requestId);
+    if (remembered !== undefined) return remembered;
+    const refusal = attempt(index, () => {
+      admit(context, command);
+    });
+    if (refusal !== undefined) return refusal;
+    return execute(transaction, context, command);
+  }
+}
+
+function execute(transaction: OrderedTransaction, context: ApplyContext, command: Command): CommandResult {
+  const { index } = context;
+  let value: ResultValue = NONE;
+  const refusal = attempt(index, () => {
+    value = dispatch(context, command.body);
+  });
+  if (refusal === undefined) {
+    const result: CommandResult = { outcome: "applied", index, value };
+    remember(context, command, result);
+    context.finish();
+    return result;
+  }
+  if (command.requestId === "") return refusal;
+  // What the refused command wanted to write is dropped with its context.
+  const fresh = new ApplyContext(transaction, context);
+  admit(fresh, command);
+  remember(fresh, command, refusal);
+  fresh.finish();
+  return refusal;
+}
+
+// Runs `work`; the refusal that it threw, or undefined.
+function attempt(index: number, work: () => void): Rejected | undefined {
+  try {
+    work();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof DriveError)) throw error;
+    const { reason, message, metadata } = error;
+    return { outcome: "rejected", index, reason, message, metadata };
+  }
+}
+
+function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
+  switch (body.kind) {
+    case "bootstrap":
+      return bootstrap(context, body);
+    case "advance-clock":
+      return advanceClock(context, body.elapsedMs);
+    case "register-node":
+      registerNode(context, body);
+      return NONE;
+    case "renew-write-lease":
+      return renewWriteLease(context, body);
+    case "create-directory":
+      return createDirectory(context, body);
+    case "move-entry":
+      return moveEntry(context, body);
+    case "copy-entry":
+      return copyEntry(context, body);
+    case "delete-entry":
+      return deleteEntry(context, body);
+    case "update-entry":
+      return updateEntry(context, body);
+    case "init-upload":
+      return initUpload(context, body);
+    case "renew-upload":
+      return renewUpload(context, body);
+    case "assign-extent":
+      return assignExtent(context, body);
+    case "complete-upload":
+      return completeUpload(context, body);
+    case "abort-upload":
+      return abortUpload(context, body);
+    case "put-small":
+      return putSmall(context, body);
+    case "add-replica":
+      addReplica(context, body);
+      return NONE;
+    case "assign-replica":
+      assignReplica(context, body);
+      return NONE;
+    case "report-replica":
+      reportReplica(context, body);
+      return NONE;
+    case "record-sha256":
+      recordSha256(context, body);
+      return NONE;
+    case "expire":
+      return expire(context);
+    case "reclaim":
+      return reclaim(context);
+    case "materialise":
+      return materialise(context, body.directoryId, body.path);
+    case "confirm-dropped":
+      confirmDropped(context, body);
+      return NONE;
+    default:
+      return unreachable(body);
+  }
+}
+
+function bootstrap(
+  context: ApplyContext,
+  body: Extract<CommandBody, { readonly kind: "bootstrap" }>,
+): ResultValue {
+  if (context.get(CLUSTER_KEY) === undefined) context.put(CLUSTER_KEY, clusterCodec.encode(body));
+  return NONE;
+}
