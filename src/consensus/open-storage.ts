@@ -9,6 +9,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import type { HardState } from "../raft/types.ts";
+import { makeDurableDirectory } from "../std/atomic-file.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -41,7 +42,7 @@ export interface Storage<Result> {
  */
 export async function openStorage<Result>(options: OpenStorageOptions<Result>): Promise<Storage<Result>> {
   const { disk, clock, directory, clusterId, memberId } = options;
-  await disk.makeDirectory(directory);
+  await makeDurableDirectory(disk, directory);
   const hasStore = await ReplicatedStore.exists({ disk, directory });
   const log = await SegmentRaftLog.open({
     disk,

@@ -51,6 +51,13 @@ export async function writeAtomicFile(disk: Disk, file: AtomicFileName, content:
   await disk.syncDirectory(file.directory);
 }
 
+/** Makes the directory, durably: a file is not durable in a directory that a crash may take away. Its parent exists. */
+export async function makeDurableDirectory(disk: Disk, directory: string): Promise<void> {
+  await disk.makeDirectory(directory);
+  const at = directory.lastIndexOf("/");
+  await disk.syncDirectory(at < 0 ? "." : directory.slice(0, Math.max(1, at)));
+}
+
 /** Reads the file. Rejects only with errors of the disk. */
 export async function readAtomicFile(disk: Disk, file: AtomicFileName): Promise<AtomicFileContent> {
   const path = `${file.directory}/${file.name}`;

@@ -1,0 +1,212 @@
+/**
+ * Brings a node from its data directory to membership of a cluster: formats it, asks the others, and carries out what the
+ * bootstrap rule decides, until Raft may start.
+ *
+ * Answers say only what is durable. The rule itself is in bootstrap-rule.ts, the file in bootstrap-identity.ts; how questions
+ * travel is the port's matter. Time and chance come in, so that the simulator can run all of it.
+ */
+import { DriveError } from "../drive/errors.ts";
+import { must } from "../std/assert.ts";
+import { makeDurableDirectory } from "../std/atomic-file.ts";
+import { sleep, type Clock } from "../std/clock.ts";
+import type { Disk } from "../std/disk.ts";
+import type { Prng } from "../std/prng.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import {
+  findIdentity,
+  makeClusterId,
+  makeIdentity,
+  storeIdentity,
+  type ClusterProposal,
+  type NodeIdentity,
+} from "./bootstrap-identity.ts";
+import {
+  decideBootstrap,
+  findForeign,
+  normalizeAddress,
+  normalizeAddresses,
+  reportOf,
+  type BootstrapReport,
+  type BootstrapView,
+} from "./bootstrap-rule.ts";
+
+/** All addresses are asked this often until the cluster is formed. */
+export const BOOTSTRAP_ASK_INTERVAL_MS = 500;
+
+/** How a node asks another one; rpc/ implements it. */
+export interface BootstrapExchange {
+  /**
+   * What the node at `address` says about itself (its answer()). Rejects with any error when it cannot be reached; must
+   * settle within a few seconds.
+   */
+  ask(address: string): Promise<BootstrapReport>;
+}
+
+/** Settings and dependencies of a Bootstrap. */
+export interface BootstrapOptions {
+  readonly disk: Disk;
+  /** The data directory; made when absent, in a directory that exists. */
+  readonly directory: string;
+  /** Names in the data directory that hold data: without an identity none of them may exist. */
+  readonly dataNames: readonly string[];
+  readonly nodeId: string;
+  /** host:port under which the others reach this node. */
+  readonly address: string;
+  /** host:port of all nodes, with or without this one. */
+  readonly peers: readonly string[];
+  readonly exchange: BootstrapExchange;
+  readonly clock: Clock;
+  readonly prng: Prng;
+  readonly logger: Logger;
+}
+
+/** What a node needs to know to start Raft. */
+export interface ClusterMembership {
+  readonly clusterId: string;
+  readonly memberId: number;
+  readonly incarnation: string;
+  /** Those that formed the cluster, this node among them. */
+  readonly founders: ClusterProposal["members"];
+}
+
+/** One node's way into its cluster. */
+export class Bootstrap {
+  readonly #options: BootstrapOptions;
+  readonly #logger: Logger;
+  #address: string;
+  #addresses: readonly string[];
+  #identity: NodeIdentity | undefined;
+  #reason = "The node is starting.";
+
+  constructor(options: BootstrapOptions) {
+    this.#options = options;
+    this.#logger = options.logger.child("bootstrap");
+    this.#address = normalizeAddress(options.address);
+    this.#addresses = normalizeAddresses([...options.peers, options.address]);
+  }
+
+  /** Why the cluster is not formed yet, for status pages and logs; "" once it is. */
+  get waitingReason(): string {
+    return this.#reason;
+  }
+
+  /**
+   * Opens the identity, or formats the data directory. Before anything else.
+   * @throws DriveError DATA_CORRUPT when it is damaged, or there is data without it
+   */
+  async open(): Promise<NodeIdentity> {
+    const { disk, directory, prng, nodeId, dataNames } = this.#options;
+    await makeDurableDirectory(disk, directory);
+    const found = await findIdentity(disk, directory);
+    if (found !== undefined) {
+      this.#identity = found;
+      return found;
+    }
+    for (const name of dataNames) {
+      if (!(await disk.exists(`${directory}/${name}`))) continue;
+      const path = `${directory}/${name}`;
+      throw new DriveError("DATA_CORRUPT", `There is data in ${path}, but the node's identity is gone.`, {
+        path,
+      });
+    }
+    const identity = makeIdentity(prng, nodeId);
+    await storeIdentity(disk, directory, identity);
+    this.#logger.info("data_directory_formatted", { member_id: identity.memberId });
+    this.#identity = identity;
+    return identity;
+  }
+
+  /** What this node says to whoever asks, at any time after open(). */
+  answer(): BootstrapReport {
+    return reportOf(this.#view(new Map()));
+  }
+
+  /**
+   * Asks and decides until the cluster is formed; at once when it was before. Rejects with the signal's reason.
+   * @throws DriveError WRONG_CLUSTER when the addresses belong to several clusters
+   */
+  async run(signal?: AbortSignal): Promise<ClusterMembership> {
+    const { clock, prng } = this.#options;
+    for (;;) {
+      signal?.throwIfAborted();
+      const isFormed = this.#known().phase === "formed";
+      const reports = isFormed ? new Map<string, BootstrapReport>() : await this.#askAll();
+      const step = decideBootstrap(this.#view(reports), () => makeClusterId(prng));
+      switch (step.kind) {
+        case "start":
+          this.#reason = "";
+          return this.#membership(step.cluster);
+        case "store":
+          await this.#store(step.identity);
+          continue;
+        case "fail":
+          this.#reason = step.error.message;
+          throw step.error;
+        case "wait":
+          this.#waitFor(step.reason);
+      }
+      await sleep(clock, BOOTSTRAP_ASK_INTERVAL_MS, signal);
+    }
+  }
+
+  /**
+   * Asks all addresses once, after the cluster was formed, whether they belong to it.
+   * @throws DriveError WRONG_CLUSTER when one belongs to another cluster
+   */
+  async checkPeers(): Promise<void> {
+    const foreign = findForeign(this.#view(await this.#askAll()));
+    if (foreign !== undefined) throw foreign;
+  }
+
+  /** Asks every other address. One that turns out to be this node under another name becomes its name. */
+  async #askAll(): Promise<ReadonlyMap<string, BootstrapReport>> {
+    const { exchange } = this.#options;
+    const others = this.#addresses.filter((address) => address !== this.#address);
+    const answers = await Promise.allSettled(others.map((address) => exchange.ask(address)));
+    const reports = new Map<string, BootstrapReport>();
+    for (const [at, answer] of answers.entries()) {
+      const address = must(others[at], "one answer per address");
+      if (answer.status === "rejected") {
+        this.#logger.debug("peer_not_asked", { address, reason: String(answer.reason) });
+      } else if (answer.value.memberId === this.#known().memberId) {
+        this.#rename(address);
+      } else {
+        reports.set(address, answer.value);
+      }
+    }
+    return reports;
+  }
+
+  /** The list names this node `address`: that is what the others know it by. */
+  #rename(address: string): void {
+    this.#logger.info("own_address_found", { address, configured: this.#address });
+    this.#addresses = this.#addresses.filter((other) => other !== this.#address);
+    this.#address = address;
+  }
+
+  async #store(identity: NodeIdentity): Promise<void> {
+    const { disk, directory } = this.#options;
+    await storeIdentity(disk, directory, identity);
+    this.#identity = identity;
+    const { phase, cluster } = identity;
+    this.#logger.info("cluster_" + phase, { cluster_id: cluster?.clusterId });
+  }
+
+  #waitFor(reason: string): void {
+    if (reason !== this.#reason) this.#logger.warn("cluster_not_formed", { reason });
+    this.#reason = reason;
+  }
+
+  #membership(cluster: ClusterProposal): ClusterMembership {
+    const { memberId, incarnation } = this.#known();
+    return { clusterId: cluster.clusterId, memberId, incarnation, founders: cluster.members };
+  }
+
+  #view(reports: ReadonlyMap<string, BootstrapReport>): BootstrapView {
+    return { identity: this.#known(), address: this.#address, addresses: this.#addresses, reports };
+  }
+
+  #known(): NodeIdentity {
+    return must(this.#identity, "open() comes first");
+  }
+}
