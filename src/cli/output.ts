@@ -1,0 +1,156 @@
+/**
+ * What a command says: results on stdout, everything else on stderr, as text for people or as one JSON object a line.
+ *
+ * With --json stdout carries nothing but JSON lines, each with a "type", and errors are JSON lines on stderr. Writing waits
+ * for a slow reader; a reader that went away (`netdisk ls | head`) ends the command quietly.
+ */
+import { once } from "node:events";
+import type { Writable } from "node:stream";
+import { DriveError } from "../drive/errors.ts";
+import { errnoOf } from "../std/disk.ts";
+import { UsageError } from "./exit-code.ts";
+
+/** The reader of stdout went away; there is nobody to tell. */
+export class OutputClosedError extends Error {
+  override readonly name = "OutputClosedError";
+}
+
+/** How an error looks in JSON. */
+export interface ErrorJson {
+  /** Reason of the error catalogue, "USAGE", or the operating system's code such as "ENOENT". */
+  readonly code: string;
+  readonly message: string;
+  readonly remedy: string;
+  /** "indefinite" when the change may have happened. */
+  readonly outcome: "definite" | "indefinite";
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+const SYSTEM_MESSAGES: Readonly<Record<string, string>> = {
+  ENOENT: "There is no such file or folder here.",
+  EACCES: "Access is denied.",
+  EPERM: "The operation is not permitted.",
+  EISDIR: "It is a folder, not a file.",
+  ENOTDIR: "A part of the path is not a folder.",
+  ENOSPC: "No space is left on the disk here.",
+  ELOOP: "A symbolic link is in the way.",
+  EMFILE: "Too many files are open.",
+  EROFS: "The file system here is read-only.",
+  EIO: "The disk here reports an error.",
+};
+
+/** An error as one sentence, what to do about it, and a stable code. */
+export function describeError(error: unknown): ErrorJson {
+  if (error instanceof DriveError) {
+    const { remedy, outcome } = error.spec;
+    return { code: error.reason, message: error.message, remedy, outcome, metadata: error.metadata };
+  }
+  if (error instanceof UsageError) {
+    return {
+      code: "USAGE",
+      message: error.message,
+      remedy: "See --help.",
+      outcome: "definite",
+      metadata: {},
+    };
+  }
+  const code = errnoOf(error);
+  const path =
+    error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : undefined;
+  if (error instanceof Error && code !== undefined) {
+    const sentence = SYSTEM_MESSAGES[code] ?? error.message;
+    const message = path === undefined ? sentence : `${path}: ${sentence}`;
+    return { code, message, remedy: "", outcome: "definite", metadata: path === undefined ? {} : { path } };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return {
+    code: "INTERNAL",
+    message,
+    remedy: "This is a bug; report it.",
+    outcome: "indefinite",
+    metadata: {},
+  };
+}
+
+/** An error in one line for people: message, remedy and code. */
+export function formatError(error: unknown): string {
+  const { code, message, remedy } = describeError(error);
+  return [message, remedy, `[${code}]`].filter((part) => part !== "").join(" ");
+}
+
+/** The two streams of a command. */
+export class Output {
+  readonly json: boolean;
+  readonly #stdout: Writable;
+  readonly #stderr: Writable;
+  #failure: Error | undefined;
+  #drained: Promise<void> | undefined;
+  /** Clears and redraws the progress line around what is written to the terminal. */
+  #overlay: { hide(): void; show(): void } | undefined;
+
+  constructor(stdout: Writable, stderr: Writable, options: { readonly json: boolean }) {
+    this.#stdout = stdout;
+    this.#stderr = stderr;
+    this.json = options.json;
+    stdout.on("error", (error) => (this.#failure ??= error));
+    // When stderr is gone there is nobody to tell, and what is being done does not depend on it.
+    stderr.on("error", () => undefined);
+  }
+
+  /** Makes `overlay` step aside whenever something else is written; undefined ends it. */
+  setOverlay(overlay: { hide(): void; show(): void } | undefined): void {
+    this.#overlay = overlay;
+  }
+
+  /** Writes a line of a result for people. */
+  line(text: string): Promise<void> {
+    return this.bytes(Buffer.from(`${text}\n`));
+  }
+
+  /** Writes one JSON line of a result. */
+  record(value: Readonly<Record<string, unknown>>): Promise<void> {
+    return this.bytes(Buffer.from(`${JSON.stringify(value)}\n`));
+  }
+
+  /** Writes bytes to stdout as they are and waits while its reader is behind. */
+  async bytes(bytes: Uint8Array): Promise<void> {
+    this.#throwIfClosed();
+    this.#overlay?.hide();
+    // Many writers may wait at once; they share one listener for "drain".
+    if (!this.#stdout.write(bytes)) {
+      this.#drained ??= once(this.#stdout, "drain").then(
+        () => void (this.#drained = undefined),
+        () => undefined,
+      );
+      await this.#drained;
+    }
+    this.#throwIfClosed();
+    this.#overlay?.show();
+  }
+
+  #throwIfClosed(): void {
+    if (this.#failure === undefined && !this.#stdout.destroyed) return;
+    if (this.#failure !== undefined && errnoOf(this.#failure) !== "EPIPE") throw this.#failure;
+    throw new OutputClosedError();
+  }
+
+  /** Says something to people that is no result; nothing with --json. */
+  note(text: string): void {
+    if (this.json) return;
+    this.#overlay?.hide();
+    this.#stderr.write(`${text}\n`);
+    this.#overlay?.show();
+  }
+
+  /** Reports an error on stderr. `subject` is what it is about: a path, or undefined for the command itself. */
+  error(error: unknown, subject?: string): void {
+    this.#overlay?.hide();
+    const about = subject === undefined ? {} : { subject };
+    this.#stderr.write(
+      this.json
+        ? `${JSON.stringify({ type: "error", ...about, error: describeError(error) })}\n`
+        : `netdisk: ${subject === undefined ? "" : `${subject}: `}${formatError(error)}\n`,
+    );
+    this.#overlay?.show();
+  }
+}

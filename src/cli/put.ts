@@ -1,0 +1,402 @@
+/**
+ * `netdisk put`: files, folders and pipes to the drive.
+ *
+ * Where things go does not depend on what was put before, so that the same command can be run again: a folder goes into DEST
+ * under its own name, a folder written with a trailing "/" puts its contents there (as rsync has it). A single file becomes
+ * DEST, or goes into DEST when that is a folder or ends in "/". Folders come before what is in them; everything else is side
+ * by side. One file that fails does not stop the others.
+ */
+import { opendir, open, stat, type FileHandle } from "node:fs/promises";
+import { constants } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { parseName } from "../drive/path.ts";
+import { bytesEqual, toHex } from "../std/bytes.ts";
+import { errnoOf } from "../std/disk.ts";
+import {
+  FOLDER_COUNT_IN_FLIGHT,
+  transferSlots,
+  withProgress,
+  type CommandContext,
+  type TransferSlots,
+} from "./command-context.ts";
+import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
+import { formatBytes, formatDuration, formatQuantity } from "./format.ts";
+import { describeError, OutputClosedError } from "./output.ts";
+import { joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
+import { TransferMeter } from "./transfer-meter.ts";
+import { hashLocalFile, uploadFile, uploadStream, type LocalFile, type UploadContext } from "./upload.ts";
+import { UploadJournal } from "./upload-journal.ts";
+import { WorkPile } from "./work-pile.ts";
+
+/** Options of `put`. */
+export interface PutOptions {
+  readonly onConflict: OnConflict;
+  /** Skip files that are on the drive already with equal bytes. */
+  readonly resume: boolean;
+  readonly quiet: boolean;
+}
+
+interface FolderWork {
+  readonly local: string;
+  readonly remote: string;
+  /** False for the contents of a folder that go into DEST itself, which keeps its own attributes. */
+  readonly create: boolean;
+}
+
+/** Puts `sources` (paths here, or the single "-") at `destination` on the drive. Returns the exit code. */
+export async function put(
+  context: CommandContext,
+  sources: readonly string[],
+  destination: string,
+  options: PutOptions,
+): Promise<number> {
+  const target = parseRemotePath(destination);
+  if (sources.includes("-") && sources.length > 1)
+    throw new UsageError('"-" (stdin) cannot be put with other sources.');
+  const command = new PutCommand(context, options);
+  await withProgress(context, command.meter, options, () =>
+    sources[0] === "-" ? command.putStream(target) : command.putPaths(sources, target),
+  );
+  await command.summarise(target.path);
+  return exitCodeOfCounts({
+    doneCount: command.meter.doneCount + command.meter.skippedCount,
+    failedCount: command.meter.failedCount,
+  });
+}
+
+class PutCommand {
+  readonly meter: TransferMeter;
+  readonly #context: CommandContext;
+  readonly #options: PutOptions;
+  readonly #slots: TransferSlots = transferSlots();
+  readonly #upload: UploadContext;
+  readonly #folders = new WorkPile<FolderWork>();
+  readonly #running = new Set<Promise<void>>();
+  #fatal: { readonly error: unknown } | undefined;
+  #folderCount = 0;
+
+  constructor(context: CommandContext, options: PutOptions) {
+    this.#context = context;
+    this.#options = options;
+    this.meter = new TransferMeter("put", context.io.clock);
+    const { stateDirectory } = context.io;
+    this.#upload = {
+      drive: context.drive,
+      patience: context.patience,
+      journal: stateDirectory === undefined ? undefined : new UploadJournal(stateDirectory),
+      chunkSlots: this.#slots.chunks,
+    };
+  }
+
+  /** Puts stdin at `target`, which must be a file's path. */
+  async putStream(target: RemotePath): Promise<void> {
+    if (target.trailingSlash) throw new UsageError("What comes from a pipe needs a name: end DEST with one.");
+    this.meter.foundCount += 1;
+    await this.#attempt("-", target.path, async (share) => {
+      const { entry, path } = await uploadStream(
+        this.#upload,
+        this.#context.io.stdin,
+        {
+          path: target.path,
+          onConflict: this.#options.onConflict,
+          mode: undefined,
+          nodes: this.#context.nodes,
+        },
+        share,
+      );
+      this.meter.foundBytes += entry.sizeBytes;
+      return { status: "stored", path, sizeBytes: entry.sizeBytes, treeHash: entry.treeHash };
+    });
+  }
+
+  /** Puts files and folders. */
+  async putPaths(sources: readonly string[], target: RemotePath): Promise<void> {
+    const { io } = this.#context;
+    const found: { source: string; local: string; kind: "file" | "folder" }[] = [];
+    for (const source of sources) {
+      const local = resolve(io.workingDirectory, source);
+      try {
+        // What is named on the command line is followed when it is a link; links inside folders are not.
+        const stats = await stat(local);
+        if (stats.isDirectory()) found.push({ source, local, kind: "folder" });
+        else if (stats.isFile()) found.push({ source, local, kind: "file" });
+        else
+          throw new UsageError(
+            `${source} is neither a file nor a folder; use "-" to put what comes from a pipe.`,
+          );
+      } catch (error) {
+        await this.#fail(source, undefined, error);
+      }
+    }
+    if (found.length === 0) return;
+    const intoFolder = await this.#isFolderTarget(
+      sources.length,
+      found.some(({ kind }) => kind === "folder"),
+      target,
+    );
+    refuseTwins(
+      found.map(({ source, local }) => ({ source, name: intoFolder ? nameUnder(source, local) : undefined })),
+    );
+    if (intoFolder && target.names.length > 0) await this.#makeFolder(target.path, {});
+    for (const { source, local, kind } of found) {
+      const name = nameUnder(source, local);
+      if (kind === "folder") {
+        const remote = name === undefined ? target.path : joinRemote(target.path, name);
+        this.#folders.push({ local, remote, create: name !== undefined });
+      } else {
+        const remote = intoFolder ? joinRemote(target.path, basename(local).normalize("NFC")) : target.path;
+        await this.#startFile(local, remote);
+      }
+    }
+    await this.#folders.run(FOLDER_COUNT_IN_FLIGHT, (work) => this.#putFolder(work));
+    await Promise.all(this.#running);
+    if (this.#fatal !== undefined) throw this.#fatal.error;
+  }
+
+  /** Says how it went. */
+  async summarise(destination: string): Promise<void> {
+    const { output } = this.#context;
+    const { meter } = this;
+    if (output.json) {
+      await output.record({
+        ...meter.record("summary"),
+        foldersDone: this.#folderCount,
+        entriesIgnored: meter.noteCount,
+      });
+      return;
+    }
+    if (this.#options.quiet) return;
+    const { transferredBytes } = meter.totals();
+    const parts = [
+      `${formatQuantity(meter.doneCount, "file")} put to ${destination}`,
+      formatBytes(transferredBytes),
+      formatDuration(meter.elapsedMs()),
+      ...(meter.skippedCount > 0 ? [`${formatQuantity(meter.skippedCount, "file")} unchanged`] : []),
+      ...(meter.noteCount > 0
+        ? [`${formatQuantity(meter.noteCount, "link or special file", "links or special files")} ignored`]
+        : []),
+      ...(meter.failedCount > 0 ? [`${formatQuantity(meter.failedCount, "failure")}, shown above`] : []),
+    ];
+    await output.line(parts.join(", ") + ".");
+    if (meter.doneCount > 0) await output.line("Every file put has at least two verified, durable copies.");
+  }
+
+  async #isFolderTarget(sourceCount: number, hasFolder: boolean, target: RemotePath): Promise<boolean> {
+    if (sourceCount > 1 || hasFolder || target.trailingSlash) return true;
+    try {
+      const { entry } = await this.#context.patience.run((signal) =>
+        this.#context.drive.stat({ path: target.path }, { signal }),
+      );
+      return entry.kind === "directory";
+    } catch (error) {
+      if (hasReason(error, "PATH_NOT_FOUND")) return false;
+      throw error;
+    }
+  }
+
+  async #putFolder(work: FolderWork): Promise<void> {
+    const { output } = this.#context;
+    if (this.#fatal !== undefined) return;
+    try {
+      if (work.create) {
+        const stats = await stat(work.local);
+        await this.#makeFolder(work.remote, {
+          mode: stats.mode & 0o7777,
+          modifyTimeMs: Math.floor(stats.mtimeMs),
+        });
+        this.#folderCount += 1;
+        if (output.json)
+          await output.record({ type: "folder", source: work.local, path: work.remote, status: "stored" });
+      }
+      const folder = await opendir(work.local, { bufferSize: 256 });
+      for await (const item of folder) {
+        if (this.#fatal !== undefined) return;
+        const local = join(work.local, item.name);
+        const remote = joinRemote(work.remote, item.name.normalize("NFC"));
+        if (item.isDirectory()) this.#folders.push({ local, remote, create: true });
+        else if (item.isFile()) await this.#startFile(local, remote);
+        else await this.#ignore(local, item.isSymbolicLink() ? "a symbolic link" : "a special file");
+      }
+    } catch (error) {
+      await this.#fail(work.local, work.remote, error);
+    }
+  }
+
+  /** Makes a folder, or gives an existing one the attributes of the source. */
+  async #makeFolder(path: string, attributes: EntryAttributes): Promise<void> {
+    const { drive, patience } = this.#context;
+    parseName(path.slice(path.lastIndexOf("/") + 1));
+    const requestId = patience.requestId();
+    const settings = { createParents: true, existOk: true, attributes };
+    const { entry } = await patience.run((signal) =>
+      drive.createDirectory(path, settings, { requestId, signal }),
+    );
+    const { mode = entry.mode, modifyTimeMs = entry.modifyTimeMs } = attributes;
+    if (entry.mode === mode && entry.modifyTimeMs === modifyTimeMs) return;
+    const updateId = patience.requestId();
+    await patience.run((signal) =>
+      drive.update({ entryId: entry.entryId }, attributes, { requestId: updateId, signal }),
+    );
+  }
+
+  /** Begins to put a file as soon as there is a free slot. */
+  async #startFile(local: string, remote: string): Promise<void> {
+    await this.#slots.files.acquire(1, this.#context.patience.signal);
+    this.meter.foundCount += 1;
+    const running: Promise<void> = this.#putFile(local, remote)
+      .catch((error: unknown) => {
+        this.#fatal ??= { error };
+      })
+      .finally(() => {
+        this.#slots.files.release(1);
+        this.#running.delete(running);
+      });
+    this.#running.add(running);
+  }
+
+  async #putFile(local: string, remote: string): Promise<void> {
+    await this.#attempt(local, remote, async (share) => {
+      parseName(remote.slice(remote.lastIndexOf("/") + 1));
+      const handle = await openSource(local);
+      try {
+        const stats = await handle.stat();
+        const file: LocalFile = {
+          handle,
+          path: local,
+          sizeBytes: stats.size,
+          modifyTimeMs: Math.floor(stats.mtimeMs),
+        };
+        this.meter.foundBytes += file.sizeBytes;
+        if (this.#options.resume && (await this.#isStored(file, remote))) {
+          share.transferredBytes = file.sizeBytes;
+          return { status: "skipped", path: remote, sizeBytes: file.sizeBytes, treeHash: undefined };
+        }
+        const large = file.sizeBytes > CHUNK_SIZE_BYTES;
+        if (large) await this.#slots.largeFiles.acquire(1, this.#context.patience.signal);
+        try {
+          const target = {
+            path: remote,
+            onConflict: this.#options.onConflict,
+            mode: stats.mode & 0o7777,
+            nodes: this.#context.nodes,
+          };
+          const { entry, path } = await uploadFile(this.#upload, file, target, share);
+          return { status: "stored", path, sizeBytes: entry.sizeBytes, treeHash: entry.treeHash };
+        } finally {
+          if (large) this.#slots.largeFiles.release(1);
+        }
+      } finally {
+        await handle.close();
+      }
+    });
+  }
+
+  /** Whether the drive has a file with equal bytes at `remote`. */
+  async #isStored(file: LocalFile, remote: string): Promise<boolean> {
+    const { drive, patience } = this.#context;
+    try {
+      const { entry } = await patience.run((signal) => drive.stat({ path: remote }, { signal }));
+      if (entry.kind !== "file" || entry.sizeBytes !== file.sizeBytes) return false;
+      return bytesEqual(entry.treeHash, await hashLocalFile(file));
+    } catch (error) {
+      if (hasReason(error, "PATH_NOT_FOUND")) return false;
+      throw error;
+    }
+  }
+
+  /** Runs the transfer of one file, counts it and tells of it. Rejects only when the whole command must end. */
+  async #attempt(
+    source: string,
+    remote: string,
+    work: (share: ReturnType<TransferMeter["begin"]>) => Promise<{
+      status: "stored" | "skipped";
+      path: string;
+      sizeBytes: number;
+      treeHash: Uint8Array | undefined;
+    }>,
+  ): Promise<void> {
+    const { output } = this.#context;
+    const share = this.meter.begin();
+    try {
+      const { status, path, sizeBytes, treeHash } = await work(share);
+      this.meter.end(share, true);
+      if (status === "stored") this.meter.doneCount += 1;
+      else this.meter.skippedCount += 1;
+      if (output.json) {
+        const hash = treeHash === undefined ? {} : { treeHash: toHex(treeHash) };
+        await output.record({ type: "file", source, path, status, sizeBytes, ...hash });
+      }
+    } catch (error) {
+      this.meter.end(share, false);
+      await this.#fail(source, remote, error);
+    }
+  }
+
+  /** Counts a failure and shows it; rethrows what ends the command: an interruption, or a reader that went away. */
+  async #fail(source: string, remote: string | undefined, error: unknown): Promise<void> {
+    const { output, patience } = this.#context;
+    patience.signal.throwIfAborted();
+    if (error instanceof OutputClosedError) throw error;
+    this.meter.failedCount += 1;
+    const shown = explain(error);
+    if (output.json) {
+      const path = remote === undefined ? {} : { path: remote };
+      await output.record({ type: "file", source, ...path, status: "failed", error: describeError(shown) });
+    } else output.error(shown, source);
+  }
+
+  async #ignore(local: string, what: string): Promise<void> {
+    const { output } = this.#context;
+    this.meter.noteCount += 1;
+    if (output.json) await output.record({ type: "file", source: local, status: "ignored", why: what });
+    else if (!this.#options.quiet) output.note(`${local} is ${what}; ignored.`);
+  }
+}
+
+/** The name that a source has under DEST; undefined when its contents go there: it was written with "/" at its end, or as ".". */
+function nameUnder(source: string, local: string): string | undefined {
+  return /(^|\/)\.{0,2}\/?$/.test(source) || source.endsWith("/")
+    ? undefined
+    : basename(local).normalize("NFC");
+}
+
+function refuseTwins(
+  sources: readonly { readonly source: string; readonly name: string | undefined }[],
+): void {
+  const seen = new Map<string, string>();
+  for (const { source, name } of sources) {
+    if (name === undefined) continue;
+    const twin = seen.get(name);
+    if (twin !== undefined) throw new UsageError(`${twin} and ${source} would both become ${name}.`);
+    seen.set(name, source);
+  }
+}
+
+function openSource(path: string): Promise<FileHandle> {
+  // A file that became a pipe meanwhile must not block the command for ever.
+  return open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+}
+
+/** Adds what can be done in this command to errors whose general remedy does not say it. */
+function explain(error: unknown): unknown {
+  if (hasReason(error, "PATH_EXISTS")) {
+    return new DriveError(
+      "PATH_EXISTS",
+      `${error.message} Use --resume to skip equal files, --on-conflict replace or rename otherwise.`,
+      error.metadata,
+      error,
+    );
+  }
+  if (
+    errnoOf(error) === "ENOENT" &&
+    error instanceof Error &&
+    "path" in error &&
+    String(error.path).includes("\ufffd")
+  ) {
+    return new DriveError("PATH_INVALID", "The name is not valid UTF-8.", {}, error);
+  }
+  return error;
+}

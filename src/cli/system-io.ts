@@ -1,0 +1,106 @@
+/**
+ * The world of a command, made from the process it runs in and the real drive.
+ *
+ * Signals are taken from the system only while a command listens; at other times they end the process as usual. A third one
+ * ends it in any case. For a node that `netdisk up` started, the end of that process counts as a signal too.
+ */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../config/config.ts";
+import { RemoteDriveApi } from "../rpc/remote-drive-api.ts";
+import { SystemClock } from "../std/clock.ts";
+import { errnoOf } from "../std/disk.ts";
+import { SystemPrng } from "../std/prng.ts";
+import type { CliIo, RunnableNode, StopSignals } from "./cli-io.ts";
+
+/** Requests to end: from the keyboard, from a service manager, from a terminal that was closed. */
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** Signals after which a command that still has not ended is ended. */
+const PATIENCE_SIGNAL_COUNT = 3;
+
+/** Columns of a terminal that does not say. */
+const COLUMNS_DEFAULT = 80;
+
+/** What only the entry point can do. */
+export interface SystemOptions {
+  createNode(config: Config): RunnableNode;
+  /** Ends the process at once. */
+  exit(code: number): void;
+}
+
+/** The world of this process. */
+export function systemIo(options: SystemOptions): CliIo {
+  const clock = new SystemClock();
+  const prng = new SystemPrng();
+  return {
+    version: readVersion(),
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    environment: process.env,
+    workingDirectory: process.cwd(),
+    stateDirectory: stateDirectory(),
+    terminalColumns: process.stderr.isTTY ? process.stderr.columns || COLUMNS_DEFAULT : undefined,
+    clock,
+    prng,
+    signals: systemSignals(options.exit),
+    program: {
+      executable: process.execPath,
+      leadingArguments: [...process.execArgv, ...process.argv.slice(1, 2)],
+    },
+    connect: (addresses, timeoutMs) => {
+      const drive = new RemoteDriveApi({ addresses, clock, prng, timeoutMs });
+      return {
+        drive,
+        close: () => {
+          drive.close();
+          return Promise.resolve();
+        },
+      };
+    },
+    createNode: (config) => options.createNode(config),
+  };
+}
+
+function systemSignals(exit: (code: number) => void): StopSignals {
+  return {
+    listen(listener) {
+      let count = 0;
+      const onSignal = (name: string): void => {
+        count += 1;
+        if (count >= PATIENCE_SIGNAL_COUNT) exit(1);
+        listener(name);
+      };
+      const onDisconnect = (): void => onSignal("disconnect");
+      for (const signal of SIGNALS) process.on(signal, onSignal);
+      if (process.connected) process.on("disconnect", onDisconnect);
+      return () => {
+        for (const signal of SIGNALS) process.off(signal, onSignal);
+        process.off("disconnect", onDisconnect);
+      };
+    },
+  };
+}
+
+/** Where programs keep state of the user that is no configuration (XDG Base Directory specification). */
+function stateDirectory(): string | undefined {
+  const given = process.env["XDG_STATE_HOME"] ?? process.env["LOCALAPPDATA"] ?? "";
+  if (given !== "") return join(given, "netdisk");
+  const home = homedir();
+  return home === "" ? undefined : join(home, ".local", "state", "netdisk");
+}
+
+/** The version in package.json, two levels up from the sources and three from what is compiled. */
+function readVersion(): string {
+  for (const relative of ["../../package.json", "../../../package.json"]) {
+    try {
+      const parsed: unknown = JSON.parse(readFileSync(new URL(relative, import.meta.url), "utf8"));
+      if (typeof parsed === "object" && parsed !== null && "version" in parsed) return String(parsed.version);
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+    }
+  }
+  return "unknown";
+}

@@ -1,0 +1,185 @@
+/**
+ * Counts what a transfer has done and shows it: a line that is redrawn on a terminal, or JSON lines.
+ *
+ * For uploads the copies are what the cluster reports: bytes that one, two and three nodes hold. A file that is
+ * acknowledged has two verified copies at least, so the second figure reaches the end with the last file; the third may
+ * come later, and `netdisk cluster status` tells. Nothing here fails a transfer.
+ */
+import type { Writable } from "node:stream";
+import type { Clock, Timer } from "../std/clock.ts";
+import { formatBytes, formatCount, formatDuration } from "./format.ts";
+import type { Output } from "./output.ts";
+
+/** Milliseconds between redraws, and between JSON lines. */
+const REDRAW_MS = 200;
+const RECORD_MS = 1000;
+
+/** Cells of the bar. */
+const BAR_WIDTH = 20;
+
+/** The part of one file in the totals; set again whenever more is known. Figures in bytes, never falling. */
+export interface FileShare {
+  /** Sent to, or received from, the cluster. */
+  transferredBytes: number;
+  /** Bytes that one, two and three nodes hold; only the first counts for a download. */
+  copiedBytes: [number, number, number];
+}
+
+/** Which way bytes go. */
+export type TransferKind = "put" | "get";
+
+/** Totals of one command. */
+export class TransferMeter {
+  readonly kind: TransferKind;
+  doneCount = 0;
+  skippedCount = 0;
+  failedCount = 0;
+  noteCount = 0;
+  /** Files and bytes found so far; grows while folders are read. */
+  foundCount = 0;
+  foundBytes = 0;
+  /** Bytes of files that are done. */
+  readonly #finished: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+  readonly #active = new Set<FileShare>();
+  readonly #startMs: number;
+  readonly #clock: Clock;
+
+  constructor(kind: TransferKind, clock: Clock) {
+    this.kind = kind;
+    this.#clock = clock;
+    this.#startMs = clock.monotonicMs();
+  }
+
+  /** Begins to count a file of `sizeBytes` (0 when unknown). */
+  begin(): FileShare {
+    const share: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+    this.#active.add(share);
+    return share;
+  }
+
+  /** Adds a file to the totals; without `keep` (it failed) its bytes no longer count. */
+  end(share: FileShare, keep: boolean): void {
+    this.#active.delete(share);
+    if (keep) addShare(this.#finished, share);
+  }
+
+  /** Everything so far. */
+  totals(): FileShare {
+    const totals: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+    for (const share of [this.#finished, ...this.#active]) addShare(totals, share);
+    return totals;
+  }
+
+  /** Milliseconds since the start. */
+  elapsedMs(): number {
+    return this.#clock.monotonicMs() - this.#startMs;
+  }
+
+  /** The totals for JSON. */
+  record(type: "progress" | "summary"): Record<string, unknown> {
+    const { transferredBytes, copiedBytes } = this.totals();
+    return {
+      type,
+      filesFound: this.foundCount,
+      filesDone: this.doneCount,
+      filesSkipped: this.skippedCount,
+      filesFailed: this.failedCount,
+      bytesFound: this.foundBytes,
+      bytesTransferred: transferredBytes,
+      ...(this.kind === "put" ? { bytesCopied: copiedBytes } : {}),
+      elapsedMs: Math.round(this.elapsedMs()),
+    };
+  }
+
+  /** The totals in one line. */
+  line(): string {
+    const { transferredBytes, copiedBytes } = this.totals();
+    const handled = this.doneCount + this.skippedCount + this.failedCount;
+    const fraction = this.foundBytes === 0 ? 0 : Math.min(1, transferredBytes / this.foundBytes);
+    const filled = Math.floor(fraction * BAR_WIDTH);
+    const seconds = this.elapsedMs() / 1000;
+    const parts = [
+      `[${"#".repeat(filled)}${"-".repeat(BAR_WIDTH - filled)}] ${Math.floor(fraction * 100)}%`,
+      `${formatCount(handled)}/${formatCount(this.foundCount)} files`,
+      `${formatBytes(transferredBytes)}/${formatBytes(this.foundBytes)}`,
+      ...(this.kind === "put"
+        ? [
+            `copies 1: ${formatBytes(copiedBytes[0])} 2: ${formatBytes(copiedBytes[1])} 3: ${formatBytes(copiedBytes[2])}`,
+          ]
+        : []),
+      `${formatBytes(seconds > 0.5 ? Math.round(transferredBytes / seconds) : 0)}/s`,
+      formatDuration(this.elapsedMs()),
+    ];
+    return parts.join("  ");
+  }
+}
+
+function addShare(to: FileShare, share: FileShare): void {
+  to.transferredBytes += share.transferredBytes;
+  to.copiedBytes = [
+    to.copiedBytes[0] + share.copiedBytes[0],
+    to.copiedBytes[1] + share.copiedBytes[1],
+    to.copiedBytes[2] + share.copiedBytes[2],
+  ];
+}
+
+/** Shows a meter until it is stopped. */
+export class ProgressDisplay {
+  readonly #meter: TransferMeter;
+  readonly #output: Output;
+  readonly #terminal: { readonly stream: Writable; readonly columns: number } | undefined;
+  readonly #clock: Clock;
+  #timer: Timer | undefined;
+  #shown = false;
+
+  /** @param terminal where the line is redrawn; undefined when there is none (then only --json shows progress) */
+  constructor(
+    meter: TransferMeter,
+    output: Output,
+    terminal: { readonly stream: Writable; readonly columns: number } | undefined,
+    clock: Clock,
+  ) {
+    this.#meter = meter;
+    this.#output = output;
+    this.#terminal = output.json ? undefined : terminal;
+    this.#clock = clock;
+  }
+
+  /** Begins to show. */
+  start(): void {
+    if (this.#terminal !== undefined)
+      this.#output.setOverlay({ hide: () => this.#hide(), show: () => undefined });
+    if (this.#terminal !== undefined || this.#output.json) this.#schedule();
+  }
+
+  /** Ends; the line is gone. */
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#hide();
+    this.#output.setOverlay(undefined);
+  }
+
+  #schedule(): void {
+    this.#timer = this.#clock.setTimer(this.#output.json ? RECORD_MS : REDRAW_MS, () => {
+      this.#draw();
+      this.#schedule();
+    });
+  }
+
+  #draw(): void {
+    if (this.#output.json) {
+      // A reader that went away is found out by the next result; progress alone does not end the command.
+      this.#output.record(this.#meter.record("progress")).catch(() => undefined);
+      return;
+    }
+    if (this.#terminal === undefined) return;
+    this.#terminal.stream.write(`\r\u001b[K${this.#meter.line().slice(0, this.#terminal.columns - 1)}`);
+    this.#shown = true;
+  }
+
+  #hide(): void {
+    if (this.#shown) this.#terminal?.stream.write("\r\u001b[K");
+    this.#shown = false;
+  }
+}

@@ -1,0 +1,378 @@
+/**
+ * Goal: the small commands do what they say, in text and JSON, with exit codes that scripts can rely on.
+ * Method: the whole command line over a drive in memory.
+ */
+import { expect } from "chai";
+import { Writable } from "node:stream";
+import { judgeCopies } from "../../../src/cli/cluster-status.ts";
+import { exitCodeOf, exitCodeOfCounts, UsageError } from "../../../src/cli/exit-code.ts";
+import { formatBytes, formatCount, formatDuration, formatMode } from "../../../src/cli/format.ts";
+import { NODE_COUNT_MAX, TIMEOUT_SECONDS_MAX } from "../../../src/cli/program.ts";
+import type { ClusterStatus } from "../../../src/drive/drive-api.ts";
+import { DriveError } from "../../../src/drive/errors.ts";
+import { MemoryDrive } from "../../support/memory-drive.ts";
+import { netdisk } from "./run-cli.ts";
+
+/** A drive with /docs (mode 0750), /docs/a.txt ("alpha", mode 0640) and /b.txt. */
+async function smallDrive(): Promise<MemoryDrive> {
+  const drive = new MemoryDrive();
+  const put = (path: string, text: string): Promise<unknown> =>
+    drive.putFile(
+      {
+        path,
+        sizeBytes: text.length,
+        onConflict: "fail",
+        attributes: { mode: 0o640, modifyTimeMs: Date.UTC(2026, 1, 3, 4, 5, 6) },
+        createParents: false,
+      },
+      (async function* () {
+        yield Buffer.from(text);
+      })(),
+    );
+  await drive.createDirectory("/docs", { createParents: false, existOk: false, attributes: { mode: 0o750 } });
+  await put("/docs/a.txt", "alpha");
+  await put("/b.txt", "beta!!");
+  return drive;
+}
+
+async function pathsOf(drive: MemoryDrive, path: string): Promise<string[]> {
+  return (await drive.list({ path }, { countMax: 100 })).entries.map(({ name }) => name);
+}
+
+describe("netdisk ls", () => {
+  it("lists names, folders with a slash", async () => {
+    expect((await netdisk(["ls"], { drive: await smallDrive() })).out).to.equal("b.txt\ndocs/\n");
+  });
+
+  it("shows mode, size and time with -l", async () => {
+    const { out } = await netdisk(["ls", "-l", "/docs/a.txt"], { drive: await smallDrive() });
+
+    expect(out).to.equal("-rw-r-----  5  2026-02-03 04:05:06  /docs/a.txt\n");
+  });
+
+  it("gives one JSON object a line", async () => {
+    const result = await netdisk(["ls", "--json", "/"], { drive: await smallDrive() });
+
+    expect(
+      result.records().map(({ path, kind, sizeBytes, mode }) => ({ path, kind, sizeBytes, mode })),
+    ).to.deep.equal([
+      { path: "/b.txt", kind: "file", sizeBytes: 6, mode: "0640" },
+      { path: "/docs", kind: "directory", sizeBytes: 0, mode: "0750" },
+    ]);
+  });
+
+  it("reads a folder of several pages to its end", async () => {
+    const drive = new MemoryDrive();
+    for (let i = 0; i < 2100; i += 1) {
+      await drive.createDirectory(`/${String(i).padStart(5, "0")}`, {
+        createParents: false,
+        existOk: false,
+        attributes: {},
+      });
+    }
+
+    expect((await netdisk(["ls"], { drive })).out.split("\n")).to.have.length(2101);
+  });
+
+  it("ends quietly when the reader of its output goes away", async () => {
+    const stdout = new Writable({
+      write: (_chunk, _encoding, done) => done(Object.assign(new Error("EPIPE"), { code: "EPIPE" })),
+    });
+
+    const { code, err } = await netdisk(["ls"], { drive: await smallDrive(), stdout });
+
+    expect([code, err]).to.deep.equal([0, ""]);
+  });
+});
+
+describe("netdisk stat", () => {
+  it("shows everything, copies included", async () => {
+    const { out } = await netdisk(["stat", "/docs/a.txt"], { drive: await smallDrive() });
+
+    expect(out)
+      .to.include("5 bytes")
+      .and.include("-rw-r----- (0640)")
+      .and.include("3/3 verified on n1, n2, n3");
+  });
+
+  it("gives the copies in JSON", async () => {
+    const result = await netdisk(["stat", "--json", "/docs/a.txt", "/docs"], { drive: await smallDrive() });
+
+    expect(result.records()[0]?.["durability"]).to.deep.equal({
+      verifiedCopies: 3,
+      of: 3,
+      nodes: ["n1", "n2", "n3"],
+    });
+    expect(result.records()[1]).to.not.have.property("durability");
+  });
+
+  it("fails with one sentence, the remedy and the reason; in JSON on stderr", async () => {
+    const drive = await smallDrive();
+
+    const text = await netdisk(["stat", "/none"], { drive });
+    const json = await netdisk(["stat", "--json", "/none"], { drive });
+
+    expect(text.code).to.equal(1);
+    expect(text.err).to.match(/^netdisk: \/none: .+\. Check the path or id\. \[PATH_NOT_FOUND\]\n$/);
+    expect(json.out).to.equal("");
+    expect(JSON.parse(json.err)).to.deep.include({ type: "error", subject: "/none" });
+    expect((JSON.parse(json.err) as { error: object }).error).to.include({
+      code: "PATH_NOT_FOUND",
+      outcome: "definite",
+      remedy: "Check the path or id.",
+    });
+  });
+
+  it("ends with 3 when some paths failed", async () => {
+    expect((await netdisk(["stat", "/b.txt", "/none"], { drive: await smallDrive() })).code).to.equal(3);
+  });
+});
+
+describe("netdisk mkdir, mv, cp and rm", () => {
+  it("makes a folder, with -p also those above, and complains without it", async () => {
+    const drive = await smallDrive();
+
+    expect((await netdisk(["mkdir", "/x/y/z"], { drive })).code).to.equal(1);
+    expect((await netdisk(["mkdir", "-p", "/x/y/z"], { drive })).code).to.equal(0);
+    expect((await netdisk(["mkdir", "-p", "/x/y/z"], { drive })).code).to.equal(0);
+    expect((await netdisk(["mkdir", "/x/y/z"], { drive })).err).to.include("[PATH_EXISTS]");
+  });
+
+  it("renames a file, or moves it into a folder", async () => {
+    const drive = await smallDrive();
+
+    await netdisk(["mv", "/b.txt", "/c.txt"], { drive });
+    await netdisk(["mv", "/c.txt", "/docs"], { drive });
+
+    expect(await pathsOf(drive, "/")).to.deep.equal(["docs"]);
+    expect(await pathsOf(drive, "/docs")).to.deep.equal(["a.txt", "c.txt"]);
+  });
+
+  it("copies files and folders, several into one", async () => {
+    const drive = await smallDrive();
+
+    expect((await netdisk(["cp", "-r", "/docs", "/copy"], { drive })).code).to.equal(0);
+    expect((await netdisk(["cp", "/b.txt", "/docs/a.txt", "/copy/"], { drive })).code).to.equal(3);
+    expect(
+      (await netdisk(["cp", "--on-conflict", "rename", "/docs/a.txt", "/copy"], { drive })).code,
+    ).to.equal(0);
+
+    expect(await pathsOf(drive, "/copy"))
+      .to.have.length(3)
+      .and.include("a.txt")
+      .and.include("b.txt");
+  });
+
+  it("moves several only into a folder that is there", async () => {
+    const drive = await smallDrive();
+
+    expect((await netdisk(["mv", "/b.txt", "/docs/a.txt", "/new"], { drive })).code).to.equal(2);
+    expect((await netdisk(["mv", "/b.txt", "/new/"], { drive })).code).to.equal(1);
+    expect((await netdisk(["mv", "/", "/docs"], { drive })).code).to.equal(2);
+  });
+
+  it("deletes a folder with what is in it only with -r", async () => {
+    const drive = await smallDrive();
+
+    expect((await netdisk(["rm", "/docs"], { drive })).err).to.include("[DIRECTORY_NOT_EMPTY]");
+    expect((await netdisk(["rm", "-r", "/docs", "/b.txt"], { drive })).code).to.equal(0);
+    expect(await pathsOf(drive, "/")).to.deep.equal([]);
+  });
+});
+
+describe("netdisk cluster status", () => {
+  it("says that every file has three verified copies when it is so", async () => {
+    const drive = await smallDrive();
+    const status = await drive.cluster();
+    drive.cluster = () =>
+      Promise.resolve({
+        ...status,
+        replicas: { extentCount: 2, fullyReplicatedCount: 2, underReplicatedCount: 0, suspectCount: 0 },
+      });
+
+    const { out, code } = await netdisk(["cluster", "status"], { drive });
+    const json = await netdisk(["cluster", "status", "--json"], { drive });
+
+    expect(code).to.equal(0);
+    expect(out).to.include("leads").and.include("Every file has three verified copies (2 of 2 extents).");
+    expect(json.records()[0]).to.include({ fullyReplicated: true, fileCount: 2 });
+  });
+
+  const healthy: ClusterStatus = {
+    clusterId: "c",
+    nodeId: "n1",
+    leaderId: "n1",
+    term: 1,
+    commitIndex: 1,
+    appliedIndex: 1,
+    clusterTimeMs: 0,
+    nodes: [],
+    replicas: { extentCount: 10, fullyReplicatedCount: 10, underReplicatedCount: 0, suspectCount: 0 },
+    fileCount: 10,
+    directoryCount: 1,
+    openUploadCount: 0,
+    contentBytes: 100,
+  };
+  const node = {
+    nodeId: "n3",
+    memberId: 3,
+    role: "voter",
+    sinceMs: 1,
+    address: "",
+    httpUrl: "",
+    publicUrl: "",
+    zone: "",
+    freeBytes: 0,
+    totalBytes: 0,
+    appliedIndex: 0,
+    liveBytes: 0,
+  } as const;
+  const cases: readonly {
+    readonly name: string;
+    readonly change: Partial<ClusterStatus>;
+    readonly says: string;
+  }[] = [
+    {
+      name: "one extent has two copies",
+      change: { replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 } },
+      says: "1 of 10 extents have fewer",
+    },
+    {
+      name: "a copy is suspect",
+      change: { replicas: { ...healthy.replicas, suspectCount: 1 } },
+      says: "damaged or missing",
+    },
+    { name: "a node is down", change: { nodes: [{ ...node, health: "down" }] }, says: "n3 is down" },
+    { name: "no leader is known", change: { leaderId: undefined }, says: "no leader is known" },
+    {
+      name: "there are bytes but no extents",
+      change: {
+        replicas: { extentCount: 0, fullyReplicatedCount: 0, underReplicatedCount: 0, suspectCount: 0 },
+      },
+      says: "does not know the copies yet",
+    },
+  ];
+  for (const { name, change, says } of cases) {
+    it(`does not say so when ${name}`, () => {
+      const { fully, sentence } = judgeCopies({ ...healthy, ...change });
+
+      expect(fully).to.equal(false);
+      expect(sentence)
+        .to.include(says)
+        .and.not.match(/^Every/);
+    });
+  }
+});
+
+describe("the command line", () => {
+  it("talks to the nodes of the flag, before or after the command, else of the environment, else of a local cluster", async () => {
+    const asked: string[] = [];
+    const world = {
+      drive: await smallDrive(),
+      environment: { NETDISK_NODES: "env:1" },
+      onConnect: (addresses: readonly string[]) => void asked.push(addresses.join(",")),
+    };
+
+    await netdisk(["ls", "--nodes", "a:1, b:2,a:1"], world);
+    await netdisk(["--nodes", "c:3", "ls"], world);
+    await netdisk(["ls"], world);
+    await netdisk(["ls"], { ...world, environment: {} });
+
+    expect(asked).to.deep.equal([
+      "a:1,b:2",
+      "c:3",
+      "env:1",
+      "127.0.0.1:29001,127.0.0.1:29002,127.0.0.1:29003",
+    ]);
+  });
+
+  it("says how to reach a cluster when no node answers", async () => {
+    const drive = new MemoryDrive();
+    drive.stat = () => Promise.reject(new DriveError("PEER_UNREACHABLE", "Connection refused."));
+
+    const { code, err } = await netdisk(["ls", "--timeout", "1", "--nodes", "a:1"], { drive });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("a:1").and.include("netdisk up").and.include("[PEER_UNREACHABLE]");
+  }).timeout(4000);
+
+  it("shows help and version on stdout", async () => {
+    const help = await netdisk(["put", "--help"]);
+    const version = await netdisk(["--version"]);
+
+    expect([help.code, version.code]).to.deep.equal([0, 0]);
+    expect(help.out).to.include("SRC... DEST").and.include("trailing /");
+    expect(version.out).to.equal("1.2.3\n");
+  });
+
+  const nodes = (count: number): string => Array.from({ length: count }, (_, i) => `n${i}:1`).join(",");
+  const bounds: readonly { readonly args: readonly string[]; readonly code: number }[] = [
+    { args: ["ls", "--timeout", "1"], code: 0 },
+    { args: ["ls", "--timeout", "0"], code: 2 },
+    { args: ["ls", "--timeout", String(TIMEOUT_SECONDS_MAX)], code: 0 },
+    { args: ["ls", "--timeout", String(TIMEOUT_SECONDS_MAX + 1)], code: 2 },
+    { args: ["ls", "--nodes", nodes(NODE_COUNT_MAX)], code: 0 },
+    { args: ["ls", "--nodes", nodes(NODE_COUNT_MAX + 1)], code: 2 },
+    { args: ["ls", "--nodes", "localhost"], code: 2 },
+    { args: ["ls", "--nodes", ","], code: 2 },
+    { args: ["ls", "relative"], code: 2 },
+    { args: ["ls", "/a//b"], code: 1 },
+    { args: ["ls", "--frobnicate"], code: 2 },
+    { args: ["frobnicate"], code: 2 },
+    { args: ["up", "--nodes", "0"], code: 2 },
+    { args: ["up", "--nodes", "10"], code: 2 },
+    { args: ["up", "--base-port", "some"], code: 2 },
+    { args: [], code: 2 },
+  ];
+  for (const { args, code } of bounds) {
+    it(`ends with ${code} for: netdisk ${args.join(" ").slice(0, 60)}`, async () => {
+      expect((await netdisk(args, { drive: await smallDrive() })).code).to.equal(code);
+    });
+  }
+
+  it("reports wrong usage as JSON when that was asked for", async () => {
+    const { code, err } = await netdisk(["ls", "--json", "--frobnicate"], { drive: await smallDrive() });
+
+    expect(code).to.equal(2);
+    expect((JSON.parse(err) as { error: { code: string } }).error.code).to.equal("USAGE");
+  });
+});
+
+describe("exit codes", () => {
+  it("tell done, failed and partly done apart", () => {
+    expect(exitCodeOfCounts({ doneCount: 0, failedCount: 0 })).to.equal(0);
+    expect(exitCodeOfCounts({ doneCount: 1, failedCount: 0 })).to.equal(0);
+    expect(exitCodeOfCounts({ doneCount: 0, failedCount: 1 })).to.equal(1);
+    expect(exitCodeOfCounts({ doneCount: 1, failedCount: 1 })).to.equal(3);
+  });
+
+  it("are 2 for the command line and the configuration, 1 for everything else", () => {
+    expect(exitCodeOf(new UsageError("x"))).to.equal(2);
+    expect(exitCodeOf(new DriveError("CONFIGURATION_INVALID", "x"))).to.equal(2);
+    expect(exitCodeOf(new DriveError("NO_SPACE", "x"))).to.equal(1);
+  });
+});
+
+describe("figures for people", () => {
+  it("are written in binary units without rounding up to 1024", () => {
+    expect([0, 1023, 1024, 1536, 1024 ** 2 - 1, 1024 ** 2, 5 * 1024 ** 4].map(formatBytes)).to.deep.equal([
+      "0 B",
+      "1023 B",
+      "1.0 KiB",
+      "1.5 KiB",
+      "1.0 MiB",
+      "1.0 MiB",
+      "5.0 TiB",
+    ]);
+    expect([0, 999, 1000, 1234567].map(formatCount)).to.deep.equal(["0", "999", "1,000", "1,234,567"]);
+    expect([400, 12_000, 200_000, 7_500_000].map(formatDuration)).to.deep.equal([
+      "0.4 s",
+      "12 s",
+      "3 min 20 s",
+      "2 h 5 min",
+    ]);
+    expect(formatMode("file", 0o4755)).to.equal("-rwsr-xr-x");
+    expect(formatMode("directory", 0o1776)).to.equal("drwxrwxrwT");
+    expect(formatMode("file", undefined)).to.equal("-?????????");
+  });
+});

@@ -1,0 +1,117 @@
+/** Runs the command line inside the test: a drive in memory, streams in memory, files in a directory of their own. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable, Writable } from "node:stream";
+import type { CliIo, RunnableNode } from "../../../src/cli/cli-io.ts";
+import { runCli } from "../../../src/cli/program.ts";
+import type { Config } from "../../../src/config/config.ts";
+import type { DriveApi } from "../../../src/drive/drive-api.ts";
+import { SystemClock, type Clock } from "../../../src/std/clock.ts";
+import { SeededPrng } from "../../../src/std/prng.ts";
+
+/** What a run left behind. */
+export interface CliResult {
+  readonly code: number;
+  /** stdout as text and as bytes. */
+  readonly out: string;
+  readonly bytes: Buffer;
+  readonly err: string;
+  /** Lines of stdout as JSON. */
+  records(): Record<string, unknown>[];
+}
+
+/** What a run is given; everything has a default. */
+export interface CliWorld {
+  readonly drive?: DriveApi;
+  readonly directory?: string;
+  readonly stdin?: Iterable<Uint8Array>;
+  readonly environment?: Record<string, string | undefined>;
+  readonly stateDirectory?: string;
+  readonly terminalColumns?: number;
+  readonly clock?: Clock;
+  readonly stdout?: Writable;
+  readonly createNode?: (config: Config) => RunnableNode;
+  /** Gets the function that delivers a signal. */
+  readonly onListen?: (signal: (name: string) => void) => void;
+  readonly onConnect?: (addresses: readonly string[]) => void;
+}
+
+/** A stream that keeps what is written to it. */
+export class Sink extends Writable {
+  readonly parts: Buffer[] = [];
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.parts.push(chunk);
+    done();
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.parts);
+  }
+}
+
+let runCount = 0;
+
+/** Runs `netdisk ...args`. */
+export async function netdisk(args: readonly string[], world: CliWorld = {}): Promise<CliResult> {
+  const stdout = new Sink();
+  const stderr = new Sink();
+  const io: CliIo = {
+    version: "1.2.3",
+    stdin: Readable.from(world.stdin ?? []),
+    stdout: world.stdout ?? stdout,
+    stderr,
+    environment: { UV_THREADPOOL_SIZE: "16", ...world.environment },
+    workingDirectory: world.directory ?? tmpdir(),
+    stateDirectory: world.stateDirectory,
+    terminalColumns: world.terminalColumns,
+    clock: world.clock ?? new SystemClock(),
+    // Another seed for each run: two runs must not share request ids.
+    prng: new SeededPrng((runCount += 1)),
+    program: { executable: process.execPath, leadingArguments: [] },
+    signals: {
+      listen: (listener) => {
+        world.onListen?.(listener);
+        return () => undefined;
+      },
+    },
+    connect: (addresses) => {
+      world.onConnect?.(addresses);
+      if (world.drive === undefined) throw new Error("this test has no drive");
+      return { drive: world.drive, close: () => Promise.resolve() };
+    },
+    createNode: (config) => {
+      if (world.createNode === undefined) throw new Error("this test has no node");
+      return world.createNode(config);
+    },
+  };
+  const code = await runCli(args, io);
+  const out = stdout.bytes().toString("utf8");
+  const records = (): Record<string, unknown>[] =>
+    out
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { code, out, bytes: stdout.bytes(), err: stderr.bytes().toString("utf8"), records };
+}
+
+/** A directory that is there for each test of a suite and gone after it. */
+export function useDirectory(): { readonly path: string } {
+  const holder = { path: "" };
+  beforeEach(() => {
+    holder.path = mkdtempSync(join(tmpdir(), "netdisk-cli-"));
+  });
+  afterEach(() => {
+    rmSync(holder.path, { recursive: true, force: true });
+  });
+  return holder;
+}
+
+/** `length` bytes that differ from place to place. */
+export function pattern(length: number, seed = 1): Buffer {
+  const prng = new SeededPrng(seed);
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at + 4 <= length; at += 4) bytes.writeUInt32LE(prng.uint32(), at);
+  return bytes;
+}
