@@ -84,7 +84,7 @@ export class DiskChunkStore implements ChunkStore {
   async openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined): Promise<void> {
     await this.#turns.get(extentName(extent));
     if (this.#findOpen(extent) !== undefined || this.#index.findSealed(extent) !== undefined) return;
-    await this.#parts.guard.take(0);
+    await this.#parts.guard.require(expectedSizeBytes ?? 1);
     if (this.#findOpen(extent) === undefined && this.#index.findSealed(extent) === undefined) {
       this.#makeOpen(extent, expectedSizeBytes);
     }

@@ -10,6 +10,7 @@ import { identitySeed, type LogRecord, type RecordLocation } from "../segments/r
 import { readRecordPart, type RecordPart } from "../segments/record-reader.ts";
 import type { Cursor } from "../segments/recover-log.ts";
 import { parseSegmentName, segmentPath } from "../segments/segment-log.ts";
+import { syncDirectory } from "../segments/segment-table.ts";
 import { recoverSingleSegment, SingleSegment } from "../segments/single-segment.ts";
 import { decodeLabel, encodeLabel } from "./chunk-codec.ts";
 
@@ -80,15 +81,20 @@ export class OwnSegments {
     );
   }
 
-  /** Removes segments; durable when it resolves. Errors: those of the disk. */
+  /** Removes segments; durable when it resolves. Errors: those of the disk; a failed sync is final. */
   async unlink(segmentIds: readonly number[]): Promise<void> {
-    const { disk, directory } = this.#options;
+    const { disk, directory, onFatal } = this.#options;
     for (const segmentId of segmentIds) {
       const path = segmentPath(directory, segmentId);
       await this.#files.drop(path);
       await disk.remove(path);
     }
-    await disk.syncDirectory(directory);
+    try {
+      await syncDirectory(disk, directory);
+    } catch (error) {
+      onFatal(error as Error);
+      throw error;
+    }
   }
 
   /** Closes the files open for reading. */

@@ -45,6 +45,12 @@ export class SpaceGuard {
 
   /** Accounts for a write of `sizeBytes`. Errors: NO_SPACE when it would touch the reserve. */
   async take(sizeBytes: number): Promise<void> {
+    await this.require(sizeBytes);
+    this.#takenBytes += sizeBytes;
+  }
+
+  /** Checks that `sizeBytes` could be written, without accounting for them. Errors: NO_SPACE. */
+  async require(sizeBytes: number): Promise<void> {
     if (!this.#allows(sizeBytes) || this.#takenBytes >= REFRESH_INTERVAL_BYTES) await this.refresh();
     if (!this.#allows(sizeBytes)) {
       this.#refused = true;
@@ -56,7 +62,6 @@ export class SpaceGuard {
       );
     }
     this.#refused = false;
-    this.#takenBytes += sizeBytes;
   }
 
   /** Asks the file system. */

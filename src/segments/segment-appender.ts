@@ -399,7 +399,7 @@ export class SegmentAppender {
       if (this.#closed || this.#failure !== undefined || this.#pending.length > 0 || !this.fits(0, 0)) return;
       this.append(KIND_MARK, EMPTY, EMPTY);
       // Nobody waits for a mark: when there is no space for it, the next record carries its word.
-      this.flush().catch(() => undefined);
+      this.requestSync();
     });
   }
 }

@@ -279,7 +279,12 @@ export class SegmentLog {
         await this.#files.drop(this.#path(id));
         await this.#options.disk.remove(this.#path(id));
       }
-      await syncDirectory(this.#options.disk, this.#options.directory);
+      try {
+        await syncDirectory(this.#options.disk, this.#options.directory);
+      } catch (error) {
+        this.#options.onFatal(error as Error);
+        throw error;
+      }
     });
   }
 

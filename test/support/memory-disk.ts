@@ -260,6 +260,14 @@ export class MemoryDisk implements Disk {
     return { freeBytes: this.freeBytes, totalBytes: this.capacityBytes };
   }
 
+  /**
+   * The disk as one process sees it: after the next crash, or kill, its operations end as those of a process that is gone,
+   * while the disk itself serves the next process. What outlives its process in a test must not touch the disk any more.
+   */
+  process(): Disk {
+    return new ProcessDisk(this, this.#epoch);
+  }
+
   /** Counts an operation of the process of `epoch`, lets time pass, and fails it when that was asked for. For MemoryFile. */
   async begin(operation: DiskOperation, path: string, sizeBytes: number, epoch: number): Promise<void> {
     await this.alive(path, epoch);
@@ -281,6 +289,11 @@ export class MemoryDisk implements Disk {
     if (epoch === this.#epoch) return;
     if (this.#hang) await new Promise<never>(() => undefined);
     throw osError("ECRASH", path);
+  }
+
+  /** Whether the process of `epoch` lives. For ProcessDisk. */
+  isAlive(epoch: number): boolean {
+    return epoch === this.#epoch;
   }
 
   #find(path: string): Node | undefined {
@@ -309,6 +322,53 @@ export class MemoryDisk implements Disk {
     const components = componentsOf(path);
     const name = must(components.pop(), "a path names something below the root");
     return { directory: this.#directoryAt(`/${components.join("/")}`), name };
+  }
+}
+
+class ProcessDisk implements Disk {
+  readonly #disk: MemoryDisk;
+  readonly #epoch: number;
+
+  constructor(disk: MemoryDisk, epoch: number) {
+    this.#disk = disk;
+    this.#epoch = epoch;
+  }
+
+  open(path: string, mode: OpenMode): Promise<DiskFile> {
+    return this.#alive(path, () => this.#disk.open(path, mode));
+  }
+
+  makeDirectory(path: string): Promise<void> {
+    return this.#alive(path, () => this.#disk.makeDirectory(path));
+  }
+
+  list(path: string): Promise<string[]> {
+    return this.#alive(path, () => this.#disk.list(path));
+  }
+
+  exists(path: string): Promise<boolean> {
+    return this.#alive(path, () => this.#disk.exists(path));
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return this.#alive(to, () => this.#disk.rename(from, to));
+  }
+
+  remove(path: string): Promise<void> {
+    return this.#alive(path, () => this.#disk.remove(path));
+  }
+
+  syncDirectory(path: string): Promise<void> {
+    return this.#alive(path, () => this.#disk.syncDirectory(path));
+  }
+
+  space(path: string): Promise<DiskSpace> {
+    return this.#alive(path, () => this.#disk.space(path));
+  }
+
+  async #alive<T>(path: string, work: () => Promise<T>): Promise<T> {
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(path, this.#epoch);
+    return await work();
   }
 }
 

@@ -19,6 +19,9 @@ export class StoreFixture {
   readonly damage: { readonly extent: ExtentKey; readonly chunkIndexes: readonly number[] }[] = [];
   readonly faults: SegmentFault[] = [];
   readonly trouble: Error[] = [];
+  readonly clock = new FakeClock();
+  /** Grows with every start and crash: what a process of the past complains about is not heard. */
+  #generation = 0;
   readonly #overrides: Partial<DiskChunkStoreOptions>;
   #index: MemoryOrderedStore | undefined;
 
@@ -28,20 +31,27 @@ export class StoreFixture {
 
   /** Opens the store. */
   async open(): Promise<DiskChunkStore> {
-    if (this.#index?.isOpen === true) await this.#index.close();
+    await this.closeIndex();
     this.#index = await this.stores.open("chunks");
+    this.#generation += 1;
+    const generation = this.#generation;
+    const hear =
+      (errors: Error[]) =>
+      (error: Error): void => {
+        if (generation === this.#generation) errors.push(error);
+      };
     return await DiskChunkStore.open({
-      disk: this.disk,
-      clock: new FakeClock(),
+      disk: this.disk.process(),
+      clock: this.clock,
       prng: new SeededPrng(1),
       digester: inlineDigester,
       directory: "/chunks",
       index: this.#index,
       memberId: 11,
-      onFatal: (error) => this.fatal.push(error),
+      onFatal: hear(this.fatal),
       onDamage: (extent, chunkIndexes) => this.damage.push({ extent, chunkIndexes }),
       onFault: (fault) => this.faults.push(fault),
-      onTrouble: (error) => this.trouble.push(error),
+      onTrouble: hear(this.trouble),
       reserveBytes: 0,
       ...this.#overrides,
     });
@@ -49,13 +59,19 @@ export class StoreFixture {
 
   /** Power fails: what was not synced is lost by chance. */
   crash(prng: Prng): void {
+    this.#generation += 1;
     this.disk.crash(prng);
     this.stores.crash(prng);
   }
 
+  /** Closes the index store, as its owner does after the chunk store. */
+  async closeIndex(): Promise<void> {
+    if (this.#index?.isOpen === true) await this.#index.close();
+  }
+
   /** Loses the index. */
   async loseIndex(): Promise<void> {
-    if (this.#index?.isOpen === true) await this.#index.close();
+    await this.closeIndex();
     await this.stores.remove("chunks");
   }
 }

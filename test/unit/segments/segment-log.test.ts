@@ -27,7 +27,7 @@ async function open(disk: MemoryDisk, options: Partial<SegmentLogOptions> = {}):
   const records: string[] = [];
   const fatal: Error[] = [];
   const log = await SegmentLog.open({
-    disk,
+    disk: disk.process(),
     clock: new FakeClock(),
     directory: "/log",
     identity: utf8("cluster/member/store"),

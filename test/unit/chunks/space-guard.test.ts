@@ -1,0 +1,45 @@
+/** The reserve of a store: exact to the byte, and given up by itself when there is space. */
+import { expect } from "chai";
+import { defaultReserveBytes, SpaceGuard } from "../../../src/chunks/space-guard.ts";
+import { expectReason } from "../../support/expect-reason.ts";
+import { MemoryDisk } from "../../support/memory-disk.ts";
+
+const GIB = 1024 ** 3;
+
+describe("SpaceGuard", () => {
+  it("takes what leaves exactly the reserve, and refuses one byte more", async () => {
+    const disk = new MemoryDisk({ capacityBytes: 10_000 });
+    const guard = await SpaceGuard.open(disk, "/", 1000);
+
+    await guard.take(9000);
+    expect(guard.refused).to.equal(false);
+
+    disk.capacityBytes = 5000;
+    await expectReason("NO_SPACE", () => guard.take(4001));
+    expect(guard.refused).to.equal(true);
+    await guard.take(4000);
+    expect(guard.refused).to.equal(false);
+  });
+
+  it("asks the file system again before it refuses", async () => {
+    const disk = new MemoryDisk({ capacityBytes: 2000 });
+    const guard = await SpaceGuard.open(disk, "/", 1000);
+    await guard.take(1000);
+
+    disk.capacityBytes = 4000;
+    await guard.take(2500);
+
+    expect(guard.space).to.deep.equal({ freeBytes: 1500, totalBytes: 4000 });
+  });
+});
+
+describe("defaultReserveBytes()", () => {
+  const reserve = (totalBytes: number): number => defaultReserveBytes({ freeBytes: 0, totalBytes });
+
+  it("is 2 % of a disk, at least 1 GiB and at most 16 GiB, and a tenth of a small one", () => {
+    expect(reserve(100 * GIB)).to.equal(2 * GIB);
+    expect(reserve(20 * GIB)).to.equal(GIB);
+    expect(reserve(5 * GIB)).to.equal(GIB / 2);
+    expect(reserve(2000 * GIB)).to.equal(16 * GIB);
+  });
+});
