@@ -64,6 +64,12 @@ export class MetadataClient {
     return valueOfKind(await this.port.propose(body, { ...options, requestId }), kind);
   }
 
+  /** Proposes a command with a request id, whatever kind of answer it has. */
+  async applyAny(body: CommandBody, options: ProposeOptions = {}): Promise<Applied> {
+    const requestId = options.requestId ?? this.newRequestId();
+    return unwrap(await this.port.propose(body, { ...options, requestId }));
+  }
+
   /** Proposes a tree command; returns the entry and its names from the root. */
   async applyEntry(
     body: CommandBody,

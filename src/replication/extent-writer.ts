@@ -90,7 +90,7 @@ export class ExtentWriter {
   /**
    * Writes one chunk (its index within the extent); `bytes` must not change before settled() resolves.
    * @returns how many targets have taken it
-   * @throws DriveError QUORUM_NOT_REACHED, NO_SPACE, OVERLOADED, UPLOAD_FINISHED, CHUNK_OUT_OF_RANGE, CANCELED
+   * @throws DriveError QUORUM_NOT_REACHED, NO_SPACE, UPLOAD_FINISHED, CHUNK_OUT_OF_RANGE, CANCELED
    */
   async writeChunk(
     chunkIndex: number,

@@ -2,8 +2,8 @@
  * The bound on bytes that this node holds for writing: in all, and towards each target.
  *
  * A chunk's bytes count against the node from before the first copy is sent until the last copy was taken or given up, and
- * against a target while that copy is under way. A caller waits for its turn, first come, first served; when too many wait
- * already it is told OVERLOADED. Invariant: the bytes admitted never exceed nodeBytesMax.
+ * against a target while that copy is under way. A caller waits for its turn, first come, first served; a newcomer that asks
+ * when too many wait is told OVERLOADED. Invariant: the bytes admitted never exceed nodeBytesMax.
  */
 import { canceledError } from "../cluster/deadline.ts";
 import { DriveError } from "../drive/errors.ts";
@@ -50,19 +50,22 @@ export class WriteBudget {
   }
 
   /**
-   * Waits until `sizeBytes` may be held; release() gives them back.
-   * @throws DriveError OVERLOADED when too many wait already; CANCELED
+   * Refuses a newcomer that would have to wait behind too many. Work that has begun (a stream, a repair) does not ask.
+   * @throws DriveError OVERLOADED
    */
+  checkLine(): void {
+    if (this.#node.waitingCount < this.#waitingMax) return;
+    throw new DriveError(
+      "OVERLOADED",
+      `${this.#waitingMax} chunks wait to be written at this node already.`,
+      {
+        waiting_max: String(this.#waitingMax),
+      },
+    );
+  }
+
+  /** Waits until `sizeBytes` may be held; release() gives them back. @throws DriveError CANCELED */
   async admit(sizeBytes: number, signal?: AbortSignal): Promise<void> {
-    if (this.#node.waitingCount >= this.#waitingMax) {
-      throw new DriveError(
-        "OVERLOADED",
-        `${this.#waitingMax} chunks wait to be written at this node already.`,
-        {
-          waiting_max: String(this.#waitingMax),
-        },
-      );
-    }
     await acquire(this.#node, sizeBytes, signal);
   }
 

@@ -234,15 +234,18 @@ describe("ExtentWriter", () => {
     expect(budget.heldBytes).to.equal(0);
   });
 
-  it("says OVERLOADED to the first caller that finds the line full", async () => {
-    const { write, replicas, clock } = setUp({
+  it("refuses the first newcomer that finds the line full, and none before", async () => {
+    const { write, replicas, clock, budget } = setUp({
       budget: { nodeBytesMax: CHUNK_SIZE_BYTES, waitingMax: 2 },
     });
     for (const member of [1, 2, 3]) replicas.delayMs.set(member, 10);
-    const writes = [write(0), write(1), write(2)];
+    const writes = [write(0), write(1)];
+    await settle();
+    budget.checkLine();
+    writes.push(write(2));
     await settle();
 
-    await expectReason("OVERLOADED", () => write(3));
+    await expectReason("OVERLOADED", () => budget.checkLine());
 
     await clock.advance(100);
     await Promise.all(writes);

@@ -1,0 +1,216 @@
+/**
+ * Makes this node's copy of an extent good again: from a verified source to a verified target.
+ *
+ *   own copy whole after a re-read? --> its seal
+ *   else: manifest from a source, checked against the tree's root --> chunks that are absent or damaged here, each checked
+ *   against the manifest --> seal (which re-reads and verifies) --> its seal
+ *
+ * Rule (reliability: K4): a good copy is never replaced by a bad or shorter one. A damaged copy here is removed only when a
+ * source with the right manifest was found. Bytes count only after the tree's own root was reproduced.
+ */
+import { throwIfCanceled } from "../cluster/deadline.ts";
+import type { FailureDetector } from "../cluster/failure-detector-port.ts";
+import { chunkCount, chunkSizeBytes, type ExtentKey, type Manifest, type Seal } from "../drive/content.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { must } from "../std/assert.ts";
+import { bytesEqual } from "../std/bytes.ts";
+import { foldTreeHash, type Digester } from "../std/digest.ts";
+import { readWhole } from "./hole-filler.ts";
+import type { ReplicaPort, ReplicaPorts } from "./replica-port.ts";
+import type { WriteBudget } from "./write-budget.ts";
+
+/** Chunks of one extent copied at once: hides the round trip, leaves most of the node's budget to uploads. */
+export const COPY_PARALLEL_COUNT = 4;
+
+/** What a ReplicaCopier needs. */
+export interface ReplicaCopierOptions {
+  readonly ports: ReplicaPorts;
+  readonly detector: FailureDetector;
+  readonly digester: Digester;
+  readonly budget: WriteBudget;
+  /** This node. */
+  readonly memberId: number;
+  readonly onBadReplica: (extent: ExtentKey, memberId: number) => void;
+}
+
+/** An extent as the tree knows it. */
+export interface CopyRequest {
+  readonly extent: ExtentKey;
+  readonly sizeBytes: number;
+  readonly root: Uint8Array;
+  /** Members with verified copies, best first. */
+  readonly sources: readonly number[];
+  readonly signal: AbortSignal;
+}
+
+/** Makes copies at this node. */
+export class ReplicaCopier {
+  readonly #options: ReplicaCopierOptions;
+
+  constructor(options: ReplicaCopierOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Makes or checks this node's copy.
+   * @throws DriveError CHUNK_LOST when no source could give what is missing, NO_SPACE, CANCELED
+   */
+  async copy(request: CopyRequest): Promise<Seal> {
+    const own = this.#ownPort();
+    const kept = await this.#verifyOwn(own, request);
+    if (kept !== undefined) return kept;
+    const { manifest, from } = await this.#findManifest(request);
+    const state = await own.extentState(request.extent);
+    // Sealed with other bytes, or damaged: with a good source known it makes room for a copy that is right.
+    if (state.kind === "sealed" || state.kind === "quarantined") await own.removeExtent(request.extent);
+    await own.openExtent(request.extent, request.sizeBytes, request.signal);
+    const present =
+      state.kind === "open" ? await this.#presentChunks(own, request, state.chunkIndexes, manifest) : [];
+    await this.#copyChunks(own, request, manifest, { from, present: new Set(present) });
+    const seal = await own.sealExtent(
+      { extent: request.extent, sizeBytes: request.sizeBytes, origin: manifest.origin },
+      request.signal,
+    );
+    if (bytesEqual(seal.root, request.root)) return seal;
+    throw new DriveError("CHUNK_CORRUPT", "The copied extent folded to another root than the tree's.");
+  }
+
+  async #verifyOwn(own: ReplicaPort, request: CopyRequest): Promise<Seal | undefined> {
+    const state = await own.extentState(request.extent);
+    if (state.kind !== "sealed" || !bytesEqual(state.root, request.root)) return undefined;
+    try {
+      return await own.verifyExtent(request.extent, request.signal);
+    } catch (error) {
+      if (hasReason(error, "CHUNK_CORRUPT", "CHUNK_NOT_FOUND")) return undefined;
+      throw error;
+    }
+  }
+
+  /** The manifest from the first source whose manifest has the tree's root; the sources from it on. */
+  async #findManifest(
+    request: CopyRequest,
+  ): Promise<{ readonly manifest: Manifest; readonly from: readonly number[] }> {
+    for (const [position, memberId] of request.sources.entries()) {
+      throwIfCanceled(request.signal);
+      const port = this.#options.ports.forMember(memberId);
+      if (port === undefined) continue;
+      try {
+        const manifest = await port.manifest(request.extent);
+        if (isManifestOf(manifest, request)) return { manifest, from: request.sources.slice(position) };
+        this.#options.onBadReplica(request.extent, memberId);
+      } catch (error) {
+        this.#noteFailure(request.extent, memberId, error);
+      }
+    }
+    throw lost(request);
+  }
+
+  /** Chunks of an unfinished copy that are here already with the right digest. */
+  async #presentChunks(
+    own: ReplicaPort,
+    request: CopyRequest,
+    chunkIndexes: readonly number[],
+    manifest: Manifest,
+  ): Promise<readonly number[]> {
+    const present: number[] = [];
+    for (const index of chunkIndexes) {
+      const wanted = manifest.chunkDigests[index];
+      if (wanted === undefined) continue;
+      const { digest } = await own.chunkInfo(request.extent, index);
+      if (bytesEqual(digest, wanted)) present.push(index);
+    }
+    return present;
+  }
+
+  async #copyChunks(
+    own: ReplicaPort,
+    request: CopyRequest,
+    manifest: Manifest,
+    how: { readonly from: readonly number[]; readonly present: ReadonlySet<number> },
+  ): Promise<void> {
+    const count = chunkCount(request.sizeBytes);
+    let next = 0;
+    const work = async (): Promise<void> => {
+      while (next < count) {
+        const index = next;
+        next += 1;
+        if (how.present.has(index)) continue;
+        throwIfCanceled(request.signal);
+        const digest = must(manifest.chunkDigests[index], "a digest for each chunk");
+        try {
+          await this.#copyChunk(own, request, index, { digest, from: how.from });
+        } catch (error) {
+          // The others need not begin another.
+          next = count;
+          throw error;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: COPY_PARALLEL_COUNT }, work));
+  }
+
+  async #copyChunk(
+    own: ReplicaPort,
+    request: CopyRequest,
+    chunkIndex: number,
+    how: { readonly digest: Uint8Array; readonly from: readonly number[] },
+  ): Promise<void> {
+    const { budget, ports, digester } = this.#options;
+    const { extent, signal } = request;
+    const length = chunkSizeBytes(request.sizeBytes, chunkIndex);
+    for (const memberId of how.from) {
+      const source = ports.forMember(memberId);
+      if (source === undefined) continue;
+      await budget.admit(length, signal);
+      try {
+        const bytes = await readWhole(
+          source,
+          extent,
+          { offset: chunkIndex * CHUNK_SIZE_BYTES, length },
+          signal,
+        );
+        if (bytesEqual(await digester.sha256(bytes), how.digest)) {
+          await own.writeChunk(extent, chunkIndex, bytes, how.digest, signal);
+          return;
+        }
+        this.#options.onBadReplica(extent, memberId);
+      } catch (error) {
+        throwIfCanceled(signal);
+        // What this node itself refuses does not get better with another source.
+        if (hasReason(error, "NO_SPACE", "UPLOAD_FINISHED")) throw error;
+        this.#noteFailure(extent, memberId, error);
+      } finally {
+        budget.release(length);
+      }
+    }
+    throw lost(request);
+  }
+
+  #noteFailure(extent: ExtentKey, memberId: number, error: unknown): void {
+    if (!(error instanceof DriveError)) throw error;
+    if (hasReason(error, "CHUNK_CORRUPT", "CHUNK_NOT_FOUND")) this.#options.onBadReplica(extent, memberId);
+    if (hasReason(error, "PEER_UNREACHABLE")) this.#options.detector.report(memberId, "unreachable");
+  }
+
+  #ownPort(): ReplicaPort {
+    return must(this.#options.ports.forMember(this.#options.memberId), "this node's own chunk store");
+  }
+}
+
+function isManifestOf(manifest: Manifest, request: CopyRequest): boolean {
+  return (
+    manifest.sizeBytes === request.sizeBytes &&
+    manifest.chunkDigests.length === chunkCount(request.sizeBytes) &&
+    bytesEqual(foldTreeHash(manifest.chunkDigests), request.root)
+  );
+}
+
+function lost(request: CopyRequest): DriveError {
+  const { contentId, extentIndex } = request.extent;
+  return new DriveError(
+    "CHUNK_LOST",
+    `No source can give extent ${extentIndex} of content ${contentId} at present.`,
+    { content_id: String(contentId), extent_index: String(extentIndex) },
+  );
+}

@@ -1,0 +1,209 @@
+/**
+ * The whole drive as this node offers it: DriveApi over the replicated tree and the chunk stores of the cluster.
+ *
+ * Holds no rules of its own: reads are tree-reads.ts, changes are commands, bytes are uploads and downloads. Reads are
+ * linearizable unless they say "stale". Every change carries a request id; one is made where the caller gave none. Paths are
+ * parsed here, so nothing below sees an unchecked name.
+ */
+import type { Change } from "../drive/change.ts";
+import type {
+  ChunkReceipt,
+  ClusterStatus,
+  Download,
+  DriveApi,
+  Durability,
+  EntryPage,
+  EntryRef,
+  PathEntry,
+  Progress,
+  ReadOptions,
+  UploadRequest,
+  UploadStatus,
+  UploadTicket,
+  WriteOptions,
+} from "../drive/drive-api.ts";
+import type { EntryAttributes, Locator, OnConflict } from "../drive/entry.ts";
+import { DriveError } from "../drive/errors.ts";
+import { formatPath } from "../drive/path.ts";
+import type { CommandBody } from "../metadata/commands.ts";
+import { watchChanges } from "./change-watch.ts";
+import { clusterStatus, type ConsensusView } from "./cluster-status.ts";
+import type { DataPlane } from "./data-plane.ts";
+import { ContentDownload, checkExtents } from "./download.ts";
+import { locatorOf, pathLocator } from "./locators.ts";
+import { FilePutter } from "./put-file.ts";
+import { TreeReads } from "./tree-reads.ts";
+import { UploadManager } from "./upload-manager.ts";
+
+/** What a LocalDrive needs beside the data plane. */
+export interface LocalDriveOptions {
+  readonly plane: DataPlane;
+  /** Term and commit index for status; consensus/ knows them. */
+  readonly consensus: ConsensusView;
+  /** What keeps this node from serving; empty when nothing does. */
+  readonly problems: () => readonly string[];
+}
+
+/** The drive at this node. */
+export class LocalDrive implements DriveApi {
+  readonly #plane: DataPlane;
+  readonly #options: LocalDriveOptions;
+  readonly #reads: TreeReads;
+  readonly #uploads: UploadManager;
+  readonly #putter: FilePutter;
+  #downloadCount = 0;
+
+  constructor(options: LocalDriveOptions) {
+    this.#options = options;
+    this.#plane = options.plane;
+    this.#reads = new TreeReads(options.plane.metadata);
+    this.#uploads = new UploadManager(options.plane);
+    this.#putter = new FilePutter(options.plane, this.#uploads);
+  }
+
+  /** Gives up uploads under way and waits for what was promised in the background. */
+  async stop(): Promise<void> {
+    this.#uploads.stop();
+    await this.#plane.chores.idle();
+  }
+
+  stat(ref: EntryRef, options?: ReadOptions): Promise<PathEntry> {
+    return this.#reads.stat(ref, options);
+  }
+
+  async durability(ref: EntryRef, options?: ReadOptions): Promise<Durability> {
+    const { entry } = await this.#reads.statFile(ref, options);
+    const { verifiedCount, memberIds } = this.#reads.durability(entry);
+    return { verifiedCount, nodeIds: memberIds.map((memberId) => this.#plane.directory.nodeIdOf(memberId)) };
+  }
+
+  list(
+    ref: EntryRef,
+    page: { cursor?: string | undefined; countMax: number },
+    options?: ReadOptions,
+  ): Promise<EntryPage> {
+    return this.#reads.list(ref, page, options);
+  }
+
+  createDirectory(
+    path: string,
+    settings: { createParents: boolean; existOk: boolean; attributes: EntryAttributes },
+    options: WriteOptions = {},
+  ): Promise<PathEntry> {
+    const precondition = options.precondition ?? {};
+    return this.#change(
+      { kind: "create-directory", at: pathLocator(path), ...settings, precondition },
+      options,
+    );
+  }
+
+  move(ref: EntryRef, to: string, onConflict: OnConflict, options: WriteOptions = {}): Promise<PathEntry> {
+    const where = this.#fromTo(ref, to);
+    const precondition = options.precondition ?? {};
+    return this.#change({ kind: "move-entry", ...where, onConflict, precondition }, options);
+  }
+
+  copy(ref: EntryRef, to: string, onConflict: OnConflict, options: WriteOptions = {}): Promise<PathEntry> {
+    const where = this.#fromTo(ref, to);
+    const precondition = options.precondition ?? {};
+    return this.#change({ kind: "copy-entry", ...where, onConflict, precondition }, options);
+  }
+
+  async remove(ref: EntryRef, settings: { recursive: boolean }, options: WriteOptions = {}): Promise<void> {
+    const precondition = options.precondition ?? {};
+    const { recursive } = settings;
+    await this.#plane.metadata.applyAny(
+      { kind: "delete-entry", at: locatorOf(ref), recursive, precondition },
+      options,
+    );
+  }
+
+  update(ref: EntryRef, attributes: EntryAttributes, options: WriteOptions = {}): Promise<PathEntry> {
+    const precondition = options.precondition ?? {};
+    return this.#change({ kind: "update-entry", at: locatorOf(ref), attributes, precondition }, options);
+  }
+
+  initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket> {
+    return this.#uploads.init(request, options);
+  }
+
+  writeChunk(
+    uploadId: number,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array | undefined,
+    signal?: AbortSignal,
+  ): Promise<ChunkReceipt> {
+    return this.#uploads.writeChunk(uploadId, chunkIndex, bytes, digest, signal);
+  }
+
+  completeUpload(
+    uploadId: number,
+    settings: { sizeBytes?: number | undefined },
+    options?: WriteOptions,
+  ): Promise<PathEntry> {
+    return this.#uploads.complete(uploadId, settings, options);
+  }
+
+  uploadStatus(uploadId: number, options?: ReadOptions): Promise<UploadStatus> {
+    return this.#uploads.status(uploadId, options);
+  }
+
+  abortUpload(uploadId: number, options?: WriteOptions): Promise<void> {
+    return this.#uploads.abort(uploadId, options);
+  }
+
+  putFile(
+    request: UploadRequest,
+    body: AsyncIterable<Uint8Array>,
+    options?: WriteOptions,
+  ): Promise<PathEntry> {
+    return this.#putter.put(request, body, options);
+  }
+
+  async openDownload(ref: EntryRef, options?: ReadOptions): Promise<Download> {
+    const file = await this.#reads.statFile(ref, options);
+    const extents = this.#reads.extentsOf(file.entry);
+    checkExtents(file.entry, extents);
+    this.#downloadCount += 1;
+    return new ContentDownload(
+      this.#plane,
+      file,
+      extents,
+      `download-${file.entry.entryId}-${this.#downloadCount}`,
+    );
+  }
+
+  watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress> {
+    return this.#plane.progress.watch(id, signal);
+  }
+
+  watchChanges(afterIndex: number, signal?: AbortSignal): AsyncIterable<readonly Change[]> {
+    return watchChanges(this.#plane.metadata.port, afterIndex, signal);
+  }
+
+  async cluster(options: ReadOptions = {}): Promise<ClusterStatus> {
+    if (options.consistency === "linearizable") {
+      await this.#plane.metadata.port.linearize({ signal: options.signal });
+    }
+    return clusterStatus(this.#plane, this.#options.consensus);
+  }
+
+  readiness(): { readonly ready: boolean; readonly problems: readonly string[] } {
+    const problems = this.#options.problems();
+    return { ready: problems.length === 0, problems };
+  }
+
+  async #change(body: CommandBody, options: WriteOptions): Promise<PathEntry> {
+    const { entry, path } = await this.#plane.metadata.applyEntry(body, options);
+    return { entry, path: formatPath(path) };
+  }
+
+  #fromTo(ref: EntryRef, to: string): { readonly source: Locator; readonly to: Locator } {
+    const target = pathLocator(to);
+    if (target.path.length === 0) {
+      throw new DriveError("PATH_EXISTS", "The root is there already.", { path: "/" });
+    }
+    return { source: locatorOf(ref), to: target };
+  }
+}

@@ -1,0 +1,21 @@
+/** From what users name entries by to what commands and reads take: checked names under a directory id. */
+import type { EntryRef } from "../drive/drive-api.ts";
+import { ROOT_ENTRY_ID, type Locator } from "../drive/entry.ts";
+import { DriveError } from "../drive/errors.ts";
+import { parsePath } from "../drive/path.ts";
+
+/** The locator of an absolute path. @throws DriveError PATH_INVALID, NAME_TOO_LONG, PATH_TOO_DEEP */
+export function pathLocator(path: string): Locator {
+  return { baseId: ROOT_ENTRY_ID, path: parsePath(path) };
+}
+
+/** The locator of an entry by id or path. @throws DriveError as pathLocator(), and ARGUMENT_INVALID for an id that is none */
+export function locatorOf(ref: EntryRef): Locator {
+  if ("path" in ref) return pathLocator(ref.path);
+  if (!Number.isSafeInteger(ref.entryId) || ref.entryId <= 0) {
+    throw new DriveError("ARGUMENT_INVALID", `An entry id is a positive whole number, not ${ref.entryId}.`, {
+      entry_id: String(ref.entryId),
+    });
+  }
+  return { baseId: ref.entryId, path: [] };
+}

@@ -1,0 +1,322 @@
+/**
+ * Uploads by chunks: begin, take chunks in any order and at any node, complete, tell what is missing, abort.
+ *
+ * The state of an upload is its record in the tree plus what its targets hold; what is kept in memory here only makes things
+ * faster. So when the node that took the first chunks dies, any other goes on. Completing is idempotent: a finished upload
+ * answers its file.
+ */
+import { chunkCount } from "../drive/content.ts";
+import type {
+  ChunkReceipt,
+  PathEntry,
+  ReadOptions,
+  UploadRequest,
+  UploadStatus,
+  UploadTicket,
+  WriteOptions,
+} from "../drive/drive-api.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { formatPath } from "../drive/path.ts";
+import type { ExtentTargets, ResultValue } from "../metadata/commands.ts";
+import { uploadPath } from "../metadata/view.ts";
+import { bytesEqual, toHex, utf8 } from "../std/bytes.ts";
+import { foldTreeHash, sha256 } from "../std/digest.ts";
+import { ActiveUpload, type SealedContent } from "./active-upload.ts";
+import { agreedSize, checkChunk, checkSize, checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
+import type { DataPlane } from "./data-plane.ts";
+import { findUpload, getOpenUpload, getUpload } from "./upload-record.ts";
+import { pathLocator } from "./locators.ts";
+import { heldChunks, statusOf } from "./upload-survey.ts";
+
+/** Uploads kept in memory at once; beyond, the one idle for longest is forgotten, which costs its next chunk a look-up. */
+export const ACTIVE_UPLOAD_COUNT_MAX = 1000;
+/** How often an upload is sealed anew after the tree rejected its seals (a store was replaced between seal and commit). */
+export const COMMIT_ATTEMPT_COUNT_MAX = 3;
+/** A request id made from another for one step of the same request, so that a repeated request repeats its steps. */
+export function derivedRequestId(requestId: string, step: string): string {
+  return toHex(sha256(utf8(`${requestId}\n${step}`)));
+}
+
+/** How to complete. */
+export interface CompleteSettings {
+  readonly sizeBytes?: number | undefined;
+  /** Plain SHA-256 when it is known. */
+  readonly sha256?: Uint8Array | undefined;
+  /** Tree hash that the bytes must have, beside the one stated at the start. */
+  readonly treeHash?: Uint8Array | undefined;
+}
+
+interface Cached {
+  readonly upload: ActiveUpload;
+  users: number;
+}
+
+/** Uploads at this node. */
+export class UploadManager {
+  readonly #plane: DataPlane;
+  readonly #cached = new Map<number, Cached>();
+
+  constructor(plane: DataPlane) {
+    this.#plane = plane;
+  }
+
+  /** Gives up everything under way; the uploads stay open in the tree. */
+  stop(): void {
+    for (const { upload } of this.#cached.values()) upload.stop();
+    this.#cached.clear();
+  }
+
+  /** Begins an upload. Errors: as DriveApi.initUpload(). */
+  async init(request: UploadRequest, options: WriteOptions = {}): Promise<UploadTicket> {
+    const { metadata, placement } = this.#plane;
+    checkSize(request.sizeBytes);
+    const extents = placement.chooseExtents(request.sizeBytes);
+    const value = await metadata.apply(
+      {
+        kind: "init-upload",
+        at: pathLocator(request.path),
+        createParents: request.createParents,
+        sizeBytes: request.sizeBytes,
+        treeHash: request.treeHash ?? new Uint8Array(0),
+        onConflict: request.onConflict,
+        attributes: request.attributes,
+        precondition: options.precondition ?? {},
+        extents,
+      },
+      "upload",
+      options,
+    );
+    return this.#ticket(request, value, extents);
+  }
+
+  /** Takes one chunk. Errors: as DriveApi.writeChunk(). */
+  async writeChunk(
+    uploadId: number,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array | undefined,
+    signal?: AbortSignal,
+  ): Promise<ChunkReceipt> {
+    this.#plane.budget.checkLine();
+    return this.#writeChunk(uploadId, chunkIndex, bytes, digest, signal);
+  }
+
+  /** Takes one chunk of a stream that this node feeds: it waits its turn where a newcomer would be refused. */
+  writeStreamChunk(
+    uploadId: number,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<ChunkReceipt> {
+    return this.#writeChunk(uploadId, chunkIndex, bytes, undefined, signal);
+  }
+
+  async #writeChunk(
+    uploadId: number,
+    chunkIndex: number,
+    bytes: Uint8Array,
+    digest: Uint8Array | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<ChunkReceipt> {
+    return this.#withUpload(uploadId, async (upload) => {
+      checkChunk(upload.record.sizeBytes, chunkIndex, bytes.length);
+      const actual = await this.#plane.digester.sha256(bytes);
+      if (digest !== undefined && !bytesEqual(digest, actual)) {
+        throw new DriveError("DIGEST_MISMATCH", `Chunk ${chunkIndex} has another SHA-256 than stated.`, {
+          chunk_index: String(chunkIndex),
+          stated: toHex(digest),
+          actual: toHex(actual),
+        });
+      }
+      const replicaCount = await upload.writeChunk(chunkIndex, bytes, actual, signal);
+      upload.progress.addTransferred(bytes.length);
+      return { chunkIndex, digest: actual, replicaCount };
+    });
+  }
+
+  /** Seals and commits. Errors: as DriveApi.completeUpload(). */
+  async complete(
+    uploadId: number,
+    settings: CompleteSettings,
+    options: WriteOptions = {},
+  ): Promise<PathEntry> {
+    const finished = await this.#finished(uploadId, options.signal);
+    if (finished !== undefined) return finished;
+    const requestId = options.requestId ?? this.#plane.metadata.newRequestId();
+    return this.#withUpload(uploadId, async (upload) => {
+      const sizeBytes = agreedSize(upload.record.sizeBytes, settings.sizeBytes);
+      upload.progress.sizeBytes = sizeBytes;
+      try {
+        const done = await this.#commit(upload, { ...settings, sizeBytes }, { ...options, requestId });
+        upload.progress.enter("done");
+        this.#forget(uploadId);
+        return done;
+      } catch (error) {
+        upload.progress.enter("receiving");
+        throw error;
+      }
+    });
+  }
+
+  /** Whether the tree knows the upload, as this node sees it after a linearizable read. */
+  async exists(uploadId: number, signal?: AbortSignal): Promise<boolean> {
+    const { port } = this.#plane.metadata;
+    if (findUpload(port.reader(), uploadId) !== undefined) return true;
+    await port.linearize({ signal });
+    return findUpload(port.reader(), uploadId) !== undefined;
+  }
+
+  /** The file of an upload that is complete as far as this node has seen. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED. */
+  findFinished(uploadId: number): PathEntry | undefined {
+    const upload = getUpload(this.#plane.metadata.port.reader(), uploadId);
+    return upload.entry === undefined ? undefined : { entry: upload.entry, path: formatPath(upload.path) };
+  }
+
+  /** What is missing. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED. */
+  async status(uploadId: number, options: ReadOptions = {}): Promise<UploadStatus> {
+    const { metadata } = this.#plane;
+    if (options.consistency !== "stale") await metadata.port.linearize({ signal: options.signal });
+    const upload = getUpload(metadata.port.reader(), uploadId);
+    const path = uploadPath(metadata.port.reader(), upload) ?? [upload.name];
+    if (upload.state === "complete") return statusOf(upload, path, []);
+    const { ports, placement } = this.#plane;
+    const held = await heldChunks(ports, upload.contentId, upload.extents, placement.quorum());
+    return statusOf(upload, path, held);
+  }
+
+  /** Aborts. An unknown upload is UPLOAD_NOT_FOUND, a finished one UPLOAD_FINISHED. */
+  async abort(uploadId: number, options: WriteOptions = {}): Promise<void> {
+    await this.#plane.metadata.apply({ kind: "abort-upload", uploadId }, "none", options);
+    this.#plane.progress.find(String(uploadId))?.fail("CANCELED");
+    this.#forget(uploadId);
+  }
+
+  /** Runs `work` with the upload as this node has it; its record is looked up, linearizably, when it is not in memory. */
+  async #withUpload<T>(uploadId: number, work: (upload: ActiveUpload) => Promise<T>): Promise<T> {
+    const cached = this.#cached.get(uploadId) ?? (await this.#load(uploadId));
+    cached.users += 1;
+    // Moves it to the young end.
+    this.#cached.delete(uploadId);
+    this.#cached.set(uploadId, cached);
+    try {
+      return await work(cached.upload);
+    } catch (error) {
+      if (hasReason(error, "UPLOAD_NOT_FOUND", "UPLOAD_EXPIRED")) this.#forget(uploadId);
+      throw error;
+    } finally {
+      cached.users -= 1;
+    }
+  }
+
+  async #load(uploadId: number): Promise<Cached> {
+    const { port } = this.#plane.metadata;
+    if (findUpload(port.reader(), uploadId)?.state !== "open") await port.linearize();
+    const record = getOpenUpload(port.reader(), uploadId);
+    const raced = this.#cached.get(uploadId);
+    if (raced !== undefined) return raced;
+    const cached: Cached = { upload: new ActiveUpload(this.#plane, record), users: 0 };
+    this.#evict();
+    this.#cached.set(uploadId, cached);
+    return cached;
+  }
+
+  #evict(): void {
+    if (this.#cached.size < ACTIVE_UPLOAD_COUNT_MAX) return;
+    for (const [uploadId, { users }] of this.#cached) {
+      if (users > 0) continue;
+      this.#forget(uploadId);
+      return;
+    }
+    throw new DriveError("OVERLOADED", `${ACTIVE_UPLOAD_COUNT_MAX} uploads are in work at this node.`, {
+      upload_count_max: String(ACTIVE_UPLOAD_COUNT_MAX),
+    });
+  }
+
+  #forget(uploadId: number): void {
+    this.#cached.get(uploadId)?.upload.stop();
+    this.#cached.delete(uploadId);
+  }
+
+  /** The file of an upload that is complete already. */
+  async #finished(uploadId: number, signal: AbortSignal | undefined): Promise<PathEntry | undefined> {
+    await this.#plane.metadata.port.linearize({ signal });
+    return this.findFinished(uploadId);
+  }
+
+  async #commit(
+    upload: ActiveUpload,
+    settings: CompleteSettings & { readonly sizeBytes: number },
+    options: WriteOptions & { readonly requestId: string },
+  ): Promise<PathEntry> {
+    for (let attempt = 1; ; attempt += 1) {
+      upload.progress.enter("sealing");
+      const sealed = await upload.sealAll(settings.sizeBytes, options.signal);
+      const treeHash = sealed.roots.length === 0 ? EMPTY_TREE_HASH : foldTreeHash(sealed.roots);
+      checkTreeHash(upload.record.treeHash, treeHash);
+      checkTreeHash(settings.treeHash, treeHash);
+      upload.progress.enter("committing");
+      try {
+        // A rejection is remembered under its request id, so a further attempt is a request of its own.
+        const requestId =
+          attempt === 1 ? options.requestId : derivedRequestId(options.requestId, `commit ${attempt}`);
+        const done = await this.#propose(
+          upload,
+          { ...settings, sealed, treeHash },
+          { ...options, requestId },
+        );
+        for (const late of sealed.late) this.#plane.reports.addLate(late);
+        return done;
+      } catch (error) {
+        if (!hasReason(error, "SEAL_REJECTED") || attempt >= COMMIT_ATTEMPT_COUNT_MAX) throw error;
+        upload.forgetSeals();
+      }
+    }
+  }
+
+  async #propose(
+    upload: ActiveUpload,
+    content: {
+      readonly sizeBytes: number;
+      readonly sha256?: Uint8Array | undefined;
+      readonly sealed: SealedContent;
+      readonly treeHash: Uint8Array;
+    },
+    options: WriteOptions,
+  ): Promise<PathEntry> {
+    const { entry, path } = await this.#plane.metadata.applyEntry(
+      {
+        kind: "complete-upload",
+        uploadId: upload.uploadId,
+        sizeBytes: content.sizeBytes,
+        treeHash: content.treeHash,
+        sha256: content.sha256 ?? new Uint8Array(0),
+        seals: content.sealed.seals,
+        precondition: options.precondition ?? {},
+      },
+      options,
+    );
+    return { entry, path: formatPath(path) };
+  }
+
+  #ticket(
+    request: UploadRequest,
+    value: Extract<ResultValue, { kind: "upload" }>,
+    extents: readonly ExtentTargets[],
+  ): UploadTicket {
+    const { directory } = this.#plane;
+    const memberIds = value.entry === undefined ? (extents[0]?.memberIds ?? []) : [];
+    return {
+      uploadId: value.uploadId,
+      chunkSizeBytes: CHUNK_SIZE_BYTES,
+      chunkCount: request.sizeBytes === undefined ? undefined : chunkCount(request.sizeBytes),
+      targets: memberIds.map((memberId) => ({
+        nodeId: directory.nodeIdOf(memberId),
+        address: directory.addressOf(memberId) ?? "",
+      })),
+      instant: value.entry !== undefined,
+      entry: value.entry,
+      expireTimeMs: value.expireTimeMs,
+    };
+  }
+}

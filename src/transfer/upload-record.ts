@@ -1,0 +1,44 @@
+/** Uploads as the tree records them, looked up for the data plane, with the errors that users get. */
+import type { PathEntry } from "../drive/drive-api.ts";
+import { DriveError } from "../drive/errors.ts";
+import { formatPath } from "../drive/path.ts";
+import { decodeResult } from "../metadata/codec.ts";
+import { readRecord } from "../metadata/context.ts";
+import { requestKey } from "../metadata/keys.ts";
+import { requestCodec } from "../metadata/records.ts";
+import { getUpload as findUpload, type UploadInfo } from "../metadata/view.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
+
+export { findUpload };
+
+/** The error for an upload that there never was, or that was aborted or forgotten. */
+function uploadGone(uploadId: number): DriveError {
+  return new DriveError("UPLOAD_NOT_FOUND", `There is no upload ${uploadId}.`, {
+    upload_id: String(uploadId),
+  });
+}
+
+/** An upload, open or complete. @throws DriveError UPLOAD_NOT_FOUND, UPLOAD_EXPIRED */
+export function getUpload(reader: OrderedReader, uploadId: number): UploadInfo {
+  const upload = findUpload(reader, uploadId);
+  if (upload === undefined) throw uploadGone(uploadId);
+  if (upload.state !== "expired") return upload;
+  throw new DriveError("UPLOAD_EXPIRED", `Upload ${uploadId} has expired.`, { upload_id: String(uploadId) });
+}
+
+/** An upload that takes bytes. @throws DriveError UPLOAD_NOT_FOUND, UPLOAD_EXPIRED, UPLOAD_FINISHED */
+export function getOpenUpload(reader: OrderedReader, uploadId: number): UploadInfo {
+  const upload = getUpload(reader, uploadId);
+  if (upload.state === "open") return upload;
+  throw new DriveError("UPLOAD_FINISHED", `Upload ${uploadId} is complete already.`, {
+    upload_id: String(uploadId),
+  });
+}
+
+/** The file that a request made, when its answer is remembered and was one. */
+export function findAnsweredFile(reader: OrderedReader, requestId: string): PathEntry | undefined {
+  const record = readRecord(reader, requestKey(requestId), requestCodec);
+  const result = record === undefined ? undefined : decodeResult(record.result);
+  if (result?.outcome !== "applied" || result.value.kind !== "entry") return undefined;
+  return { entry: result.value.entry, path: formatPath(result.value.path) };
+}

@@ -1,0 +1,134 @@
+/**
+ * A cluster's data plane in memory: a LocalDrive per member over one tree and in-memory stores with faults, under a test clock.
+ *
+ * Leases are granted at once; background loops run only where a test starts them.
+ */
+import { FakeClock } from "./fake-clock.ts";
+import { FakeDetector } from "./fake-detector.ts";
+import { MemoryReplicas } from "./memory-replicas.ts";
+import { MemoryTree, registrationOf } from "./memory-metadata-port.ts";
+import type { UploadRequest } from "../../src/drive/drive-api.ts";
+import { valueOfKind } from "../../src/cluster/metadata-client.ts";
+import { must } from "../../src/std/assert.ts";
+import { inlineDigester } from "../../src/std/digest.ts";
+import { SeededPrng } from "../../src/std/prng.ts";
+import { DataPlane } from "../../src/transfer/data-plane.ts";
+import { LocalDrive } from "../../src/transfer/local-drive.ts";
+
+/** One member's drive and its parts. */
+export interface TestNode {
+  readonly memberId: number;
+  readonly plane: DataPlane;
+  readonly drive: LocalDrive;
+}
+
+/** A cluster of drives. */
+export class TestDrives {
+  readonly clock = new FakeClock();
+  readonly tree: MemoryTree;
+  readonly replicas: MemoryReplicas;
+  readonly detector: FakeDetector;
+  readonly nodes = new Map<number, TestNode>();
+  readonly #memberIds: readonly number[];
+
+  /** @param memberCount members 1 to memberCount */
+  constructor(memberCount: number) {
+    this.#memberIds = Array.from({ length: memberCount }, (_, index) => index + 1);
+    this.tree = new MemoryTree(this.clock);
+    this.replicas = new MemoryReplicas(this.clock, this.#memberIds);
+    this.detector = new FakeDetector(this.#memberIds);
+    for (const memberId of this.#memberIds) {
+      this.tree.apply({ kind: "register-node", node: registrationOf(memberId) });
+      this.nodes.set(memberId, this.makeNode(memberId));
+    }
+  }
+
+  /** The drive of a member. */
+  drive(memberId = 1): LocalDrive {
+    return this.node(memberId).drive;
+  }
+
+  /** A member's parts. */
+  node(memberId: number): TestNode {
+    return must(this.nodes.get(memberId), `member ${memberId}`);
+  }
+
+  /** Makes a member's parts anew, as after a restart: nothing in memory is left. */
+  makeNode(memberId: number): TestNode {
+    const plane = new DataPlane({
+      clock: this.clock,
+      prng: new SeededPrng(memberId * 1000 + this.tree.applied.length),
+      digester: inlineDigester,
+      metadata: this.tree.port(memberId),
+      replicas: this.replicas,
+      detector: this.detector,
+    });
+    const drive = new LocalDrive({
+      plane,
+      consensus: {
+        term: () => 1,
+        commitIndex: () => plane.metadata.port.appliedIndex(),
+        roleOf: () => "voter",
+      },
+      problems: () => [],
+    });
+    return { memberId, plane, drive };
+  }
+
+  /** Replaces a member's process by a fresh one. */
+  restart(memberId: number): LocalDrive {
+    const node = this.makeNode(memberId);
+    this.nodes.set(memberId, node);
+    return node.drive;
+  }
+
+  /** Takes a member down, for calls and for the failure detector. */
+  kill(memberId: number): void {
+    this.replicas.down.add(memberId);
+    this.detector.health.set(memberId, "down");
+  }
+
+  /** Brings a member back. */
+  revive(memberId: number): void {
+    this.replicas.down.delete(memberId);
+    this.detector.health.delete(memberId);
+  }
+
+  /** Grants a member its write lease and a block of content ids. */
+  grantLease(memberId = 1, idCount = 1000): void {
+    const { plane } = this.node(memberId);
+    const storeIncarnation = `store-${memberId}`;
+    const result = this.tree.apply({ kind: "renew-write-lease", memberId, storeIncarnation, idCount });
+    const { firstContentId } = valueOfKind(result, "write-lease");
+    plane.lease.renewed(this.clock.monotonicMs(), { first: firstContentId, count: idCount });
+  }
+}
+
+/** An upload request with defaults. */
+export function uploadOf(path: string, overrides: Partial<UploadRequest> = {}): UploadRequest {
+  return {
+    path,
+    sizeBytes: undefined,
+    onConflict: "fail",
+    attributes: {},
+    createParents: true,
+    ...overrides,
+  };
+}
+
+/** A stream of the given arrays. */
+export async function* streamOf(...arrays: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* arrays;
+}
+
+/** All bytes of a stream. */
+export async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of stream) parts.push(part);
+  return Buffer.concat(parts);
+}
+
+/** Bytes that repeat with a period that is no power of two, so that misplaced chunks show. */
+export function patternBytes(sizeBytes: number, seed = 1): Buffer {
+  return Buffer.alloc(sizeBytes, Buffer.from(new SeededPrng(seed).bytes(10_007)));
+}
