@@ -25,9 +25,9 @@ const COLUMNS_DEFAULT = 80;
 
 /** What only the entry point can do. */
 export interface SystemOptions {
-  createNode(config: Config): RunnableNode;
+  readonly createNode: (config: Config) => RunnableNode;
   /** Ends the process at once. */
-  exit(code: number): void;
+  readonly exit: (code: number) => void;
 }
 
 /** The world of this process. */
@@ -60,7 +60,7 @@ export function systemIo(options: SystemOptions): CliIo {
         },
       };
     },
-    createNode: (config) => options.createNode(config),
+    createNode: options.createNode,
   };
 }
 

@@ -34,6 +34,8 @@ export interface CliWorld {
   readonly createNode?: (config: Config) => RunnableNode;
   /** Gets the function that delivers a signal. */
   readonly onListen?: (signal: (name: string) => void) => void;
+  /** Arguments with which `up` starts its node processes, before those of the command line. */
+  readonly nodeProgram?: readonly string[];
   readonly onConnect?: (addresses: readonly string[]) => void;
 }
 
@@ -69,7 +71,7 @@ export async function netdisk(args: readonly string[], world: CliWorld = {}): Pr
     clock: world.clock ?? new SystemClock(),
     // Another seed for each run: two runs must not share request ids.
     prng: new SeededPrng((runCount += 1)),
-    program: { executable: process.execPath, leadingArguments: [] },
+    program: { executable: process.execPath, leadingArguments: world.nodeProgram ?? [] },
     signals: {
       listen: (listener) => {
         world.onListen?.(listener);

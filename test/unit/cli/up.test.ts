@@ -1,0 +1,187 @@
+/**
+ * Goal: `up` starts real processes, says when they are ready, tells of deaths, stops all of them, and never leaves one behind.
+ * Method: instead of nodes it starts small scripts that answer /readyz and do what their data directory says.
+ */
+import { expect } from "chai";
+import * as fs from "node:fs";
+import { createServer, type Server } from "node:net";
+import { join } from "node:path";
+import { openLayout } from "../../../src/cli/up-layout.ts";
+import { UsageError } from "../../../src/cli/exit-code.ts";
+import { expectReason } from "../../support/expect-reason.ts";
+import { netdisk, useDirectory, type CliResult } from "./run-cli.ts";
+
+/** A stand-in for `netdisk serve`: answers /readyz, stops at SIGTERM, notes what it was told. */
+const NODE_SCRIPT = `
+  const fs = require("node:fs");
+  const args = process.argv.slice(1);
+  const flag = (name) => args[args.indexOf(name) + 1];
+  const directory = flag("--data-directory");
+  fs.appendFileSync(directory + "/starts", JSON.stringify({ args, pid: process.pid, pool: process.env.UV_THREADPOOL_SIZE }) + "\\n");
+  if (fs.existsSync(directory + "/../fail-" + flag("--node-id"))) { console.error("cannot start: reasons"); process.exit(7); }
+  const end = (how) => { fs.appendFileSync(directory + "/ends", how + "\\n"); process.exit(0); };
+  process.on("SIGTERM", () => end("SIGTERM"));
+  process.on("disconnect", () => end("disconnect"));
+  require("node:http").createServer((request, response) => response.end("ok")).listen(Number(flag("--http-port")), "127.0.0.1");
+`;
+
+interface Start {
+  readonly args: readonly string[];
+  readonly pid: number;
+  readonly pool: string;
+}
+
+describe("netdisk up", function () {
+  this.timeout(15_000);
+  const here = useDirectory();
+
+  /** Runs `up` and does `whenReady` once it has said that the nodes are ready. */
+  async function up(
+    args: readonly string[],
+    whenReady: (signal: (name: string) => void) => void,
+  ): Promise<CliResult> {
+    const holder: { signal: (name: string) => void } = { signal: () => undefined };
+    const running = netdisk(["up", "--data", "data", ...args], {
+      directory: here.path,
+      nodeProgram: ["-e", NODE_SCRIPT, "--"],
+      onListen: (signal) => (holder.signal = signal),
+    });
+    const ended = { value: false };
+    void running.finally(() => (ended.value = true));
+    const isUp = (): boolean =>
+      [1, 2, 3].every((i) => fs.existsSync(join(here.path, `data/node${i}/starts`))) || ended.value;
+    while (!isUp()) await pause();
+    // The scripts listen a moment after they have noted their start.
+    for (let i = 0; i < 25 && !ended.value; i += 1) await pause();
+    whenReady((name) => holder.signal(name));
+    return running;
+  }
+
+  const starts = (nodeId: string): Start[] =>
+    fs
+      .readFileSync(join(here.path, "data", nodeId, "starts"), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Start);
+
+  it("starts three nodes that know each other, prints their URLs, and stops all of them in order", async () => {
+    const { code, out } = await up(["--base-port", "auto"], (signal) => signal("SIGINT"));
+
+    const [first] = starts("node1");
+    const urls = [...out.matchAll(/http:\/\/127\.0\.0\.1:\d+/g)].map(([url]) => url);
+    expect(code).to.equal(0);
+    expect(out).to.include("3 nodes ready").and.include("cluster status");
+    expect(new Set(urls).size).to.equal(3);
+    expect(first?.pool).to.equal("16");
+    expect(first?.args).to.include.members(["serve", "--cluster-peers", "--node-id", "node1"]);
+    for (const nodeId of ["node1", "node2", "node3"]) {
+      expect(fs.readFileSync(join(here.path, "data", nodeId, "ends"), "utf8")).to.equal("SIGTERM\n");
+    }
+  });
+
+  it("goes on with the same addresses and data at the second start", async () => {
+    await up(["--base-port", "auto"], (signal) => signal("SIGTERM"));
+    for (const nodeId of ["node1", "node2", "node3"])
+      fs.renameSync(join(here.path, "data", nodeId, "starts"), join(here.path, "data", nodeId, "starts-1"));
+    await up([], (signal) => signal("SIGTERM"));
+
+    const [again] = starts("node2");
+    const before = JSON.parse(fs.readFileSync(join(here.path, "data/node2/starts-1"), "utf8")) as Start;
+    expect(again?.args).to.deep.equal(before.args);
+  });
+
+  it("tells of a node that died, goes on, and ends with 1 when none is left", async () => {
+    const { code, err } = await up(["--base-port", "auto"], () => {
+      for (const nodeId of ["node2", "node1", "node3"]) process.kill(starts(nodeId)[0]?.pid ?? 0, "SIGKILL");
+    });
+
+    expect(code).to.equal(1);
+    expect(err)
+      .to.match(/node\d ended \(signal SIGKILL\)/)
+      .and.include("node2.log");
+  });
+
+  it("shows the end of the log when a node cannot start, and stops the others", async () => {
+    fs.mkdirSync(join(here.path, "data"));
+    fs.writeFileSync(join(here.path, "data/fail-node2"), "");
+
+    const { code, err } = await up(["--base-port", "auto"], () => undefined);
+
+    expect(code).to.equal(1);
+    expect(err).to.include("node2 ended while it started (exit code 7)").and.include("cannot start: reasons");
+    expect(fs.existsSync(join(here.path, "data/node1/starts"))).to.equal(true);
+    expect(() => process.kill(starts("node1")[0]?.pid ?? 0, 0)).to.throw();
+  });
+});
+
+describe("openLayout()", () => {
+  const here = useDirectory();
+  const servers: Server[] = [];
+
+  afterEach(async () => {
+    await Promise.all(servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve))));
+  });
+
+  /** Takes a port of loopback. */
+  async function takePort(): Promise<number> {
+    const server = createServer();
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const address = server.address();
+    return typeof address === "object" && address !== null ? address.port : 0;
+  }
+
+  it("says which ports are taken and how to choose others, and lays out nothing", async () => {
+    const port = await takePort();
+
+    const error = await expectReason("ADDRESS_IN_USE", () =>
+      openLayout(here.path, { nodeCount: 1, ports: port }),
+    );
+
+    expect(error.message).to.include(String(port)).and.include("--base-port auto");
+    expect(fs.readdirSync(here.path)).to.deep.equal([]);
+  });
+
+  it("refuses another number of nodes, or other ports, for a cluster that is there", async () => {
+    await openLayout(here.path, { nodeCount: 2, ports: "auto" });
+
+    for (const wanted of [
+      { nodeCount: 3, ports: "auto" },
+      { nodeCount: undefined, ports: 12_345 },
+    ] as const) {
+      const error = await openLayout(here.path, wanted).catch((reason: unknown) => reason);
+      expect(error).to.be.instanceOf(UsageError);
+    }
+    expect(await openLayout(here.path, { nodeCount: undefined, ports: "auto" })).to.have.length(2);
+  });
+
+  it("refuses a layout that it cannot read", async () => {
+    for (const text of [
+      "{",
+      "[]",
+      '{"format":2,"nodes":[]}',
+      '{"format":1,"nodes":[{"nodeId":"../x","grpcPort":1,"httpPort":2}]}',
+    ]) {
+      fs.writeFileSync(join(here.path, "cluster.json"), text);
+
+      await expectReason("DATA_CORRUPT", () =>
+        openLayout(here.path, { nodeCount: undefined, ports: "auto" }),
+      );
+    }
+  });
+
+  it("takes a first port so high that all fit, and no higher", async () => {
+    const error = await openLayout(here.path, { nodeCount: 2, ports: 65_535 - 100 }).catch(
+      (reason: unknown) => reason,
+    );
+
+    expect(error).to.be.instanceOf(UsageError);
+  });
+});
+
+/** A short real pause: the processes are real. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, 20);
+  });
+}
