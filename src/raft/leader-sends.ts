@@ -36,7 +36,11 @@ export function maybeSendAppend(raft: RaftContext, to: MemberId, sendIfEmpty: bo
   if (progress.isPaused && !isFlowIgnored) return false;
   const prevIndex = progress.nextIndex - 1;
   const prevTerm = raft.log.findTerm(prevIndex);
-  if (prevTerm === undefined) return cannotAppend(raft, to, progress, prevIndex);
+  if (prevTerm === undefined) {
+    if (!raft.hasFault("empty-append-for-snapshot")) return sendSnapshot(raft, to, progress);
+    if (sendIfEmpty) raft.send({ kind: "append", to, index: prevIndex, commitIndex: raft.log.commitIndex });
+    return false;
+  }
   // A full window lets an empty message through now and then: its answer frees the window when all in it was lost.
   const isFull = progress.state === "replicate" && progress.inflights.isFull;
   const entries = isFull ? [] : raft.log.findEntries(progress.nextIndex, raft.options.entriesSizeBytesMax);
@@ -82,14 +86,6 @@ export function startRead(raft: RaftContext, request: ReadRequest): ProposeOutco
 export function releasePostponedReads(raft: RaftContext): void {
   if (!raft.hasCommittedInTerm()) return;
   for (const request of raft.readOnly.takePostponed()) startRead(raft, request);
-}
-
-function cannotAppend(raft: RaftContext, to: MemberId, progress: Progress, prevIndex: number): boolean {
-  if (raft.hasFault("empty-append-for-snapshot")) {
-    raft.send({ kind: "append", to, index: prevIndex, commitIndex: raft.log.commitIndex });
-    return true;
-  }
-  return sendSnapshot(raft, to, progress);
 }
 
 function sendSnapshot(raft: RaftContext, to: MemberId, progress: Progress): boolean {

@@ -129,6 +129,8 @@ function appendRejected(raft: RaftContext, message: Message, progress: Progress)
 }
 
 function appendAcknowledged(raft: RaftContext, message: Message, progress: Progress): void {
+  // Nobody can hold more than this leader has sent in its term.
+  if (message.index > raft.log.lastIndex) return;
   // An answer that repeats matchIndex still shows a probed follower to be reachable.
   const isProbeAnswered = progress.state === "probe" && progress.matchIndex === message.index;
   if (!progress.maybeUpdate(message.index) && !isProbeAnswered) return;
