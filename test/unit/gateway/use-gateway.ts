@@ -47,7 +47,9 @@ export async function errorOf(response: Response): Promise<string> {
 /** Registers hooks that start a gateway before each test and stop it after. */
 export function useGateway(limits: Partial<GatewayLimits> = {}): GatewayFixture {
   const fixture = { logLines: [] } as unknown as GatewayFixture;
-  beforeEach(async () => {
+  beforeEach(async function () {
+    // Sockets, curl and hashing on a busy machine take longer than a pure test may.
+    this.currentTest?.timeout(15_000);
     const clock = new SystemClock();
     fixture.drive = new MemoryDrive();
     fixture.logLines = [];
