@@ -2,13 +2,13 @@
  * The calling side of NodeService: heartbeats to members, and asking an address who is there.
  */
 import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
+import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import type { HeartbeatPort, NodeLoad } from "../cluster/failure-detector-port.ts";
 import type { Clock } from "../std/clock.ts";
 import type { ChannelPool } from "./channel-pool.ts";
 import { createGrpcClient } from "./client-adapter.ts";
 import { toNumber } from "./codec.ts";
 import { CONNECT_TIMEOUT_MS } from "./limits.ts";
-import type { NodeDescription } from "./node-service.ts";
 import type { PeerClients } from "./peer-clients.ts";
 
 /** Heartbeats over gRPC. */
@@ -44,7 +44,7 @@ export interface DescribeOptions {
  * Asks the node at `address` who it is.
  * @throws DriveError PEER_UNREACHABLE, NODE_STARTING, NODE_STOPPING
  */
-export async function describeNode(address: string, options: DescribeOptions): Promise<NodeDescription> {
+export async function describeNode(address: string, options: DescribeOptions): Promise<BootstrapReport> {
   const { pool, clock, signal, timeoutMs = CONNECT_TIMEOUT_MS } = options;
   const channel = pool.channel(address, "control");
   const client = createGrpcClient(NodeService, { channel, clock, address });
@@ -52,17 +52,19 @@ export async function describeNode(address: string, options: DescribeOptions): P
   const { proposedCluster } = answer;
   return {
     empty: answer.empty,
-    clusterId: answer.clusterId,
-    memberId: toNumber(answer.memberId, "member_id"),
+    formed: answer.formed,
     nodeId: answer.nodeId,
+    memberId: toNumber(answer.memberId, "member_id"),
     address: answer.address,
-    peerAddresses: answer.peerAddresses,
-    proposedCluster: proposedCluster && {
-      clusterId: proposedCluster.clusterId,
-      members: proposedCluster.members.map((member) => ({
-        address: member.address,
-        memberId: toNumber(member.memberId, "member_id"),
-      })),
-    },
+    addresses: answer.peerAddresses,
+    ...(proposedCluster !== undefined && {
+      cluster: {
+        clusterId: proposedCluster.clusterId,
+        members: proposedCluster.members.map((member) => ({
+          address: member.address,
+          memberId: toNumber(member.memberId, "member_id"),
+        })),
+      },
+    }),
   };
 }

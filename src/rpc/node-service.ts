@@ -4,38 +4,17 @@
  * Ping is for members of the cluster alone; Describe answers anybody, because it is asked before there is a cluster.
  */
 import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
+import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import type { NodeLoad } from "../cluster/failure-detector-port.ts";
 import { toBigint } from "./codec.ts";
 import { checkPeer, type IdentitySource } from "./peer-identity.ts";
 import { service, type ServedService } from "./server-adapter.ts";
 
-/** Who a node is, before and after it belongs to a cluster. */
-export interface NodeDescription {
-  /** True while its data directory is empty. */
-  readonly empty: boolean;
-  /** "" while it has none. */
-  readonly clusterId: string;
-  readonly memberId: number;
-  readonly nodeId: string;
-  /** host:port under which it wants to be reached. */
-  readonly address: string;
-  /** Addresses of all nodes it was told to form a cluster with, itself included, ascending. */
-  readonly peerAddresses: readonly string[];
-  /** The cluster that it proposes or has accepted. */
-  readonly proposedCluster: ProposedCluster | undefined;
-}
-
-/** A cluster as proposed to nodes that have none. */
-export interface ProposedCluster {
-  readonly clusterId: string;
-  readonly members: readonly { readonly address: string; readonly memberId: number }[];
-}
-
 /** What the service needs; each source throws NODE_STARTING while there is nothing to give. */
 export interface NodeServiceOptions {
   readonly identity: IdentitySource;
   readonly load: () => NodeLoad;
-  readonly describe: () => NodeDescription;
+  readonly describe: () => BootstrapReport;
 }
 
 /** The service over what this node knows of itself. */
@@ -54,17 +33,21 @@ export function nodeService(options: NodeServiceOptions): ServedService {
       };
     },
     describe() {
-      const { proposedCluster, ...own } = options.describe();
+      const { empty, formed, nodeId, memberId, address, addresses, cluster } = options.describe();
       return {
-        ...own,
-        memberId: toBigint(own.memberId),
-        peerAddresses: [...own.peerAddresses],
-        ...(proposedCluster && {
+        empty,
+        formed,
+        nodeId,
+        memberId: toBigint(memberId),
+        address,
+        peerAddresses: [...addresses],
+        clusterId: formed ? (cluster?.clusterId ?? "") : "",
+        ...(cluster !== undefined && {
           proposedCluster: {
-            clusterId: proposedCluster.clusterId,
-            members: proposedCluster.members.map(({ address, memberId }) => ({
-              address,
-              memberId: toBigint(memberId),
+            clusterId: cluster.clusterId,
+            members: cluster.members.map((member) => ({
+              address: member.address,
+              memberId: toBigint(member.memberId),
             })),
           },
         }),

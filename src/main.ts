@@ -1,0 +1,31 @@
+#!/usr/bin/env node
+/**
+ * The process: runs the command line in the real world, and ends when something broke that must not be survived.
+ *
+ * An error that nobody handled is a bug. It is printed and the process ends with EXIT_BROKEN, at once: a node that goes on
+ * with a broken invariant can do more harm than one that is missing.
+ */
+import { runCli } from "./cli/program.ts";
+import { systemIo } from "./cli/system-io.ts";
+import { Node } from "./node/node.ts";
+
+/** EX_SOFTWARE of sysexits.h: an internal error. */
+const EXIT_BROKEN = 70;
+
+function endBroken(error: unknown): never {
+  const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const cause = error instanceof Error && error.cause !== undefined ? { cause: String(error.cause) } : {};
+  process.stderr.write(`${JSON.stringify({ level: "fatal", event: "process_broken", detail, ...cause })}\n`);
+  process.exit(EXIT_BROKEN);
+}
+
+process.on("uncaughtException", endBroken);
+process.on("unhandledRejection", endBroken);
+
+const io = systemIo({
+  createNode: (config) => new Node({ config, version: io.version, onFatal: endBroken }),
+  exit: (code) => process.exit(code),
+});
+const exitCode = await runCli(process.argv.slice(2), io);
+// Timers and idle connections may be left; what the command had to do is done.
+process.exit(exitCode);

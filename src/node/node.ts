@@ -1,0 +1,301 @@
+/**
+ * The node as a process runs it: the machine's clock, disk and network under a DriveNode, gRPC and HTTP on top of it.
+ *
+ * Order of start: lock the data directory, listen for peers (so that they can ask who we are), find or form the cluster, open
+ * the data, then listen for clients. Readiness is for those who ask; a request that comes too early gets NODE_STARTING.
+ * stop() goes the other way round: readiness off, clients' requests finish, leadership is handed over, files are closed.
+ */
+import { Bootstrap, type ClusterMembership } from "../cluster/bootstrap.ts";
+import { peerAddresses, selfAddress, type Config } from "../config/config.ts";
+import { DriveError } from "../drive/errors.ts";
+import { Gateway } from "../gateway/gateway.ts";
+import { ChannelPool } from "../rpc/channel-pool.ts";
+import { chunkService } from "../rpc/chunk-service.ts";
+import { clusterService } from "../rpc/cluster-service.ts";
+import { RpcServer } from "../rpc/grpc-server.ts";
+import { metadataService } from "../rpc/metadata-service.ts";
+import { describeNode, GrpcHeartbeat } from "../rpc/node-client.ts";
+import { nodeService } from "../rpc/node-service.ts";
+import { PeerClients } from "../rpc/peer-clients.ts";
+import type { PeerIdentity } from "../rpc/peer-identity.ts";
+import { progressService } from "../rpc/progress-service.ts";
+import { GrpcProposalForwarder } from "../rpc/proposal-forwarder.ts";
+import { raftService, type RaftStatus } from "../rpc/raft-service.ts";
+import { GrpcRaftTransport } from "../rpc/raft-transport.ts";
+import { ReplicaClient } from "../rpc/replica-client.ts";
+import { replicaService } from "../rpc/replica-service.ts";
+import type { ReplicaPort } from "../replication/replica-port.ts";
+import { SystemClock, type Timer } from "../std/clock.ts";
+import { threadPoolDigester } from "../std/digest.ts";
+import { LmdbOrderedStoreProvider } from "../std/lmdb-ordered-store.ts";
+import { SystemPrng } from "../std/prng.ts";
+import { SystemDisk } from "../std/system-disk.ts";
+import { createLogger, type Logger } from "../telemetry/logger.ts";
+import { PrometheusMetrics } from "../telemetry/metrics.ts";
+import { lockDataDirectory, type DataLock } from "./data-lock.ts";
+import { DATA_NAMES, DriveNode } from "./drive-node.ts";
+import { LateDrive } from "./late-drive.ts";
+
+/** How often the figures of this moment are taken into the metrics and readiness into the health service. */
+const OBSERVE_INTERVAL_MS = 500;
+
+/** Settings of a Node beside its configuration. */
+export interface NodeOptions {
+  readonly config: Config;
+  /** Version of the program. */
+  readonly version: string;
+  /** Called with what makes it impossible to go on; the process must end soon after. */
+  readonly onFatal: (error: Error) => void;
+}
+
+/** A node of a cluster in this process. start() once; stop() any number of times, at any time. */
+export class Node {
+  readonly #config: Config;
+  readonly #options: NodeOptions;
+  readonly #clock = new SystemClock();
+  readonly #prng = new SystemPrng();
+  readonly #disk = new SystemDisk();
+  readonly #logger: Logger;
+  readonly #metrics: PrometheusMetrics;
+  readonly #pool: ChannelPool;
+  readonly #stopSignal = new AbortController();
+  readonly #replicas = new Map<number, ReplicaClient>();
+  #lock: DataLock | undefined;
+  #bootstrap: Bootstrap | undefined;
+  #membership: ClusterMembership | undefined;
+  #drive: DriveNode | undefined;
+  #server: RpcServer | undefined;
+  #gateway: Gateway | undefined;
+  #transport: GrpcRaftTransport | undefined;
+  #forwarder: GrpcProposalForwarder | undefined;
+  #observer: Timer | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: NodeOptions) {
+    this.#options = options;
+    this.#config = options.config;
+    const { id } = this.#config.node;
+    this.#logger = createLogger({ node: id, level: this.#config.log.level, clock: this.#clock });
+    this.#metrics = new PrometheusMetrics({ nodeId: id, version: options.version, process: true });
+    this.#pool = new ChannelPool({ clock: this.#clock });
+  }
+
+  /**
+   * Starts to serve. Waits, for as long as it takes, until the cluster is formed or found.
+   * @throws DriveError DATA_DIRECTORY_IN_USE, ADDRESS_IN_USE, DATA_CORRUPT, WRONG_CLUSTER
+   */
+  async start(): Promise<void> {
+    const config = this.#config;
+    this.#lock = await lockDataDirectory(config.data.directory);
+    this.#bootstrap = new Bootstrap({
+      disk: this.#disk,
+      directory: config.data.directory,
+      dataNames: DATA_NAMES,
+      nodeId: config.node.id,
+      address: selfAddress(config),
+      peers: peerAddresses(config),
+      exchange: { ask: (address) => describeNode(address, { pool: this.#pool, clock: this.#clock }) },
+      clock: this.#clock,
+      prng: this.#prng,
+      logger: this.#logger,
+    });
+    await this.#bootstrap.open();
+    this.#server = this.#makeServer();
+    await this.#server.start();
+    this.#gateway = this.#makeGateway();
+    const { url } = await this.#gateway.start();
+    this.#logger.info("listening", { grpc: config.node.address, http: url });
+    const membership = await this.#bootstrap.run(this.#stopSignal.signal);
+    this.#membership = membership;
+    this.#drive = this.#makeDriveNode(membership, url);
+    await this.#drive.start();
+    this.#observe();
+    this.#logger.info("node_started", { member_id: membership.memberId, cluster_id: membership.clusterId });
+    await this.#bootstrap.checkPeers();
+  }
+
+  /** Stops in order; idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    this.#logger.info("node_stopping");
+    this.#observer?.cancel();
+    this.#stopSignal.abort(new DriveError("NODE_STOPPING", "The node is stopping."));
+    this.#server?.setServing(false);
+    await this.#gateway?.stop();
+    await this.#drive?.stop();
+    this.#transport?.stop();
+    this.#forwarder?.stop();
+    for (const replica of this.#replicas.values()) replica.stop();
+    await this.#server?.stop();
+    this.#pool.close();
+    await this.#lock?.release();
+    this.#logger.info("node_stopped");
+  }
+
+  #makeServer(): RpcServer {
+    const { host, port } = parseAddress(this.#config.node.address);
+    const identity = (): PeerIdentity => this.#identity();
+    const drive = (): DriveNode["drive"] => this.#started().drive;
+    return new RpcServer({
+      clock: this.#clock,
+      prng: this.#prng,
+      logger: this.#logger,
+      host,
+      port,
+      stopGraceMs: this.#config.node.stopGraceMs,
+      services: [
+        metadataService(drive),
+        chunkService(drive),
+        progressService(drive),
+        clusterService(drive),
+        raftService({ identity, handler: () => this.#started().consensus, status: () => this.#raftStatus() }),
+        replicaService({ identity, replica: () => this.#started().replica }),
+        nodeService({
+          identity,
+          load: () => this.#started().load(),
+          describe: () => {
+            if (this.#bootstrap === undefined) throw new DriveError("NODE_STARTING", "The node is starting.");
+            return this.#bootstrap.answer();
+          },
+        }),
+      ],
+    });
+  }
+
+  #makeGateway(): Gateway {
+    const { http, node } = this.#config;
+    return new Gateway({
+      drive: new LateDrive(
+        () => this.#started().drive,
+        () => this.#problems(),
+      ),
+      logger: this.#logger,
+      metrics: this.#metrics,
+      clock: this.#clock,
+      prng: this.#prng,
+      nodeId: node.id,
+      version: this.#options.version,
+      host: http.host,
+      port: http.port,
+      onAssertion: (error) => this.#options.onFatal(error),
+    });
+  }
+
+  #makeDriveNode(membership: ClusterMembership, httpUrl: string): DriveNode {
+    const config = this.#config;
+    const clients = new PeerClients({
+      pool: this.#pool,
+      // A founder is reached before it has registered, at the address it was found at.
+      directory: { addressOf: (memberId) => this.#addressOf(memberId) },
+      identity: () => this.#identity(),
+      clock: this.#clock,
+    });
+    this.#transport = new GrpcRaftTransport({ clients, clock: this.#clock, logger: this.#logger });
+    this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
+    const stores = (name: string): LmdbOrderedStoreProvider =>
+      new LmdbOrderedStoreProvider({ directory: `${config.data.directory}/${name}`, clock: this.#clock });
+    const drive = new DriveNode({
+      clusterId: membership.clusterId,
+      memberId: membership.memberId,
+      founderIds: membership.founders.map((founder) => founder.memberId),
+      registration: {
+        nodeId: config.node.id,
+        address: selfAddress(config),
+        httpUrl,
+        publicUrl: config.http.publicUrl ?? "",
+        zone: config.node.zone,
+      },
+      disk: this.#disk,
+      directory: config.data.directory,
+      stores: stores("stores"),
+      indexes: stores("index"),
+      clock: this.#clock,
+      prng: this.#prng,
+      digester: threadPoolDigester,
+      logger: this.#logger,
+      metrics: this.#metrics,
+      transport: this.#transport,
+      forwarder: this.#forwarder,
+      heartbeats: new GrpcHeartbeat(clients),
+      peerReplica: (memberId) => this.#peerReplica(memberId, clients),
+      reserveBytes: config.data.reserveBytes,
+      tuning: {
+        tickMs: config.raft.tickMs,
+        electionTicks: config.raft.electionTicks,
+        heartbeatTicks: config.raft.heartbeatTicks,
+        logEntryCountMax: config.raft.snapshotLogEntryCount,
+        logKeepEntryCount: Math.floor(config.raft.snapshotLogEntryCount / 5),
+      },
+      detection: {
+        intervalMs: config.cluster.heartbeatMs,
+        suspectAfterMs: config.cluster.suspectAfterMs,
+        downAfterMs: config.cluster.downAfterMs,
+      },
+      onFatal: this.#options.onFatal,
+    });
+    this.#transport.attach(drive.consensus);
+    return drive;
+  }
+
+  #peerReplica(memberId: number, clients: PeerClients): ReplicaPort | undefined {
+    const known = this.#replicas.get(memberId);
+    if (known !== undefined) return known;
+    if (this.#addressOf(memberId) === undefined) return undefined;
+    const replica = new ReplicaClient(memberId, { clients, clock: this.#clock });
+    this.#replicas.set(memberId, replica);
+    return replica;
+  }
+
+  #addressOf(memberId: number): string | undefined {
+    const founder = this.#membership?.founders.find((each) => each.memberId === memberId);
+    return this.#drive?.addressOf(memberId) ?? founder?.address;
+  }
+
+  #identity(): PeerIdentity {
+    if (this.#membership !== undefined) return this.#membership;
+    throw new DriveError("NODE_STARTING", "The node does not belong to a cluster yet.");
+  }
+
+  #started(): DriveNode {
+    if (this.#stopSignal.signal.aborted) throw new DriveError("NODE_STOPPING", "The node is stopping.");
+    if (this.#drive !== undefined) return this.#drive;
+    throw new DriveError("NODE_STARTING", this.#bootstrap?.waitingReason ?? "The node is starting.");
+  }
+
+  #problems(): readonly string[] {
+    if (this.#drive !== undefined) return this.#drive.problems();
+    return [this.#bootstrap?.waitingReason ?? "The node is starting."];
+  }
+
+  #raftStatus(): RaftStatus {
+    const status = this.#started().consensus.status();
+    return {
+      ...status,
+      voterIds: [...status.config.voters, ...status.config.votersOutgoing],
+      learnerIds: status.config.learners,
+      progress: [...status.progress].map(([memberId, progress]) => ({
+        memberId,
+        matchIndex: progress.matchIndex,
+        nextIndex: progress.nextIndex,
+        state: progress.state,
+        recentlyActive: progress.recentActive,
+      })),
+    };
+  }
+
+  #observe(): void {
+    this.#drive?.observe();
+    this.#server?.setServing(this.#problems().length === 0);
+    this.#observer = this.#clock.setTimer(OBSERVE_INTERVAL_MS, () => this.#observe());
+  }
+}
+
+/** host and port of "host:port" or "[host]:port". */
+function parseAddress(address: string): { readonly host: string; readonly port: number } {
+  const at = address.lastIndexOf(":");
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ""), port: Number(address.slice(at + 1)) };
+}
