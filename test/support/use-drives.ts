@@ -10,10 +10,24 @@ import { MemoryTree, registrationOf } from "./memory-metadata-port.ts";
 import type { UploadRequest } from "../../src/drive/drive-api.ts";
 import { valueOfKind } from "../../src/cluster/metadata-client.ts";
 import { must } from "../../src/std/assert.ts";
-import { inlineDigester } from "../../src/std/digest.ts";
+import { inlineDigester, type Digester } from "../../src/std/digest.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { DataPlane } from "../../src/transfer/data-plane.ts";
 import { LocalDrive } from "../../src/transfer/local-drive.ts";
+
+/** Hashes each array once, however often it is sent: for tests that write gigabytes of one shared chunk. */
+function cachingDigester(): Digester {
+  const known = new WeakMap<Uint8Array, Uint8Array>();
+  return {
+    async sha256(bytes) {
+      const found = known.get(bytes);
+      if (found !== undefined) return found;
+      const digest = await inlineDigester.sha256(bytes);
+      known.set(bytes, digest);
+      return digest;
+    },
+  };
+}
 
 /** One member's drive and its parts. */
 export interface TestNode {
@@ -30,6 +44,7 @@ export class TestDrives {
   readonly detector: FakeDetector;
   readonly nodes = new Map<number, TestNode>();
   readonly #memberIds: readonly number[];
+  readonly #digester = cachingDigester();
 
   /** @param memberCount members 1 to memberCount */
   constructor(memberCount: number) {
@@ -58,7 +73,7 @@ export class TestDrives {
     const plane = new DataPlane({
       clock: this.clock,
       prng: new SeededPrng(memberId * 1000 + this.tree.applied.length),
-      digester: inlineDigester,
+      digester: this.#digester,
       metadata: this.tree.port(memberId),
       replicas: this.replicas,
       detector: this.detector,

@@ -1,0 +1,413 @@
+/**
+ * Goal: an upload by chunks ends as a file with exactly its bytes, in any order of chunks, through any nodes, over the death of
+ * any of them. Method: whole drives over the real state machine and in-memory stores; "restart" throws all memory away.
+ */
+import { expect } from "chai";
+import {
+  CHUNK_SIZE_BYTES,
+  CONTENT_SIZE_BYTES_MAX,
+  EXTENT_SIZE_BYTES_MAX,
+  THIRD_SEAL_WAIT_MS,
+} from "../../../src/drive/limits.ts";
+import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
+import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
+import { must } from "../../../src/std/assert.ts";
+import { SeededPrng } from "../../../src/std/prng.ts";
+import { expectReason } from "../../support/expect-reason.ts";
+import { bytesOf, patternBytes, TestDrives, uploadOf } from "../../support/use-drives.ts";
+
+const SIZE_BYTES = 5 * CHUNK_SIZE_BYTES + 100;
+const CONTENT = patternBytes(SIZE_BYTES);
+const CHUNKS = Array.from({ length: 6 }, (_, i) =>
+  CONTENT.subarray(i * CHUNK_SIZE_BYTES, (i + 1) * CHUNK_SIZE_BYTES),
+);
+
+function chunk(index: number): Buffer {
+  return must(CHUNKS[index], `chunk ${index}`);
+}
+
+async function begin(drive: LocalDrive, sizeBytes: number | undefined = SIZE_BYTES): Promise<number> {
+  return (await drive.initUpload(uploadOf("/f", { sizeBytes }))).uploadId;
+}
+
+async function send(drive: LocalDrive, uploadId: number, indexes: readonly number[]): Promise<void> {
+  for (const index of indexes) await drive.writeChunk(uploadId, index, chunk(index), undefined);
+}
+
+async function expectContent(drives: TestDrives, memberId = 1): Promise<void> {
+  const download = await drives.drive(memberId).openDownload({ path: "/f" });
+  expect((await bytesOf(download.read(0, SIZE_BYTES))).equals(CONTENT)).to.equal(true);
+}
+
+describe("UploadManager", () => {
+  it("says where to send what, and how long there is time", async () => {
+    const drives = new TestDrives(3);
+
+    const ticket = await drives.drive().initUpload(uploadOf("/f", { sizeBytes: SIZE_BYTES }));
+
+    expect(ticket.chunkCount).to.equal(6);
+    expect(ticket.instant).to.equal(false);
+    expect(ticket.targets.map((target) => target.nodeId)).to.have.members(["node-1", "node-2", "node-3"]);
+  });
+
+  it("takes chunks in any order, through any node", async () => {
+    const seed = 7;
+    const prng = new SeededPrng(seed);
+    for (let round = 0; round < 10; round += 1) {
+      const drives = new TestDrives(3);
+      const uploadId = await begin(drives.drive());
+      const left = [0, 1, 2, 3, 4, 5, 2, 5];
+      while (left.length > 0) {
+        const [index = 0] = left.splice(prng.below(left.length), 1);
+        await send(drives.drive(1 + prng.below(3)), uploadId, [index]);
+      }
+
+      const { entry } = await drives.drive(1 + prng.below(3)).completeUpload(uploadId, {});
+
+      expect(entry.entryId, `seed=${seed} round=${round}`).to.equal(uploadId);
+      expect(Buffer.from(entry.treeHash).equals(foldTreeHash(CHUNKS.map(sha256)))).to.equal(true);
+      await expectContent(drives);
+    }
+  });
+
+  it("takes chunks in parallel", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+
+    const receipts = await Promise.all(
+      CHUNKS.map((bytes, index) => drives.drive().writeChunk(uploadId, index, bytes, sha256(bytes))),
+    );
+    await drives.drive().completeUpload(uploadId, {});
+
+    for (const { replicaCount } of receipts) expect(replicaCount).to.be.at.least(2);
+    await expectContent(drives);
+  });
+
+  it("goes on at another node when the first one has died, with what is missing told", async () => {
+    const drives = new TestDrives(4);
+    const uploadId = await begin(drives.drive(1));
+    await send(drives.drive(1), uploadId, [0, 2, 3]);
+    drives.kill(1);
+
+    const status = await drives.drive(2).uploadStatus(uploadId);
+    expect(status.missing).to.deep.equal([
+      { first: 1, last: 1 },
+      { first: 4, last: 5 },
+    ]);
+    expect(status.committedSizeBytes).to.equal(CHUNK_SIZE_BYTES);
+    await send(drives.drive(2), uploadId, [1, 4, 5]);
+    const { path } = await drives.drive(2).completeUpload(uploadId, {});
+
+    expect(path).to.equal("/f");
+    await expectContent(drives, 3);
+  });
+
+  it("completes after every node has forgotten what it had in memory", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    for (const member of [1, 2, 3]) drives.restart(member);
+
+    await drives.drive(3).completeUpload(uploadId, {});
+
+    await expectContent(drives, 2);
+  });
+
+  it("says which chunks are missing when it is completed too early", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 3]);
+
+    const error = await expectReason("UPLOAD_INCOMPLETE", () => drives.drive().completeUpload(uploadId, {}));
+    expect(error.metadata["missing"]).to.equal("1-2,4-5");
+    expect(error.metadata["missing_count"]).to.equal("4");
+
+    await send(drives.drive(), uploadId, [1, 2, 4, 5]);
+    await drives.drive().completeUpload(uploadId, {});
+    await expectContent(drives);
+  });
+
+  it("names missing chunks of later extents by their place in the content", async () => {
+    const drives = new TestDrives(3);
+    const sizeBytes = EXTENT_SIZE_BYTES_MAX + 2 * CHUNK_SIZE_BYTES;
+    const uploadId = await begin(drives.drive(), sizeBytes);
+    await drives.drive().writeChunk(uploadId, 1025, chunk(0), undefined);
+
+    const error = await expectReason("UPLOAD_INCOMPLETE", () => drives.drive().completeUpload(uploadId, {}));
+
+    expect(error.metadata["missing"]).to.equal("0-1024");
+  });
+
+  it("puts a content of several extents together", async function () {
+    this.timeout(10_000);
+    const drives = new TestDrives(3);
+    for (const store of drives.replicas.stores.values()) store.trusting = true;
+    const sizeBytes = 2 * EXTENT_SIZE_BYTES_MAX + 5;
+    const uploadId = await begin(drives.drive(), sizeBytes);
+    const one = chunk(0);
+    const digest = sha256(one);
+    for (let index = 0; index < 2048; index += 1)
+      await drives.drive().writeChunk(uploadId, index, one, digest);
+    await drives.drive().writeChunk(uploadId, 2048, one.subarray(0, 5), undefined);
+
+    const { entry } = await drives.drive().completeUpload(uploadId, {});
+
+    const leaves = Array.from({ length: 2048 }, () => digest);
+    const expected = foldTreeHash([...leaves, sha256(one.subarray(0, 5))]);
+    expect(Buffer.from(entry.treeHash).equals(expected)).to.equal(true);
+    const download = await drives.drive(2).openDownload({ path: "/f" });
+    const across = await bytesOf(download.read(EXTENT_SIZE_BYTES_MAX - 3, 6));
+    expect(across.equals(Buffer.concat([one.subarray(-3), one.subarray(0, 3)]))).to.equal(true);
+  });
+
+  it("has sealed full extents before it is completed, so that completing asks for the last one only", async function () {
+    this.timeout(10_000);
+    const drives = new TestDrives(3);
+    for (const store of drives.replicas.stores.values()) store.trusting = true;
+    const uploadId = await begin(drives.drive(), 2 * EXTENT_SIZE_BYTES_MAX);
+    const digest = sha256(chunk(0));
+    for (let index = 0; index < 2047; index += 1) {
+      await drives.drive().writeChunk(uploadId, index, chunk(0), digest);
+    }
+    const seals: number[] = [];
+    drives.replicas.onCall = (call) => {
+      if (call.method === "sealExtent") seals.push(call.extent.extentIndex);
+    };
+
+    await drives.drive().writeChunk(uploadId, 2047, chunk(0), digest);
+    await drives.drive().completeUpload(uploadId, {});
+
+    expect(seals).to.deep.equal([1, 1, 1]);
+  });
+
+  it("answers a finished upload with its file, at every node and under every request id", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    const done = await drives.drive().completeUpload(uploadId, {}, { requestId: "one" });
+
+    expect(await drives.drive().completeUpload(uploadId, {}, { requestId: "one" })).to.deep.equal(done);
+    expect(await drives.drive(2).completeUpload(uploadId, {}, { requestId: "two" })).to.deep.equal(done);
+    expect((await drives.drive(3).uploadStatus(uploadId)).state).to.equal("complete");
+    await expectReason("UPLOAD_FINISHED", () => send(drives.drive(2), uploadId, [0]));
+  });
+
+  it("answers the file when the answer of the first completion was lost", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    drives.tree.lostAnswers.set("complete-upload", 1);
+
+    await expectReason("COMMIT_OUTCOME_UNKNOWN", () =>
+      drives.drive().completeUpload(uploadId, {}, { requestId: "one" }),
+    );
+    await drives.drive(2).completeUpload(uploadId, {}, { requestId: "one" });
+
+    expect((await drives.drive().cluster()).fileCount).to.equal(1);
+    await expectContent(drives);
+  });
+
+  it("settles two uploads of one name as each asked", async () => {
+    for (const onConflict of ["fail", "rename", "replace"] as const) {
+      const drives = new TestDrives(3);
+      const drive = drives.drive();
+      const start = async () =>
+        (await drive.initUpload(uploadOf("/f", { sizeBytes: SIZE_BYTES, onConflict }))).uploadId;
+      const [first, second] = [await start(), await start()];
+      await send(drive, first, [0, 1, 2, 3, 4, 5]);
+      await send(drive, second, [0, 1, 2, 3, 4, 5]);
+      const done = await drive.completeUpload(first, {});
+
+      const other = drive.completeUpload(second, {});
+
+      if (onConflict === "fail") await expectReason("PATH_EXISTS", () => other);
+      if (onConflict === "rename") expect((await other).path).to.equal("/f (2)");
+      if (onConflict === "replace") expect((await other).entry.entryId).to.equal(done.entry.entryId);
+    }
+  });
+
+  it("seals anew when a target got a new store between seal and commit", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    let proposals = 0;
+    drives.tree.onPropose = (body) => {
+      if (body.kind !== "complete-upload") return;
+      proposals += 1;
+      if (proposals > 1) return;
+      const { node } = { node: must(drives.node(3).plane.directory.find(3), "member 3") };
+      drives.tree.apply({ kind: "register-node", node: { ...node, storeIncarnation: "other" } });
+      drives.kill(3);
+    };
+
+    await drives.drive().completeUpload(uploadId, {}, { requestId: "one" });
+
+    expect(proposals).to.equal(2);
+    await expectContent(drives);
+  });
+
+  it("does not wait for a third seal longer than THIRD_SEAL_WAIT_MS, and adds it when it comes", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4]);
+    drives.replicas.onCall = (call) => {
+      if (call.memberId === 3 && call.method === "sealExtent") drives.replicas.delayMs.set(3, 4000);
+    };
+    await send(drives.drive(), uploadId, [5]);
+
+    const completing = drives.drive().completeUpload(uploadId, {});
+    await drives.clock.advance(THIRD_SEAL_WAIT_MS);
+    await completing;
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(2);
+    await drives.clock.advance(4000);
+
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(3);
+  });
+
+  it("says QUORUM_NOT_REACHED and never hangs when two targets die before completion; later it completes", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4]);
+    drives.kill(2);
+    drives.kill(3);
+
+    await expectReason("QUORUM_NOT_REACHED", () => send(drives.drive(), uploadId, [5]));
+    await expectReason("QUORUM_NOT_REACHED", () =>
+      drives.drive().initUpload(uploadOf("/g", { sizeBytes: 9 })),
+    );
+    drives.revive(2);
+    drives.revive(3);
+    await drives.clock.advance(5000);
+    await send(drives.drive(), uploadId, [5]);
+    await drives.drive().completeUpload(uploadId, {});
+
+    await expectContent(drives);
+  });
+
+  it("ends cleanly at every step at which a target can die", async () => {
+    // How many calls a whole upload makes, then one run for each of them with the death just before it.
+    const run = async (deathAt: number): Promise<number> => {
+      const drives = new TestDrives(4);
+      let calls = 0;
+      const ticket = await drives.drive().initUpload(uploadOf("/f", { sizeBytes: SIZE_BYTES }));
+      const { uploadId } = ticket;
+      const victim = Number(must(ticket.targets[1], "a second target").nodeId.slice("node-".length));
+      drives.replicas.onCall = (call) => {
+        if (call.memberId !== victim) return;
+        calls += 1;
+        if (calls === deathAt) drives.kill(victim);
+      };
+      await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+      const gateway = victim === 1 ? 2 : 1;
+      await drives.drive(gateway).completeUpload(uploadId, {});
+      await expectContent(drives, gateway);
+      const { verifiedCount } = await drives.drive().durability({ path: "/f" });
+      expect(verifiedCount, `death before call ${deathAt}`).to.be.at.least(2);
+      return calls;
+    };
+    const callCount = await run(Infinity);
+    expect(callCount).to.be.at.least(7);
+
+    for (let deathAt = 1; deathAt <= callCount; deathAt += 1) await run(deathAt);
+  });
+
+  it("checks chunks: digest, index and length", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const uploadId = await begin(drive);
+    const write = (index: number, bytes: Uint8Array, digest?: Uint8Array) =>
+      drive.writeChunk(uploadId, index, bytes, digest);
+
+    await expectReason("DIGEST_MISMATCH", () => write(0, chunk(0), sha256(chunk(1))));
+    await expectReason("CHUNK_OUT_OF_RANGE", () => write(6, chunk(0)));
+    await expectReason("CHUNK_OUT_OF_RANGE", () => write(-1, chunk(0)));
+    await expectReason("PAYLOAD_TRUNCATED", () => write(0, chunk(0).subarray(1)));
+    await expectReason("PAYLOAD_TRUNCATED", () => write(5, chunk(5).subarray(1)));
+    await expectReason("PAYLOAD_TOO_LARGE", () => write(5, chunk(0)));
+    await expectReason("UPLOAD_NOT_FOUND", () => drive.writeChunk(4711, 0, chunk(0), undefined));
+    expect((await write(0, chunk(0), sha256(chunk(0)))).replicaCount).to.be.at.least(2);
+  });
+
+  it("checks sizes: whole numbers up to the largest content", async () => {
+    const drive = new TestDrives(3).drive();
+
+    await expectReason("ARGUMENT_INVALID", () => begin(drive, -1));
+    await expectReason("ARGUMENT_INVALID", () => begin(drive, 1.5));
+    await expectReason("PAYLOAD_TOO_LARGE", () => begin(drive, CONTENT_SIZE_BYTES_MAX + 1));
+    expect(await begin(drive, CONTENT_SIZE_BYTES_MAX)).to.be.greaterThan(0);
+  });
+
+  it("completes an upload of unknown size with the size stated at the end", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const { uploadId } = await drive.initUpload(uploadOf("/f"));
+    await send(drive, uploadId, [5, 1, 0, 2, 4]);
+
+    expect((await drive.uploadStatus(uploadId)).missing).to.deep.equal([{ first: 3, last: 3 }]);
+    await send(drive, uploadId, [3]);
+    await expectReason("ARGUMENT_INVALID", () => drive.completeUpload(uploadId, {}));
+    const error = await expectReason("UPLOAD_INCOMPLETE", () =>
+      drive.completeUpload(uploadId, { sizeBytes: SIZE_BYTES + 1 }),
+    );
+    expect(error.metadata["missing"]).to.equal("5");
+    await drive.completeUpload(uploadId, { sizeBytes: SIZE_BYTES });
+
+    await expectContent(drives);
+  });
+
+  it("refuses another size at the end than at the start", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+
+    await expectReason("ARGUMENT_INVALID", () =>
+      drives.drive().completeUpload(uploadId, { sizeBytes: SIZE_BYTES - 1 }),
+    );
+  });
+
+  it("aborts: afterwards nobody knows the upload, at any node", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(2), uploadId, [0]);
+
+    await drives.drive(1).abortUpload(uploadId);
+    await drives.clock.advance(1000);
+
+    await expectReason("UPLOAD_NOT_FOUND", () => send(drives.drive(2), uploadId, [1]));
+    await expectReason("UPLOAD_NOT_FOUND", () => drives.drive(3).completeUpload(uploadId, {}));
+    await expectReason("UPLOAD_NOT_FOUND", () => drives.drive(1).uploadStatus(uploadId));
+  });
+
+  it("finishes at once when equal bytes are here", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    const { entry } = await drives.drive().completeUpload(uploadId, {});
+
+    const request = uploadOf("/again", { sizeBytes: SIZE_BYTES, treeHash: entry.treeHash });
+    const ticket = await drives.drive(2).initUpload(request);
+
+    expect(ticket.instant).to.equal(true);
+    expect(ticket.entry?.contentId).to.equal(entry.contentId);
+    expect((await drives.drive(2).completeUpload(ticket.uploadId, {})).path).to.equal("/again");
+  });
+
+  it("reports progress through its phases", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    await drives.drive().completeUpload(uploadId, {});
+
+    const seen = [];
+    for await (const progress of drives.drive().watchProgress(String(uploadId))) seen.push(progress);
+
+    expect(seen.at(-1)).to.deep.equal({
+      id: String(uploadId),
+      kind: "upload",
+      phase: "done",
+      sizeBytes: SIZE_BYTES,
+      transferredBytes: SIZE_BYTES,
+      copiedBytes: [SIZE_BYTES, SIZE_BYTES, SIZE_BYTES],
+      errorReason: undefined,
+    });
+  });
+});
