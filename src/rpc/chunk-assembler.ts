@@ -4,7 +4,6 @@
  * A frame starts at a multiple of the chunk size or continues the frame before; at most one chunk is incomplete at a time. A
  * frame that is a whole chunk is handed on without a copy. Does no I/O; chunk-service.ts writes what comes out.
  */
-import { chunkSizeBytes } from "../drive/content.ts";
 import type { ChunkRange } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
@@ -63,7 +62,7 @@ export class ChunkAssembler {
     this.#checkOffset(offset);
     const complete: AssembledChunk[] = [];
     for (let at = 0; at < data.length;) at += this.#take(offset + at, data.subarray(at), digest, complete);
-    if (frame.finish) complete.push(...this.end());
+    if (frame.finish) complete.push(...this.#close());
     if (digest.length > 0 && (complete.length !== 1 || complete[0]?.bytes.length !== data.length)) {
       throw new DriveError("ARGUMENT_INVALID", "A digest is only for a frame that is one whole chunk.", {
         field: "digest",
@@ -87,8 +86,8 @@ export class ChunkAssembler {
   #take(offset: number, data: Uint8Array, digest: Uint8Array, complete: AssembledChunk[]): number {
     const chunkIndex = Math.floor(offset / this.#chunkSizeBytes);
     const within = offset - chunkIndex * this.#chunkSizeBytes;
-    const fullSizeBytes =
-      this.#sizeBytes === undefined ? this.#chunkSizeBytes : chunkSizeBytes(this.#sizeBytes, chunkIndex);
+    const left = (this.#sizeBytes ?? Infinity) - chunkIndex * this.#chunkSizeBytes;
+    const fullSizeBytes = Math.min(this.#chunkSizeBytes, left);
     if (within === 0) {
       const declared = digest.length > 0 ? digest : undefined;
       this.#open = { chunkIndex, parts: [], sizeBytes: 0, digest: declared };
@@ -97,12 +96,23 @@ export class ChunkAssembler {
     const part = data.subarray(0, fullSizeBytes - within);
     open.parts.push(part);
     open.sizeBytes += part.length;
-    if (open.sizeBytes === fullSizeBytes) complete.push(...this.end());
+    if (open.sizeBytes === fullSizeBytes) complete.push(...this.#close());
     return part.length;
   }
 
-  /** Ends the chunk that is open, if any, as it is. */
-  end(): readonly AssembledChunk[] {
+  /** Checks that no chunk is incomplete when the stream ends. Throws PAYLOAD_TRUNCATED. */
+  end(): void {
+    const open = this.#open;
+    if (open === undefined) return;
+    throw new DriveError(
+      "PAYLOAD_TRUNCATED",
+      `The stream ended after ${open.sizeBytes} bytes of chunk ${open.chunkIndex}, without "finish".`,
+      { chunk_index: String(open.chunkIndex), size_bytes: String(open.sizeBytes) },
+    );
+  }
+
+  /** Takes the chunk that is open, if any, as it is. */
+  #close(): readonly AssembledChunk[] {
     const open = this.#open;
     this.#open = undefined;
     if (open === undefined) return [];

@@ -150,7 +150,7 @@ async function readUpload(flow: UploadFlow, requests: AsyncIterable<UploadReques
     await write(begun.assembler.push({ ...request, offset: toNumber(request.offset, "offset") }));
   }
   if (begun === undefined) return;
-  await write(begun.assembler.end());
+  begun.assembler.end();
   // All slots are free again when everything has been answered.
   await flow.slots.acquire(UPLOAD_CHUNKS_INFLIGHT_MAX, signal);
 }
@@ -190,26 +190,35 @@ async function putFile(
   const iterator = requests[Symbol.asyncIterator]();
   const first = await iterator.next();
   const header = first.done === true ? undefined : first.value.header;
-  if (first.done === true || header === undefined)
+  if (first.done === true || header === undefined) {
     return refuseField("header", "is required on the first message");
+  }
   const upload = decodeUploadRequest(create(InitUploadRequestSchema, header));
   checkSize(upload.sizeBytes);
-  const body = bodyOf(first.value, iterator);
+  const body = bodyOf(first.value, iterator, upload.sizeBytes !== undefined);
   const entry = await drive.putFile(upload, body, writeOptions(header, call.signal));
   return { pathEntry: encodePathEntry(entry) };
 }
 
+/** The bytes of the messages. Without a size known beforehand only `finish` tells the end from a break. */
 async function* bodyOf(
   first: PutFileRequest,
   rest: AsyncIterator<PutFileRequest>,
+  sizeKnown: boolean,
 ): AsyncIterable<Uint8Array> {
-  checkFrame(first.data);
-  if (first.data.length > 0) yield first.data;
-  for (let next = await rest.next(); next.done !== true; next = await rest.next()) {
-    if (next.value.header !== undefined) refuseField("header", "is only for the first message");
-    checkFrame(next.value.data);
-    if (next.value.data.length > 0) yield next.value.data;
+  let finished = false;
+  for (let message: PutFileRequest | undefined = first; message !== undefined;) {
+    if (finished) refuseField("finish", "was set on an earlier message");
+    if (message !== first && message.header !== undefined)
+      refuseField("header", "is only for the first message");
+    checkFrame(message.data);
+    finished = message.finish;
+    if (message.data.length > 0) yield message.data;
+    const next: IteratorResult<PutFileRequest, unknown> = await rest.next();
+    message = next.done === true ? undefined : next.value;
   }
+  if (finished || sizeKnown) return;
+  throw new DriveError("PAYLOAD_TRUNCATED", 'The stream ended without "finish".');
 }
 
 async function* downloadStream(

@@ -4,7 +4,7 @@
  * Life cycle: start() binds, setServing() says that the node is ready, stop() refuses new calls, waits for those in work and
  * then ends them. Windows are enlarged (server-windows.ts). TLS is not part of it: nodes listen on loopback or a closed network.
  */
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import { DriveError } from "../drive/errors.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { deferred } from "../std/deferred.ts";
@@ -59,13 +59,15 @@ export class RpcServer {
   constructor(options: RpcServerOptions) {
     this.#options = options;
     this.#logger = options.logger.child("rpc");
+    // What the library would print on its own comes back as an error to whoever called.
+    setLogVerbosity(logVerbosity.NONE);
+    // Channelz stays on: without it forceShutdown() of grpc-js 1.14.7 forgets its sessions and ends nothing.
     this.#server = new Server({
       "grpc.max_receive_message_length": MESSAGE_SIZE_BYTES_MAX,
       "grpc.max_send_message_length": MESSAGE_SIZE_BYTES_MAX,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
       "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
       "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
-      "grpc.enable_channelz": 0,
     });
     const descriptors = options.services.map(({ descriptor }) => descriptor);
     this.#health = new HealthStates(descriptors.map(({ typeName }) => typeName));

@@ -152,6 +152,7 @@ async function takeSnapshot(
   if (first.done === true) return refuseField("message", "is required on the first request");
   const message = parseMessage(first.value.message, from);
   let received = 0;
+  let finished = false;
   const pieces = async function* (): AsyncIterable<Uint8Array> {
     for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
       const { data } = next.value;
@@ -164,8 +165,11 @@ async function takeSnapshot(
         });
       }
       received += data.length;
-      yield data;
+      finished = next.value.finish;
+      if (data.length > 0) yield data;
     }
+    if (!finished)
+      throw new DriveError("PAYLOAD_TRUNCATED", `The snapshot was cut off after ${received} bytes.`);
   };
   await options.handler().receiveSnapshot(message, from.clusterId, pieces());
   return received;

@@ -235,11 +235,12 @@ export class GrpcRaftTransport implements RaftTransport {
 async function* snapshotFrames(
   message: Message,
   pieces: AsyncIterable<Uint8Array>,
-): AsyncIterable<{ message?: Uint8Array; offset?: bigint; data?: Uint8Array }> {
+): AsyncIterable<{ message?: Uint8Array; offset?: bigint; data?: Uint8Array; finish?: boolean }> {
   yield { message: encodeMessage(message) };
   let offset = 0;
   for await (const data of pieces) {
     yield { offset: toBigint(offset), data };
     offset += data.length;
   }
+  yield { offset: toBigint(offset), finish: true };
 }

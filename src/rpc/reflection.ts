@@ -22,6 +22,7 @@ import {
   ServerReflection as ServerReflectionV1Alpha,
   ServerReflectionResponseSchema as ResponseV1AlphaSchema,
 } from "../../gen/grpc/reflection/v1alpha/reflection_pb.ts";
+import { file_netdisk_v1_error } from "../../gen/netdisk/v1/error_pb.ts";
 import { service, type ServedService } from "./server-adapter.ts";
 
 const NOT_FOUND = 5;
@@ -40,6 +41,8 @@ class DescriptorIndex {
   readonly #serviceNames: readonly string[];
 
   constructor(services: readonly DescService[]) {
+    // No service imports it: error details travel in a trailer, as a type that clients look up by name.
+    this.#addFile(file_netdisk_v1_error);
     for (const { file } of services) this.#addFile(file);
     this.#registry = createRegistry(...this.#files.values());
     this.#serviceNames = services.map(({ typeName }) => typeName).toSorted();

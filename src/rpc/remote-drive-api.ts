@@ -290,7 +290,7 @@ export class RemoteDriveApi implements DriveApi {
     return this.#write(options, async ({ chunks }, call) => {
       const header = encodeUploadRequest(request, { ...options, requestId: call.requestId });
       const requests = (async function* () {
-        yield create(PutFileRequestSchema, { header, data: bytes });
+        yield create(PutFileRequestSchema, { header, data: bytes, finish: true });
       })();
       const answer = await chunks.putFile(requests, { ...call.options, timeoutMs: COMPLETE_TIMEOUT_MS });
       return decodePathEntry(answer.pathEntry);

@@ -126,7 +126,11 @@ function inputOf(method: DescMethod, call: RawCall, signal: AbortSignal): unknow
   return requestsOf(call, signal);
 }
 
-/** The requests of a stream. One that breaks off ends with the signal's reason, never like one that was half-closed. */
+/**
+ * The requests of a stream. That they end is no proof that the client had finished: a grpc-js client that cancels half-closes
+ * before it resets, and the reset arrives later. Contracts in which a cut stream must not be taken for a whole one have a field
+ * that says so.
+ */
 async function* requestsOf(readable: Pick<Duplex, "iterator">, signal: AbortSignal): AsyncIterable<unknown> {
   try {
     // Not over the stream itself: leaving that loop early would destroy the duplex and lose the answer.
