@@ -4,7 +4,7 @@
  * A message is made in one place so that all have the same shape (one hidden class in the engine) and unused fields hold
  * their empty value. Which kinds may come from the network is decided here and enforced by RaftNode.step().
  */
-import { NO_MEMBER, type Message, type MessageKind } from "./types.ts";
+import { NO_MEMBER, type LogEntry, type MemberId, type Message, type MessageKind } from "./types.ts";
 
 /** No bytes. Shared; never written to. */
 export const NO_BYTES: Uint8Array = new Uint8Array(0);
@@ -12,23 +12,36 @@ export const NO_BYTES: Uint8Array = new Uint8Array(0);
 /** Context of the vote requests of a leadership transfer, which may interrupt a leader's lease (thesis 3.10). */
 export const TRANSFER_CONTEXT: Uint8Array = Uint8Array.from([0x74, 0x78]);
 
-/** A message whose fields, other than those given, are empty. */
-export function makeMessage(fields: Partial<Message> & { readonly kind: MessageKind }): Message {
+/** No entries. Shared; never written to. */
+const NO_ENTRIES: readonly LogEntry[] = [];
+
+/** No messages. Shared; never written to. */
+const NO_MESSAGES: readonly Message[] = [];
+
+/** Some fields of a message. */
+export type MessageFields = Partial<Message> & { readonly kind: MessageKind };
+
+/** A message whose fields, other than those given, are empty; `from` and `term` may be given apart. */
+export function makeMessage(
+  fields: MessageFields,
+  from: MemberId = fields.from ?? NO_MEMBER,
+  term: number = fields.term ?? 0,
+): Message {
   return {
     kind: fields.kind,
-    from: fields.from ?? NO_MEMBER,
+    from,
     to: fields.to ?? NO_MEMBER,
-    term: fields.term ?? 0,
+    term,
     logTerm: fields.logTerm ?? 0,
     index: fields.index ?? 0,
-    entries: fields.entries ?? [],
+    entries: fields.entries ?? NO_ENTRIES,
     commitIndex: fields.commitIndex ?? 0,
     reject: fields.reject ?? false,
     rejectHint: fields.rejectHint ?? 0,
     context: fields.context ?? NO_BYTES,
     snapshot: fields.snapshot,
     votedFor: fields.votedFor ?? NO_MEMBER,
-    responses: fields.responses ?? [],
+    responses: fields.responses ?? NO_MESSAGES,
   };
 }
 

@@ -4,11 +4,12 @@
  * The interface stands between the core, which calls the step files, and the step files, which call back, so that each can
  * be read with only this page in mind. Implemented by RaftCore alone.
  */
+import type { MessageFields } from "./message.ts";
 import type { PlantedFault } from "./planted-faults.ts";
 import type { RaftLog } from "./raft-log.ts";
 import type { ReadOnly, ReadRequest } from "./read-only.ts";
 import type { Tracker } from "./tracker.ts";
-import type { LogEntry, MemberId, Message, MessageKind, ReadState, Role, Snapshot } from "./types.ts";
+import type { LogEntry, MemberId, ReadState, Role, Snapshot } from "./types.ts";
 
 /** Bounds and choices that the step files look at; see RaftCoreOptions for their meaning. */
 export interface StepOptions {
@@ -32,7 +33,7 @@ export interface RaftContext {
   electionElapsed: number;
 
   /** Queues a message: at once, or after the disk when it is a promise about what the disk holds. */
-  send(fields: Partial<Message> & { readonly kind: MessageKind }): void;
+  send(fields: MessageFields): void;
   /** Follows `leaderId` (or nobody yet) in `term`. */
   becomeFollower(term: number, leaderId: MemberId): void;
   /** Starts an election unless this node leads, cannot be elected, or has a membership change to apply first. */

@@ -17,7 +17,7 @@ import {
   sendToNewMembers,
 } from "./leader-sends.ts";
 import { entriesSizeBytes, payloadSizeBytes } from "./log-entries.ts";
-import { isTermlessKind, makeMessage, NO_BYTES, TRANSFER_CONTEXT } from "./message.ts";
+import { isTermlessKind, makeMessage, NO_BYTES, TRANSFER_CONTEXT, type MessageFields } from "./message.ts";
 import { ACCEPTED, type ProposeOutcome } from "./outcome.ts";
 import type { PlantedFault } from "./planted-faults.ts";
 import { majorityOf } from "./quorum.ts";
@@ -37,7 +37,6 @@ import {
   type LogStorage,
   type MemberId,
   type Message,
-  type MessageKind,
   type ReadState,
   type Role,
   type Snapshot,
@@ -173,12 +172,9 @@ export class RaftCore implements RaftContext {
   }
 
   /** Queues a message: at once, or after the disk when it is a promise about what the disk holds. */
-  send(fields: Partial<Message> & { readonly kind: MessageKind }): void {
-    const message = makeMessage({
-      ...fields,
-      from: fields.from === undefined || fields.from === NO_MEMBER ? this.id : fields.from,
-      term: isTermlessKind(fields.kind) ? 0 : (fields.term ?? this.term),
-    });
+  send(fields: MessageFields): void {
+    const from = fields.from === undefined || fields.from === NO_MEMBER ? this.id : fields.from;
+    const message = makeMessage(fields, from, isTermlessKind(fields.kind) ? 0 : (fields.term ?? this.term));
     if (
       message.kind === "append-response" ||
       message.kind === "vote-response" ||
