@@ -473,8 +473,11 @@ function evict(entries: LogEntry[], sizeBytes: number, sizeBytesMax: number): nu
 }
 
 function recoverCompacted(log: Recovered, position: LogPosition, directory: string): void {
-  if (position.index < log.start.index)
+  if (position.index < log.start.index) {
+    // What comes before a reset may have lost its front with the segments that the reset removed; the reset follows.
+    if (log.start.term === 0) return;
     throw corrupt(directory, `entries up to ${log.start.index} are missing`);
+  }
   if (position.index > log.index.lastIndex) {
     // All entries before this record were in segments that are gone.
     log.index = new LogIndex(position.index + 1);

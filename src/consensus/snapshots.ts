@@ -13,11 +13,12 @@ import type { MemberId, Message, Snapshot } from "../raft/types.ts";
 import { SnapshotTemporarilyUnavailableError } from "../raft/types.ts";
 import { assert } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
-import { sleep, withTimeout, type Clock } from "../std/clock.ts";
+import { sleep, type Clock } from "../std/clock.ts";
 import { errnoOf, type Disk, type DiskFile } from "../std/disk.ts";
 import type { KeyValue, OrderedSnapshot } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { decodeStoreState, type StoreState } from "./codec.ts";
+import { waitFor } from "./deadline.ts";
 import { STORE_STATE_KEY, type PreparedGeneration, type ReplicatedStore } from "./replicated-store.ts";
 import { readPieces, SNAPSHOT_BLOCK_SIZE_BYTES, SnapshotFileWriter } from "./snapshot-file.ts";
 import { RESERVED_PREFIX, STATE_KEY_END } from "./state-hash.ts";
@@ -242,11 +243,12 @@ export class Snapshots {
     try {
       const pieces = readPieces(file, SNAPSHOT_PIECE_SIZE_BYTES_MAX);
       const work = transport.sendSnapshot(message, pieces, signal);
-      await withTimeout(clock, sendTimeoutMs, work, () => {
+      const onTimeout = (): Error => {
         const error = new Error(`sending took longer than ${sendTimeoutMs} ms`);
         abort.abort(error);
         return error;
-      });
+      };
+      await waitFor(clock, work, { timeoutMs: sendTimeoutMs, signal: this.#stop.signal, onTimeout });
     } finally {
       await file.close();
     }

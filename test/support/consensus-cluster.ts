@@ -19,6 +19,7 @@ import { DriveError } from "../../src/drive/errors.ts";
 import type { MemberId, Message } from "../../src/raft/types.ts";
 import { must } from "../../src/std/assert.ts";
 import { utf8 } from "../../src/std/bytes.ts";
+import { deferred, type Deferred } from "../../src/std/deferred.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
@@ -137,6 +138,7 @@ export class TestCluster {
   /** Whether members hear of connections that break. */
   announcesBreaks = true;
   readonly #cut = new Set<string>();
+  readonly #streams = new Set<{ readonly to: MemberId; readonly broken: Deferred<never> }>();
 
   constructor(
     count: number,
@@ -211,6 +213,7 @@ export class TestCluster {
 
   /** Breaks the connections of the member, as a process that dies does. */
   disconnect(id: MemberId): void {
+    for (const { to, broken } of this.#streams) if (to === id) broken.reject(new Error("connection reset"));
     if (!this.announcesBreaks) return;
     for (const other of this.members) {
       if (other.id !== id) this.clock.setTimer(DELAY_MS, () => other.consensus?.peerDisconnected(id));
@@ -231,11 +234,15 @@ export class TestCluster {
           member.receiveStateHash(decodeStateHash(bytes), "cluster-a"),
         );
       },
-      sendSnapshot: async (message, pieces) => {
+      sendSnapshot: async (message, pieces, signal) => {
         this.#count("snapshot");
         const to = this.#reach(from, message.to);
         if (!this.allows(message)) throw new DriveError("PEER_UNREACHABLE", "the network drops it");
-        await to.receiveSnapshot(decodeMessage(encodeMessage(message)), "cluster-a", pieces);
+        const broken = deferred<never>();
+        this.#streams.add({ to: message.to, broken });
+        signal.addEventListener("abort", () => broken.reject(new Error("the sender has stopped")));
+        const work = to.receiveSnapshot(decodeMessage(encodeMessage(message)), "cluster-a", pieces);
+        await Promise.race([work, broken.promise]);
       },
     };
   }
