@@ -45,6 +45,7 @@ class UploadStream {
   readonly #abort = new AbortController();
   #idle: Timer | undefined;
   #ended = false;
+  #waitingAtEnd = 0;
 
   constructor(node: NodeClients, uploadId: number, failover: Failover) {
     this.address = node.address;
@@ -57,9 +58,9 @@ class UploadStream {
     return !this.#ended;
   }
 
-  /** Whether only one chunk is waiting, so that an error of the stream is about that one. */
-  get alone(): boolean {
-    return this.#waiting.size <= 1;
+  /** Whether at most one chunk was waiting when the stream failed, so that the error is about that one. */
+  get failedAlone(): boolean {
+    return this.#waitingAtEnd <= 1;
   }
 
   async send(chunk: OutgoingChunk): Promise<UploadResponse> {
@@ -112,6 +113,7 @@ class UploadStream {
   #end(error: Error): void {
     this.close();
     this.#abort.abort(error);
+    this.#waitingAtEnd = Math.max(this.#waitingAtEnd, this.#waiting.size);
     for (const answer of this.#waiting.values()) answer.reject(error);
   }
 }
@@ -147,7 +149,7 @@ export class RemoteUploads {
     try {
       return await abortable(shared.send(chunk), signal);
     } catch (error) {
-      if (shared.alone || judge(error, signal) !== "final" || signal?.aborted === true) throw error;
+      if (shared.failedAlone || judge(error, signal) !== "final" || signal?.aborted === true) throw error;
       const own = new UploadStream(node, uploadId, this.#failover);
       return await abortable(own.send(chunk), signal).finally(() => own.close());
     }

@@ -1,0 +1,318 @@
+/**
+ * Goal: a client outside sees the drive whole over gRPC, and goes on when nodes fail.
+ * Method: RemoteDriveApi against servers on loopback over one MemoryDrive, as the nodes of a cluster share one tree; nodes are
+ * stopped in the middle of calls.
+ */
+import { expect } from "chai";
+import type { UploadRequest } from "../../../src/drive/drive-api.ts";
+import { DriveError } from "../../../src/drive/errors.ts";
+import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX, PAGE_SIZE_MAX } from "../../../src/drive/limits.ts";
+import { chunkService } from "../../../src/rpc/chunk-service.ts";
+import { clusterService } from "../../../src/rpc/cluster-service.ts";
+import { metadataService } from "../../../src/rpc/metadata-service.ts";
+import { progressService } from "../../../src/rpc/progress-service.ts";
+import { RemoteDriveApi } from "../../../src/rpc/remote-drive-api.ts";
+import { SystemClock } from "../../../src/std/clock.ts";
+import { SystemPrng } from "../../../src/std/prng.ts";
+import { expectReason } from "../../support/expect-reason.ts";
+import { MemoryDrive } from "../../support/memory-drive.ts";
+import { startRpc, type RpcFixture } from "../../support/rpc-fixture.ts";
+
+const MIB = CHUNK_SIZE_BYTES;
+
+function request(path: string, more: Partial<UploadRequest> = {}): UploadRequest {
+  return { path, sizeBytes: undefined, onConflict: "fail", attributes: {}, createParents: false, ...more };
+}
+
+function pattern(length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8)) % 251);
+}
+
+async function* piecesOf(bytes: Uint8Array, size: number): AsyncIterable<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+}
+
+async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const piece of pieces) parts.push(piece);
+  return Buffer.concat(parts);
+}
+
+describe("RemoteDriveApi", function () {
+  this.timeout(10_000);
+  let drive: MemoryDrive;
+  let nodes: RpcFixture[];
+  let remote: RemoteDriveApi;
+
+  async function node(served: MemoryDrive): Promise<RpcFixture> {
+    const source = (): MemoryDrive => served;
+    return startRpc(
+      [metadataService(source), chunkService(source), progressService(source), clusterService(source)],
+      {
+        stopGraceMs: 0,
+      },
+    );
+  }
+
+  function client(addresses: readonly string[], timeoutMs = 5000): RemoteDriveApi {
+    return new RemoteDriveApi({ addresses, clock: new SystemClock(), prng: new SystemPrng(), timeoutMs });
+  }
+
+  beforeEach(async () => {
+    drive = new MemoryDrive();
+    nodes = await Promise.all([node(drive), node(drive), node(drive)]);
+    remote = client(nodes.map(({ address }) => address));
+  });
+
+  afterEach(async () => {
+    remote.close();
+    await Promise.all(nodes.map((each) => each.stop()));
+  });
+
+  async function stopNode(index: number): Promise<void> {
+    await nodes[index]?.stop();
+  }
+
+  it("makes, lists, moves, copies, updates and deletes entries", async () => {
+    const attributes = { mode: 0o750, modifyTimeMs: 1_700_000_000_123 };
+    const made = await remote.createDirectory("/a/b", { createParents: true, existOk: false, attributes });
+    await remote.putFile(request("/a/b/f"), piecesOf(pattern(10), 10));
+    await remote.copy({ path: "/a/b/f" }, "/a/b/g", "fail");
+    await remote.move({ path: "/a/b/g" }, "/a/h", "fail");
+    await remote.update({ path: "/a/h" }, { mediaType: "text/plain" });
+
+    const page = await remote.list({ path: "/a" }, { countMax: 1 });
+    const rest = await remote.list({ path: "/a" }, { countMax: 1, cursor: page.nextCursor });
+
+    expect(made.entry.mode).to.equal(0o750);
+    expect(made.entry.modifyTimeMs).to.equal(1_700_000_000_123);
+    expect([...page.entries, ...rest.entries].map(({ name }) => name)).to.deep.equal(["b", "h"]);
+    expect(rest.nextCursor).to.equal(undefined);
+    expect((await remote.stat({ path: "/a/h" })).entry).to.deep.equal(
+      (await drive.stat({ path: "/a/h" })).entry,
+    );
+    expect((await remote.durability({ path: "/a/h" })).nodeIds).to.deep.equal(["n1", "n2", "n3"]);
+    await expectReason("DIRECTORY_NOT_EMPTY", () => remote.remove({ path: "/a" }, { recursive: false }));
+    await remote.remove({ entryId: made.entry.entryId }, { recursive: true });
+    await expectReason("PATH_NOT_FOUND", () => remote.stat({ path: "/a/b" }));
+  });
+
+  it("hands on preconditions, request ids and consistency", async () => {
+    await remote.createDirectory("/a", { createParents: false, existOk: false, attributes: {} });
+
+    await expectReason("VERSION_MISMATCH", () =>
+      remote.update({ path: "/a" }, {}, { requestId: "r1", precondition: { ifVersions: [] } }),
+    );
+    await remote.stat({ path: "/a" }, { consistency: "stale" });
+
+    expect(drive.lastWrite?.requestId).to.equal("r1");
+    expect(drive.lastWrite?.precondition).to.deep.equal({ ifVersions: [] });
+    expect(drive.lastRead?.consistency).to.equal("stale");
+  });
+
+  it("takes a page of the maximum and refuses one above", async () => {
+    await remote.list({ path: "/" }, { countMax: PAGE_SIZE_MAX });
+
+    await expectReason("ARGUMENT_INVALID", () => remote.list({ path: "/" }, { countMax: PAGE_SIZE_MAX + 1 }));
+  });
+
+  it("refuses a file above the limit, and takes an announcement at it", async () => {
+    await remote.initUpload(request("/big", { sizeBytes: CONTENT_SIZE_BYTES_MAX }));
+
+    await expectReason("PAYLOAD_TOO_LARGE", () =>
+      remote.initUpload(request("/bigger", { sizeBytes: CONTENT_SIZE_BYTES_MAX + 1 })),
+    );
+  });
+
+  for (const sizeBytes of [0, 1, MIB - 1, MIB, MIB + 1, 5 * MIB + 12345]) {
+    for (const known of [true, false]) {
+      it(`uploads and downloads ${sizeBytes} bytes, ${known ? "size announced" : "size unknown"}`, async () => {
+        const bytes = pattern(sizeBytes);
+
+        const put = await remote.putFile(request("/f", known ? { sizeBytes } : {}), piecesOf(bytes, 300_001));
+        const download = await remote.openDownload({ path: "/f" });
+
+        expect(put.entry.sizeBytes).to.equal(sizeBytes);
+        expect(download.path).to.equal("/f");
+        expect((await collect(download.read(0, sizeBytes))).equals(bytes)).to.equal(true);
+        if (sizeBytes > 10) {
+          expect((await collect(download.read(7, sizeBytes - 9))).equals(bytes.subarray(7, -2))).to.equal(
+            true,
+          );
+        }
+      });
+    }
+  }
+
+  it("leaves nothing of an upload whose source fails", async () => {
+    const broken = async function* (): AsyncIterable<Uint8Array> {
+      yield pattern(3 * MIB);
+      throw new DriveError("PAYLOAD_TRUNCATED", "the disk was pulled");
+    };
+
+    await expectReason("PAYLOAD_TRUNCATED", () => remote.putFile(request("/f"), broken()));
+
+    await expectReason("PATH_NOT_FOUND", () => remote.stat({ path: "/f" }));
+    expect((await remote.cluster()).openUploadCount).to.equal(0);
+  });
+
+  it("refuses an announced size that is not what comes", async () => {
+    await expectReason("PAYLOAD_TRUNCATED", () =>
+      remote.putFile(request("/f", { sizeBytes: 11 }), piecesOf(pattern(10), 10)),
+    );
+  });
+
+  it("sends chunks in any order, each with its own error", async () => {
+    const bytes = pattern(3 * MIB);
+    const ticket = await remote.initUpload(request("/f", { sizeBytes: bytes.length }));
+    const chunk = (index: number) => bytes.subarray(index * MIB, (index + 1) * MIB);
+
+    const wrong = expectReason("DIGEST_MISMATCH", () =>
+      remote.writeChunk(ticket.uploadId, 1, chunk(1), new Uint8Array(32)),
+    );
+    await Promise.all(
+      [2, 0].map((index) => remote.writeChunk(ticket.uploadId, index, chunk(index), undefined)),
+    );
+    await wrong;
+    const status = await remote.uploadStatus(ticket.uploadId);
+
+    expect(status.missing).to.deep.equal([{ first: 1, last: 1 }]);
+    expect(status.committedSizeBytes).to.equal(MIB);
+    const error = await expectReason("UPLOAD_INCOMPLETE", () => remote.completeUpload(ticket.uploadId, {}));
+    expect(error.metadata["missing"]).to.equal("1");
+    await remote.writeChunk(ticket.uploadId, 1, chunk(1), undefined);
+    expect((await remote.completeUpload(ticket.uploadId, {})).entry.sizeBytes).to.equal(3 * MIB);
+    await expectReason("UPLOAD_FINISHED", () => remote.writeChunk(ticket.uploadId, 1, chunk(1), undefined));
+  });
+
+  it("goes on with an upload at another node when one dies in the middle", async () => {
+    const bytes = pattern(12 * MIB);
+    const dying = async function* (): AsyncIterable<Uint8Array> {
+      for (let at = 0; at < bytes.length; at += MIB) {
+        if (at === 5 * MIB) await stopNode(0);
+        yield bytes.subarray(at, at + MIB);
+      }
+    };
+
+    await remote.putFile(request("/f"), dying());
+
+    const download = await remote.openDownload({ path: "/f" });
+    expect((await collect(download.read(0, bytes.length))).equals(bytes)).to.equal(true);
+  });
+
+  it("goes on with a download at another node when one dies in the middle", async () => {
+    const bytes = pattern(12 * MIB);
+    await remote.putFile(request("/f"), piecesOf(bytes, MIB));
+    const download = await remote.openDownload({ path: "/f" });
+
+    const parts: Uint8Array[] = [];
+    for await (const piece of download.read(0, bytes.length)) {
+      parts.push(piece);
+      if (parts.length === 3) await stopNode(0);
+    }
+
+    expect(Buffer.concat(parts).equals(bytes)).to.equal(true);
+  });
+
+  it("does not mix two versions of a file that is replaced while it is read", async () => {
+    await remote.putFile(request("/f"), piecesOf(pattern(12 * MIB), MIB));
+    const download = await remote.openDownload({ path: "/f" });
+    const open = drive.openDownload.bind(drive);
+
+    await expectReason("VERSION_MISMATCH", async () => {
+      let count = 0;
+      for await (const _ of download.read(0, 12 * MIB)) {
+        count += 1;
+        if (count > 1) continue;
+        drive.openDownload = async (ref, options) => {
+          const opened = await open(ref, options);
+          return Object.assign(opened, { entry: { ...opened.entry, contentId: 999 } });
+        };
+        await stopNode(0);
+      }
+    });
+  });
+
+  it("asks the next node when one cannot serve", async () => {
+    drive.failure = new DriveError("NO_LEADER", "an election is on");
+
+    const made = await remote.createDirectory("/a", { createParents: false, existOk: false, attributes: {} });
+
+    expect(made.path).to.equal("/a");
+  });
+
+  it("repeats a change whose outcome is unknown under the same request id", async () => {
+    drive.failure = new DriveError("COMMIT_OUTCOME_UNKNOWN", "the leader was lost");
+
+    await remote.createDirectory("/a", { createParents: false, existOk: false, attributes: {} });
+
+    expect(drive.lastWrite?.requestId).to.match(/^[0-9a-f]{32}$/);
+  });
+
+  it("does not repeat what is wrong with the request", async () => {
+    const calls = client(
+      nodes.map(({ address }) => address),
+      300_000,
+    );
+
+    await expectReason("PATH_INVALID", () => calls.stat({ path: "no-slash" }));
+
+    calls.close();
+  });
+
+  it("gives up after its time with the last error, never silently", async () => {
+    const lonely = client(["127.0.0.1:1"], 200);
+
+    await expectReason("PEER_UNREACHABLE", () => lonely.stat({ path: "/" }));
+
+    expect(lonely.readiness().ready).to.equal(false);
+    lonely.close();
+  });
+
+  it("follows changes across a node's death without gaps or repetitions", async () => {
+    const make = (name: string) =>
+      drive.createDirectory(`/${name}`, { createParents: false, existOk: false, attributes: {} });
+    await make("a");
+    await make("b");
+    const abort = new AbortController();
+
+    const seen: string[] = [];
+    for await (const changes of remote.watchChanges(0, abort.signal)) {
+      seen.push(...changes.map(({ entry }) => entry.name));
+      if (seen.length === 2) {
+        await stopNode(0);
+        await make("c");
+      }
+      if (seen.length === 3) break;
+    }
+
+    expect(seen).to.deep.equal(["a", "b", "c"]);
+  });
+
+  it("shows progress and the cluster", async () => {
+    drive.progress = [
+      {
+        id: "5",
+        kind: "upload",
+        phase: "done",
+        sizeBytes: 9,
+        transferredBytes: 9,
+        copiedBytes: [9, 9, 0],
+        errorReason: undefined,
+      },
+    ];
+
+    const seen = [];
+    for await (const progress of remote.watchProgress("5")) seen.push(progress);
+
+    expect(seen).to.deep.equal(drive.progress);
+    expect(await remote.cluster()).to.deep.equal(await drive.cluster());
+  });
+
+  it("is cancelled by the caller", async () => {
+    const abort = new AbortController();
+    abort.abort();
+
+    await expectReason("CANCELED", () => remote.stat({ path: "/" }, { signal: abort.signal }));
+  });
+});
