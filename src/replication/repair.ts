@@ -145,9 +145,10 @@ export class Repair {
       return await locks.withLock(key, async () => {
         const extent = getExtent(metadata.port.reader(), key);
         if (extent === undefined || !this.#isExpectedHere(extent)) return false;
-        const verified = extent.replicas.filter((replica) => replica.state === "verified");
+        // Suspect copies come last: what is good in them is as good as anything, since every chunk is checked.
+        const others = extent.replicas.filter((replica) => replica.memberId !== metadata.port.memberId);
         const { sizeBytes, root } = extent;
-        const sources = placement.rankReaders(verified);
+        const sources = placement.rankReaders(others);
         const seal = await copier.copy({ extent: key, sizeBytes, root, sources, signal });
         await metadata.applyIdempotent({ kind: "add-replica", seal }, { signal });
         return true;

@@ -5,8 +5,8 @@
  *   else: manifest from a source, checked against the tree's root --> chunks that are absent or damaged here, each checked
  *   against the manifest --> seal (which re-reads and verifies) --> its seal
  *
- * Rule (reliability: K4): a good copy is never replaced by a bad or shorter one. A damaged copy here is removed only when a
- * source with the right manifest was found. Bytes count only after the tree's own root was reproduced.
+ * Rule (reliability: K4): a good copy is never replaced by a bad or shorter one. A damaged copy here is removed only when every
+ * chunk was found good elsewhere. Bytes count only after the tree's own root was reproduced.
  */
 import { throwIfCanceled } from "../cluster/deadline.ts";
 import type { FailureDetector } from "../cluster/failure-detector-port.ts";
@@ -39,7 +39,7 @@ export interface CopyRequest {
   readonly extent: ExtentKey;
   readonly sizeBytes: number;
   readonly root: Uint8Array;
-  /** Members with verified copies, best first. */
+  /** Other members with copies, best first. */
   readonly sources: readonly number[];
   readonly signal: AbortSignal;
 }
@@ -62,8 +62,11 @@ export class ReplicaCopier {
     if (kept !== undefined) return kept;
     const { manifest, from } = await this.#findManifest(request);
     const state = await own.extentState(request.extent);
-    // Sealed with other bytes, or damaged: with a good source known it makes room for a copy that is right.
-    if (state.kind === "sealed" || state.kind === "quarantined") await own.removeExtent(request.extent);
+    if (state.kind === "sealed" || state.kind === "quarantined") {
+      // A damaged copy may hold the last good bytes of some chunk: it makes room only when every chunk is to be had elsewhere.
+      await this.#checkSupply(request, manifest, from);
+      await own.removeExtent(request.extent);
+    }
     await own.openExtent(request.extent, request.sizeBytes, request.signal);
     const present =
       state.kind === "open" ? await this.#presentChunks(own, request, state.chunkIndexes, manifest) : [];
@@ -123,11 +126,42 @@ export class ReplicaCopier {
     return present;
   }
 
+  /** Checks that the sources together hold every chunk: one that verifies as a whole will do, else each chunk is read. */
+  async #checkSupply(request: CopyRequest, manifest: Manifest, from: readonly number[]): Promise<void> {
+    for (const memberId of from) {
+      throwIfCanceled(request.signal);
+      const port = this.#options.ports.forMember(memberId);
+      if (port === undefined) continue;
+      try {
+        const seal = await port.verifyExtent(request.extent, request.signal);
+        if (bytesEqual(seal.root, request.root)) return;
+      } catch (error) {
+        throwIfCanceled(request.signal);
+        this.#noteFailure(request.extent, memberId, error);
+      }
+    }
+    await this.#eachChunk(request, manifest, from, () => Promise.resolve());
+  }
+
   async #copyChunks(
     own: ReplicaPort,
     request: CopyRequest,
     manifest: Manifest,
     how: { readonly from: readonly number[]; readonly present: ReadonlySet<number> },
+  ): Promise<void> {
+    const { extent, signal } = request;
+    const write = (chunkIndex: number, bytes: Uint8Array, digest: Uint8Array): Promise<void> =>
+      own.writeChunk(extent, chunkIndex, bytes, digest, signal);
+    await this.#eachChunk(request, manifest, how.from, write, how.present);
+  }
+
+  /** Reads and checks every chunk that is not `present`, a few at once, and hands it on. */
+  async #eachChunk(
+    request: CopyRequest,
+    manifest: Manifest,
+    from: readonly number[],
+    use: (chunkIndex: number, bytes: Uint8Array, digest: Uint8Array) => Promise<void>,
+    present: ReadonlySet<number> = new Set(),
   ): Promise<void> {
     const count = chunkCount(request.sizeBytes);
     let next = 0;
@@ -135,53 +169,50 @@ export class ReplicaCopier {
       while (next < count) {
         const index = next;
         next += 1;
-        if (how.present.has(index)) continue;
+        if (present.has(index)) continue;
         throwIfCanceled(request.signal);
+        const length = chunkSizeBytes(request.sizeBytes, index);
         const digest = must(manifest.chunkDigests[index], "a digest for each chunk");
+        await this.#options.budget.admit(length, request.signal);
         try {
-          await this.#copyChunk(own, request, index, { digest, from: how.from });
+          await use(index, await this.#fetch(request, index, digest, from), digest);
         } catch (error) {
           // The others need not begin another.
           next = count;
           throw error;
+        } finally {
+          this.#options.budget.release(length);
         }
       }
     };
-    await Promise.all(Array.from({ length: COPY_PARALLEL_COUNT }, work));
+    const outcomes = await Promise.allSettled(Array.from({ length: COPY_PARALLEL_COUNT }, work));
+    const failed = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
   }
 
-  async #copyChunk(
-    own: ReplicaPort,
+  /** The bytes of a chunk from the first source that has them right. */
+  async #fetch(
     request: CopyRequest,
     chunkIndex: number,
-    how: { readonly digest: Uint8Array; readonly from: readonly number[] },
-  ): Promise<void> {
-    const { budget, ports, digester } = this.#options;
+    digest: Uint8Array,
+    from: readonly number[],
+  ): Promise<Uint8Array> {
+    const { ports, digester } = this.#options;
     const { extent, signal } = request;
-    const length = chunkSizeBytes(request.sizeBytes, chunkIndex);
-    for (const memberId of how.from) {
+    const range = {
+      offset: chunkIndex * CHUNK_SIZE_BYTES,
+      length: chunkSizeBytes(request.sizeBytes, chunkIndex),
+    };
+    for (const memberId of from) {
       const source = ports.forMember(memberId);
       if (source === undefined) continue;
-      await budget.admit(length, signal);
       try {
-        const bytes = await readWhole(
-          source,
-          extent,
-          { offset: chunkIndex * CHUNK_SIZE_BYTES, length },
-          signal,
-        );
-        if (bytesEqual(await digester.sha256(bytes), how.digest)) {
-          await own.writeChunk(extent, chunkIndex, bytes, how.digest, signal);
-          return;
-        }
+        const bytes = await readWhole(source, extent, range, signal);
+        if (bytesEqual(await digester.sha256(bytes), digest)) return bytes;
         this.#options.onBadReplica(extent, memberId);
       } catch (error) {
         throwIfCanceled(signal);
-        // What this node itself refuses does not get better with another source.
-        if (hasReason(error, "NO_SPACE", "UPLOAD_FINISHED")) throw error;
         this.#noteFailure(extent, memberId, error);
-      } finally {
-        budget.release(length);
       }
     }
     throw lost(request);

@@ -18,6 +18,7 @@ export function idleLoad(overrides: Partial<NodeLoad> = {}): NodeLoad {
 /** FailureDetector for tests. */
 export class FakeDetector implements FailureDetector {
   readonly health = new Map<number, NodeHealth>();
+  readonly sinceMs = new Map<number, number>();
   readonly loads = new Map<number, NodeLoad>();
   readonly reports: { memberId: number; outcome: "reached" | "unreachable" }[] = [];
   readonly #memberIds: readonly number[];
@@ -30,7 +31,7 @@ export class FakeDetector implements FailureDetector {
     return {
       memberId,
       health: this.health.get(memberId) ?? "up",
-      sinceMs: 0,
+      sinceMs: this.sinceMs.get(memberId) ?? 0,
       load: this.loads.get(memberId) ?? idleLoad(),
     };
   }

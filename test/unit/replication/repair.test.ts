@@ -1,0 +1,310 @@
+/**
+ * Goal: copies reach three again by themselves, from good sources only, and what was dropped goes away, nothing else. Method:
+ * whole data planes over the real state machine; the loops run under the test's clock.
+ */
+import { expect } from "chai";
+import { DropCollector, ORPHAN_SWEEP_INTERVAL_MS } from "../../../src/replication/drop-collector.ts";
+import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
+import { PENDING_GRACE_MS, Repair, REPAIR_IDLE_MS } from "../../../src/replication/repair.ts";
+import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
+import { CHUNK_SIZE_BYTES, DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
+import { inlineDigester, sha256 } from "../../../src/std/digest.ts";
+import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
+
+const CONTENT = patternBytes(9 * CHUNK_SIZE_BYTES + 1);
+
+interface Loops {
+  readonly repair: Repair;
+  readonly collector: DropCollector;
+}
+
+function loopsOf(drives: TestDrives, memberId: number, errors: string[] = []): Loops {
+  const { plane } = drives.node(memberId);
+  const { clock, metadata, detector, placement, budget } = plane;
+  const locks = new ExtentLocks();
+  const copier = new ReplicaCopier({
+    ports: drives.replicas,
+    detector,
+    digester: inlineDigester,
+    budget,
+    memberId,
+    onBadReplica: (extent, bad) => plane.reports.reportBad(extent, bad),
+  });
+  const onError = (error: Error): void => {
+    errors.push(error.message);
+  };
+  const repair = new Repair({ clock, metadata, detector, placement, copier, locks, onError });
+  const store = drives.replicas.store(memberId);
+  const isPinned = (contentId: number): boolean => plane.pins.isPinned(contentId);
+  const collector = new DropCollector({ clock, metadata, store, locks, isPinned, onError });
+  return { repair, collector };
+}
+
+function startRepair(drives: TestDrives, members: readonly number[]): Repair[] {
+  const repairs = members.map((member) => loopsOf(drives, member).repair);
+  for (const repair of repairs) repair.start();
+  return repairs;
+}
+
+async function stopAll(loops: readonly { stop(): Promise<void> }[]): Promise<void> {
+  for (const loop of loops) await loop.stop();
+}
+
+async function verifiedCount(drives: TestDrives, path = "/f"): Promise<number> {
+  return (await drives.drive().durability({ path })).verifiedCount;
+}
+
+async function put(drives: TestDrives, path = "/f", bytes = CONTENT): Promise<number> {
+  const { entry } = await drives.drive().putFile(uploadOf(path), streamOf(bytes));
+  await drives.node(1).plane.chores.idle();
+  return entry.contentId;
+}
+
+describe("Repair", () => {
+  it("makes the third copy when the node that was down during the upload has come back", async () => {
+    const drives = new TestDrives(3);
+    drives.kill(3);
+    const contentId = await put(drives);
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    expect(await verifiedCount(drives)).to.equal(2);
+
+    drives.revive(3);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    const seal = await drives.replicas.store(3).verifyExtent({ contentId, extentIndex: 0 });
+    expect(seal.sizeBytes).to.equal(CONTENT.length);
+    expect((await drives.drive().cluster()).replicas.underReplicatedCount).to.equal(0);
+  });
+
+  it("finishes the copy of a target that died in the middle and came back, without sending what it has", async () => {
+    const drives = new TestDrives(3);
+    let writes = 0;
+    drives.replicas.onCall = (call) => {
+      if (call.memberId !== 3 || call.method !== "writeChunk") return;
+      writes += 1;
+      if (writes === 4) drives.kill(3);
+    };
+    const contentId = await put(drives);
+    const had = drives.replicas.store(3).chunkIndexes({ contentId, extentIndex: 0 }).length;
+    expect(had).to.be.within(1, 9);
+    drives.revive(3);
+    let copied = 0;
+    drives.replicas.onCall = (call) => {
+      if (call.memberId === 3 && call.method === "writeChunk") copied += 1;
+    };
+
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    expect(copied).to.equal(10 - had);
+  });
+
+  it("asks another member for the copy of one that stays down, after a grace", async () => {
+    const drives = new TestDrives(4);
+    const contentId = await put(drives);
+    const holders = await drives.drive().durability({ path: "/f" });
+    const lost = Number(holders.nodeIds.at(-1)?.slice("node-".length));
+    const extent = { contentId, extentIndex: 0 };
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: lost });
+    drives.kill(lost);
+    const up = [1, 2, 3, 4].filter((member) => member !== lost);
+    const repairs = startRepair(drives, up);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    expect(await verifiedCount(drives)).to.equal(2);
+
+    drives.detector.sinceMs.set(lost, PENDING_GRACE_MS);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    expect((await drives.drive().durability({ path: "/f" })).nodeIds).not.to.include(`node-${lost}`);
+  });
+
+  it("replaces a damaged copy from a good one, and keeps it when the damage was a false alarm", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    const extent = { contentId, extentIndex: 0 };
+    drives.replicas.store(2).damage(extent, 3);
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 3 });
+    let writes = 0;
+    drives.replicas.onCall = (call) => {
+      if (call.method === "writeChunk") writes += call.memberId === 3 ? 1000 : 1;
+    };
+
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    expect(writes).to.equal(10);
+    const read = drives.replicas.forMember(2)?.read(extent, 0, CONTENT.length);
+    if (read !== undefined) expect((await bytesOf(read)).equals(CONTENT)).to.equal(true);
+  });
+
+  it("puts a good copy together from sources that are damaged at different places", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    const extent = { contentId, extentIndex: 0 };
+    for (const member of [1, 2, 3]) drives.replicas.store(member).damage(extent, member);
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
+
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    for (const member of [1, 2, 3]) await drives.replicas.store(member).verifyExtent(extent);
+  });
+
+  it("removes no copy, however damaged, while some chunk is good nowhere else", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    const extent = { contentId, extentIndex: 0 };
+    for (const member of [1, 3]) drives.replicas.store(member).damage(extent, 3);
+    drives.replicas.store(2).damage(extent, 5);
+    drives.kill(3);
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
+    const errors: string[] = [];
+    const { repair } = loopsOf(drives, 2, errors);
+
+    repair.start();
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    await repair.stop();
+
+    expect(drives.replicas.store(2).chunkIndexes(extent).length).to.equal(10);
+    expect(errors.length).to.be.greaterThan(0);
+  });
+
+  it("does nothing that is not expected of it: other members' copies, and the leader's part on followers", async () => {
+    const drives = new TestDrives(4);
+    drives.kill(4);
+    drives.kill(3);
+    await put(drives);
+    drives.revive(3);
+
+    const repairs = startRepair(drives, [2]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(drives.tree.count("assign-replica")).to.equal(0);
+    expect(await verifiedCount(drives)).to.equal(2);
+  });
+});
+
+describe("DropCollector", () => {
+  async function passClusterTime(drives: TestDrives, ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += 10_000) {
+      drives.tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+    }
+    drives.tree.apply({ kind: "expire" });
+    await Promise.resolve();
+  }
+
+  it("removes the copies of a deleted file after the grace, confirms, and leaves the others", async () => {
+    const drives = new TestDrives(3);
+    const gone = await put(drives, "/gone");
+    const kept = await put(drives, "/kept", patternBytes(100));
+    await drives.drive().remove({ path: "/gone" }, { recursive: false });
+    const { collector } = loopsOf(drives, 2);
+    collector.start();
+    await drives.clock.advance(10_000);
+    expect(drives.replicas.store(2).chunkIndexes({ contentId: gone, extentIndex: 0 }).length).to.equal(10);
+
+    await passClusterTime(drives, DROP_GRACE_MS);
+    await drives.clock.advance(10_000);
+    await collector.stop();
+
+    expect([...drives.replicas.store(2).extents.keys()]).to.deep.equal([`${kept}/0`]);
+    expect([...drives.replicas.store(3).extents.keys()]).to.include(`${gone}/0`);
+    expect(drives.tree.count("confirm-dropped")).to.equal(1);
+  });
+
+  it("leaves a content alone while it is read from here", async () => {
+    const drives = new TestDrives(3);
+    const gone = await put(drives, "/gone");
+    const unpin = drives.node(2).plane.pins.pin(gone);
+    await drives.drive().remove({ path: "/gone" }, { recursive: false });
+    await passClusterTime(drives, DROP_GRACE_MS);
+    const { collector } = loopsOf(drives, 2);
+
+    collector.start();
+    await drives.clock.advance(20_000);
+    expect(drives.replicas.store(2).extents.size).to.equal(1);
+    unpin();
+    await drives.clock.advance(20_000);
+    await collector.stop();
+
+    expect(drives.replicas.store(2).extents.size).to.equal(0);
+  });
+
+  it("removes what the tree never knew, but nothing of an upload, a live lease or a file", async () => {
+    const drives = new TestDrives(3);
+    drives.grantLease(1, 100);
+    const file = await put(drives, "/f", patternBytes(2 * CHUNK_SIZE_BYTES));
+    const { uploadId } = await drives.drive().initUpload(uploadOf("/u", { sizeBytes: 10 }));
+    await drives.drive().writeChunk(uploadId, 0, patternBytes(10), undefined);
+    const leased = drives.node(1).plane.lease.takeContentId() ?? 0;
+    const store = drives.replicas.store(2);
+    const bytes = patternBytes(10);
+    await store.writeChunk({ contentId: leased, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    await store.writeChunk({ contentId: 900_000, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    const before = [...store.extents.keys()];
+    const { collector } = loopsOf(drives, 2);
+
+    collector.start();
+    await drives.clock.advance(ORPHAN_SWEEP_INTERVAL_MS + 10_000);
+    expect([...store.extents.keys()]).to.deep.equal(before.filter((key) => key !== "900000/0"));
+    await passClusterTime(drives, WRITE_LEASE_MS);
+    await drives.clock.advance(ORPHAN_SWEEP_INTERVAL_MS + 10_000);
+    await collector.stop();
+
+    expect([...store.extents.keys()]).to.deep.equal(
+      before.filter((key) => key !== "900000/0" && key !== `${leased}/0`),
+    );
+    expect([...store.extents.keys()]).to.include(`${file}/0`);
+  });
+
+  it("removes nothing while the tree cannot be read linearizably", async () => {
+    const drives = new TestDrives(3);
+    const bytes = patternBytes(10);
+    const store = drives.replicas.store(2);
+    await store.writeChunk({ contentId: 900_000, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    drives.tree.unavailable = true;
+    const errors: string[] = [];
+    const { collector } = loopsOf(drives, 2, errors);
+
+    collector.start();
+    await drives.clock.advance(ORPHAN_SWEEP_INTERVAL_MS + 10_000);
+    await collector.stop();
+
+    expect(store.extents.size).to.equal(1);
+    expect(errors.length).to.be.greaterThan(0);
+  });
+});
+
+describe("ExtentLocks", () => {
+  it("lets one work at a time touch an extent, in order, and goes on after a failure", async () => {
+    const locks = new ExtentLocks();
+    const extent = { contentId: 1, extentIndex: 0 };
+    const order: string[] = [];
+    const work = (name: string, fails = false) =>
+      locks
+        .withLock(extent, async () => {
+          order.push(`${name} begins`);
+          await Promise.resolve();
+          order.push(`${name} ends`);
+          if (fails) throw new Error("failed");
+        })
+        .catch(() => undefined);
+
+    await Promise.all([work("a"), work("b", true), work("c")]);
+
+    expect(order).to.deep.equal(["a begins", "a ends", "b begins", "b ends", "c begins", "c ends"]);
+  });
+});
