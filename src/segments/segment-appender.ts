@@ -338,11 +338,12 @@ export class SegmentAppender {
       await syncFile(this.#file);
       this.#unsyncedBytes = 0;
       this.#advanceDurable(this.#written);
-      const file = await openNext(segmentId, this.#written.chain, this.#written);
-      this.#file = file;
+      const previous = this.#file;
+      this.#file = await openNext(segmentId, this.#written.chain, this.#written);
       const offset = this.#options.headerSizeBytes;
       this.#written = { segmentId, offset, chain: this.#written.chain, sealed: false };
       this.#advanceDurable(this.#written);
+      await previous.close();
     } catch (error) {
       if (isNoSpace(error)) this.#drop(noSpaceError(this.#file.path, error));
       else this.#fail(error as Error, true);

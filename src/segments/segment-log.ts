@@ -301,7 +301,6 @@ export class SegmentLog {
   }
 
   async #openNext(segmentId: number, chainSeed: number, durable: Position): Promise<DiskFile> {
-    const previous = this.#appender.file;
     const { disk, directory, identity } = this.#options;
     const file = await createSegmentFile(disk, directory, {
       segmentId,
@@ -319,7 +318,6 @@ export class SegmentLog {
       await file.close();
       throw error;
     }
-    await previous.close();
     return file;
   }
 

@@ -182,7 +182,9 @@ export class MemoryDisk implements Disk {
   async open(path: string, mode: OpenMode): Promise<DiskFile> {
     const existed = this.#find(path) !== undefined;
     const creates = !existed && (mode === "create" || mode === "open-or-create");
-    await this.begin(creates ? "create" : "open", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin(creates ? "create" : "open", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     const { directory, name } = this.#parentOf(path);
     let node = directory.entries.get(name);
     if (node?.kind === "directory") throw osError("EISDIR", path);
@@ -202,7 +204,9 @@ export class MemoryDisk implements Disk {
   }
 
   async makeDirectory(path: string): Promise<void> {
-    await this.begin("makeDirectory", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("makeDirectory", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     let directory = this.#root;
     for (const name of componentsOf(path)) {
       let next = directory.entries.get(name);
@@ -216,17 +220,23 @@ export class MemoryDisk implements Disk {
   }
 
   async list(path: string): Promise<string[]> {
-    await this.begin("list", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("list", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     return namesOf(this.#directoryAt(path));
   }
 
   async exists(path: string): Promise<boolean> {
-    await this.begin("exists", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("exists", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     return this.#find(path) !== undefined;
   }
 
   async rename(from: string, to: string): Promise<void> {
-    await this.begin("rename", to, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("rename", to, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(to, epoch);
     const source = this.#parentOf(from);
     const target = this.#parentOf(to);
     const node = source.directory.entries.get(source.name);
@@ -242,21 +252,27 @@ export class MemoryDisk implements Disk {
   }
 
   async remove(path: string): Promise<void> {
-    await this.begin("remove", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("remove", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     if (this.#find(path) === undefined) return;
     const { directory, name } = this.#parentOf(path);
     change(directory, new Map([[name, undefined]]));
   }
 
   async syncDirectory(path: string): Promise<void> {
-    await this.begin("syncDirectory", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("syncDirectory", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     const directory = this.#directoryAt(path);
     directory.durableEntries = new Map(directory.entries);
     directory.pending = [];
   }
 
   async space(path: string): Promise<DiskSpace> {
-    await this.begin("space", path, 0, this.#epoch);
+    const epoch = this.#epoch;
+    await this.begin("space", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
     return { freeBytes: this.freeBytes, totalBytes: this.capacityBytes };
   }
 
@@ -400,7 +416,8 @@ class MemoryFile implements DiskFile {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     this.#open();
-    await this.#disk.begin("read", this.path, length, this.#epoch);
+    await this.#begin("read", length);
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
     return this.#node.content.slice(offset, length);
   }
 
@@ -413,7 +430,8 @@ class MemoryFile implements DiskFile {
     this.#open();
     if (!this.#writable) throw osError("EBADF", this.path);
     const bytes = Buffer.concat(parts);
-    await this.#disk.begin("write", this.path, bytes.length, this.#epoch);
+    await this.#begin("write", bytes.length);
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
     const grows = Math.max(0, offset + bytes.length - this.#node.content.length);
     const free = this.#disk.freeBytes;
     const fits = grows > free ? Math.max(0, bytes.length - (grows - free)) : bytes.length;
@@ -430,7 +448,8 @@ class MemoryFile implements DiskFile {
     // What is written while the sync is under way is not promised by it.
     const node = this.#node;
     const covered = node.syncedCount + node.pending.length;
-    await this.#disk.begin("sync", this.path, 0, this.#epoch);
+    await this.#begin("sync", 0);
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
     const synced = node.pending.splice(0, Math.max(0, covered - node.syncedCount));
     node.syncedCount += synced.length;
     for (const pending of synced) apply(node.durable, pending);
@@ -439,7 +458,8 @@ class MemoryFile implements DiskFile {
   async truncate(sizeBytes: number): Promise<void> {
     this.#open();
     if (!this.#writable) throw osError("EBADF", this.path);
-    await this.#disk.begin("truncate", this.path, sizeBytes, this.#epoch);
+    await this.#begin("truncate", sizeBytes);
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
     this.#node.content.resize(sizeBytes);
     this.#node.pending.push({ kind: "truncate", sizeBytes });
   }
@@ -447,7 +467,11 @@ class MemoryFile implements DiskFile {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#disk.begin("close", this.path, 0, this.#epoch);
+    await this.#begin("close", 0);
+  }
+
+  #begin(operation: DiskOperation, sizeBytes: number): Promise<void> {
+    return this.#disk.begin(operation, this.path, sizeBytes, this.#epoch);
   }
 
   #open(): void {

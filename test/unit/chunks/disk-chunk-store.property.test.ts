@@ -15,6 +15,7 @@ import { StoreFixture } from "./store-fixture.ts";
 
 const EXTENT_COUNT = 12;
 const STEP_COUNT = 60;
+/** Replay one with SEEDS=7, or try more: SEEDS=$(seq -s, 100 500) mocha this file. */
 const SEEDS = (process.env["SEEDS"] ?? "1,2,3,4,5,6,7,8").split(",").map(Number);
 
 /** What may be true of an extent: one of these after an operation whose end was not seen. */

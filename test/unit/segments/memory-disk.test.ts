@@ -1,0 +1,116 @@
+/** The disk in memory is as unkind as a real one may be, and no unkinder: what the tests of everything above rest on. */
+import { expect } from "chai";
+import { SeededPrng } from "../../../src/std/prng.ts";
+import { MemoryDisk } from "../../support/memory-disk.ts";
+
+async function write(disk: MemoryDisk, path: string, bytes: Uint8Array, offset = 0): Promise<void> {
+  const file = await disk.open(path, "open-or-create");
+  await file.write(offset, [bytes]);
+  await file.sync();
+  await file.close();
+}
+
+describe("MemoryDisk", () => {
+  it("keeps what was synced in a directory that was synced, under every seed", async () => {
+    for (let seed = 0; seed < 50; seed += 1) {
+      const disk = new MemoryDisk();
+      await write(disk, "/file", new Uint8Array(10_000).fill(7));
+      await disk.syncDirectory("/");
+
+      disk.crash(new SeededPrng(seed));
+
+      expect(disk.contentOf("/file").every((byte) => byte === 7)).to.equal(true);
+      expect(disk.contentOf("/file").length).to.equal(10_000);
+    }
+  });
+
+  it("loses, keeps and tears unsynced writes at sectors, each under some seed", async () => {
+    const outcomes = new Set<string>();
+    for (let seed = 0; seed < 60; seed += 1) {
+      const disk = new MemoryDisk();
+      await write(disk, "/file", new Uint8Array(2048).fill(1));
+      await disk.syncDirectory("/");
+      const file = await disk.open("/file", "existing");
+      await file.write(0, [new Uint8Array(2048).fill(2)]);
+
+      disk.crash(new SeededPrng(seed));
+
+      const sectors = [0, 512, 1024, 1536].map(
+        (at) => new Set(disk.contentOf("/file").subarray(at, at + 512)),
+      );
+      expect(sectors.every((sector) => sector.size === 1)).to.equal(true);
+      outcomes.add(sectors.map((sector) => [...sector].join()).join(""));
+    }
+    expect(outcomes.has("1111")).to.equal(true);
+    expect(outcomes.has("2222")).to.equal(true);
+    expect(outcomes.size).to.be.greaterThan(6);
+  });
+
+  it("may lose names and renames that no sync of the directory followed, and never splits a rename", async () => {
+    const outcomes = new Set<string>();
+    for (let seed = 0; seed < 40; seed += 1) {
+      const disk = new MemoryDisk();
+      await write(disk, "/old", new Uint8Array([1]));
+      await disk.syncDirectory("/");
+      await write(disk, "/new", new Uint8Array([2]));
+      await disk.rename("/new", "/old");
+
+      disk.crash(new SeededPrng(seed));
+
+      outcomes.add(
+        disk
+          .filesBelow("/")
+          .map((path) => `${path}${disk.contentOf(path)[0]}`)
+          .join(),
+      );
+    }
+    expect([...outcomes].sort()).to.deep.equal(["/new2,/old1", "/old1", "/old2"]);
+  });
+
+  it("ends what was open at a crash, for good", async () => {
+    const disk = new MemoryDisk();
+    const process = disk.process();
+    const file = await process.open("/file", "create");
+    disk.crash(new SeededPrng(1));
+
+    for (const work of [
+      () => file.write(0, [new Uint8Array(1)]),
+      () => file.sync(),
+      () => process.remove("/file"),
+      () => process.list("/"),
+    ]) {
+      const error = await work().catch((reason: unknown) => reason);
+      expect(String(error)).to.contain("ECRASH");
+    }
+    expect(await disk.process().list("/")).to.be.an("array");
+  });
+
+  it("is full at its capacity to the byte, and keeps the part that fitted", async () => {
+    const disk = new MemoryDisk({ capacityBytes: 100 });
+    const file = await disk.open("/file", "create");
+    await file.write(0, [new Uint8Array(100)]);
+
+    const error = await file.write(99, [new Uint8Array([5, 5])]).catch((reason: unknown) => reason);
+
+    expect(String(error)).to.contain("ENOSPC");
+    expect(disk.contentOf("/file")[99]).to.equal(5);
+    expect(await disk.space("/")).to.deep.equal({ freeBytes: 0, totalBytes: 100 });
+  });
+
+  it("gives the same outcome for the same seed", async () => {
+    const run = async (): Promise<string> => {
+      const disk = new MemoryDisk();
+      for (let i = 0; i < 5; i += 1) {
+        const file = await disk.open(`/f${i}`, "create");
+        await file.write(i, [new SeededPrng(i).bytes(9000)]);
+      }
+      disk.crash(new SeededPrng(3));
+      return disk
+        .filesBelow("/")
+        .map((path) => Buffer.from(disk.contentOf(path)).toString("hex"))
+        .join();
+    };
+
+    expect(await run()).to.equal(await run());
+  });
+});
