@@ -56,6 +56,9 @@ export class BodyReader {
   /** The window of the minimum rate: time waited in it, and what had arrived at its start. */
   #waitedMs = 0;
   #windowStartBytes = 0;
+  /** When the consumer began to wait, while it does. */
+  #waitingSinceMs: number | undefined;
+  #timer: Timer | undefined;
 
   constructor(request: IncomingMessage, options: BodyReaderOptions) {
     this.#request = request;
@@ -77,6 +80,7 @@ export class BodyReader {
     if (request.readableEnded) this.#finish("yes");
     else if (request.destroyed) this.#finish(this.#truncated());
     else this.#options.onStart?.();
+    this.#watchPace(this.#options.limits.bodyWindowMs);
     try {
       for (;;) {
         const piece = await this.#next();
@@ -84,6 +88,7 @@ export class BodyReader {
         yield piece;
       }
     } finally {
+      this.#timer?.cancel();
       request.off("data", onData).off("end", onEnd).off("close", onClose);
       // Reads and drops what is left; the gateway bounds for how long. The "error" listener stays for an abort meanwhile.
       request.resume();
@@ -121,7 +126,7 @@ export class BodyReader {
       this.#push(data);
     }
     if (this.#ready.length === 0) return;
-    if (this.#wake !== undefined) this.#wake();
+    if (this.#wake !== undefined) this.#resolveWait();
     else if (this.#readyBytes >= READ_AHEAD_SIZE_BYTES) this.#request.pause();
   }
 
@@ -157,7 +162,7 @@ export class BodyReader {
     if (this.#end !== "no") return;
     this.#end = end;
     if (end === "yes") this.#flush();
-    this.#wake?.();
+    this.#resolveWait();
   }
 
   async #next(): Promise<Uint8Array | undefined> {
@@ -170,34 +175,45 @@ export class BodyReader {
     return piece;
   }
 
-  /** Waits until a piece is ready or the body ends, watching the client's pace. */
-  #wait(): Promise<void> {
-    const { clock, limits } = this.#options;
-    let startMs = clock.monotonicMs();
-    return new Promise((resolve) => {
-      let timer: Timer;
-      const arm = (): void => {
-        timer = clock.setTimer(Math.max(0, limits.bodyWindowMs - this.#waitedMs), check);
-      };
-      const check = (): void => {
-        if (this.#receivedBytes - this.#windowStartBytes < limits.bodyWindowBytesMin) {
-          this.#finish(this.#tooSlow());
-          return;
-        }
-        this.#waitedMs = 0;
-        this.#windowStartBytes = this.#receivedBytes;
-        startMs = clock.monotonicMs();
-        arm();
-      };
-      this.#wake = () => {
-        this.#wake = undefined;
-        timer.cancel();
-        this.#waitedMs += clock.monotonicMs() - startMs;
-        resolve();
-      };
-      arm();
+  /** Waits until a piece is ready or the body ends. */
+  async #wait(): Promise<void> {
+    const { clock } = this.#options;
+    this.#waitingSinceMs = clock.monotonicMs();
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
       this.#request.resume();
     });
+    this.#waitedMs += clock.monotonicMs() - this.#waitingSinceMs;
+    this.#waitingSinceMs = undefined;
+  }
+
+  #resolveWait(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  // One timer a window, not one a wait: waits are as many as arrays.
+  #watchPace(delayMs: number): void {
+    this.#timer = this.#options.clock.setTimer(Math.max(1, delayMs), () => this.#checkPace());
+  }
+
+  #checkPace(): void {
+    const { clock, limits } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const waitedMs = this.#waitedMs + (this.#waitingSinceMs === undefined ? 0 : nowMs - this.#waitingSinceMs);
+    if (waitedMs < limits.bodyWindowMs) {
+      this.#watchPace(limits.bodyWindowMs - waitedMs);
+      return;
+    }
+    if (this.#receivedBytes - this.#windowStartBytes < limits.bodyWindowBytesMin) {
+      this.#finish(this.#tooSlow());
+      return;
+    }
+    this.#waitedMs = 0;
+    if (this.#waitingSinceMs !== undefined) this.#waitingSinceMs = nowMs;
+    this.#windowStartBytes = this.#receivedBytes;
+    this.#watchPace(limits.bodyWindowMs);
   }
 
   #truncated(): DriveError {
