@@ -282,7 +282,7 @@ for (const kind of KINDS) {
   const { number, codec } = BODIES[kind];
   envelopeFields[kind] = optionalInner(number, codec as Codec<object>);
 }
-const envelopeCodec = message<Envelope>(envelopeFields as never);
+const envelopeCodec = message<Envelope>(envelopeFields as never, { sparse: true });
 
 /** The bytes of a command. */
 export function encodeCommand(command: Command): Uint8Array {

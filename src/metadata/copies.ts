@@ -14,7 +14,6 @@
  * pull() changes nothing that anybody can see, so it protects nothing itself. A source always has a lower id than its copy,
  * hence chains end. See DESIGN.md for why this is right.
  */
-import { ROOT_ENTRY_ID } from "../drive/entry.ts";
 import { BATCH_ITEM_COUNT_MAX, COPY_CHAIN_COUNT_MAX } from "../drive/limits.ts";
 import { assert, must } from "../std/assert.ts";
 import { compareBytes, utf8 } from "../std/bytes.ts";
@@ -394,16 +393,25 @@ export function materialiseAny(context: ApplyContext, countMax = context.limits.
     directoryId = copy.sourceId;
     copy = below;
   }
-  if (
-    directoryId !== ROOT_ENTRY_ID &&
-    !isReachable(context, directoryId) &&
-    !hasCopiers(context, directoryId)
-  ) {
-    // Deleted, and nobody copies from it: what it does not hold yet nobody will ever see.
-    detachCopy(context, directoryId, copy);
-    return 1;
+  return advanceCopy(context, directoryId, countMax);
+}
+
+/**
+ * Goes on with an unfinished copy; one that was deleted is given up as soon as nobody copies from it, because what it does not
+ * hold yet nobody will ever see. Returns how many names were looked at, at least 1.
+ */
+export function advanceCopy(context: ApplyContext, directoryId: number, countMax: number): number {
+  let target = directoryId;
+  while (!isReachable(context, target)) {
+    const copierId = listCopiers(context, target, 1)[0];
+    if (copierId === undefined) {
+      const copy = findCopy(context, target);
+      if (copy !== undefined) detachCopy(context, target, copy);
+      return 1;
+    }
+    target = copierId;
   }
-  return Math.max(1, materialiseDirectory(context, directoryId, countMax));
+  return Math.max(1, materialiseDirectory(context, target, countMax));
 }
 
 /** Whether a directory has unfinished copies. */

@@ -7,7 +7,14 @@
  */
 import type { ResultValue } from "./commands.ts";
 import { scanPrefix, type ApplyContext } from "./context.ts";
-import { detachCopy, findCopy, listCopiers, materialiseAny, materialiseDirectory } from "./copies.ts";
+import {
+  advanceCopy,
+  detachCopy,
+  findCopy,
+  listCopiers,
+  materialiseAny,
+  materialiseDirectory,
+} from "./copies.ts";
 import { graveyardKey, makeKey, numberInKey, TABLE } from "./keys.ts";
 import { entryRecordCodec } from "./records.ts";
 import { buryRow, pullPath } from "./tree.ts";
@@ -29,7 +36,7 @@ export function reclaim(context: ApplyContext): ResultValue {
 // Goes on with one directory of the graveyard; returns how many rows or marks it took, at least 1.
 function reclaimDirectory(context: ApplyContext, directoryId: number, countMax: number): number {
   const copierId = listCopiers(context, directoryId, 1)[0];
-  if (copierId !== undefined) return Math.max(1, materialiseDirectory(context, copierId, countMax));
+  if (copierId !== undefined) return advanceCopy(context, copierId, countMax);
   const copy = findCopy(context, directoryId);
   if (copy !== undefined) detachCopy(context, directoryId, copy);
   const rows = scanPrefix(context, makeKey(TABLE.row, [directoryId]), countMax);

@@ -64,6 +64,10 @@ type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly ki
 /** SHA-256 of no bytes: the tree hash of an empty content. */
 const EMPTY_DIGEST = sha256(new Uint8Array(0));
 
+// A cluster of one has no second node to ask; everybody else needs SEAL_COUNT_MIN.
+const sealCountMin = (context: ApplyContext): number =>
+  Math.max(1, Math.min(SEAL_COUNT_MIN, context.state.memberCount));
+
 const EXTENT_COUNT_MAX = CONTENT_SIZE_BYTES_MAX / EXTENT_SIZE_BYTES_MAX;
 
 /** An upload, open or remembered. */
@@ -109,10 +113,10 @@ function checkTargets(context: ApplyContext, targets: ExtentTargets): void {
     refuse("ARGUMENT_INVALID", `A content has at most ${EXTENT_COUNT_MAX} extents.`, metadata);
   }
   const distinct = new Set(memberIds);
-  if (distinct.size !== memberIds.length || distinct.size < SEAL_COUNT_MIN || distinct.size > REPLICA_COUNT) {
+  if (distinct.size !== memberIds.length || distinct.size < sealCountMin(context) || distinct.size > REPLICA_COUNT) {
     refuse(
       "ARGUMENT_INVALID",
-      `An extent has ${SEAL_COUNT_MIN} to ${REPLICA_COUNT} different targets.`,
+      `An extent has ${sealCountMin(context)} to ${REPLICA_COUNT} different targets.`,
       metadata,
     );
   }
@@ -285,11 +289,11 @@ function sealedExtent(
   for (const seal of seals) checkSealer(context, seal);
   const equal = equalSeals(seals);
   const first = equal[0];
-  if (first === undefined || equal.length < SEAL_COUNT_MIN || first.root.length !== DIGEST_SIZE_BYTES) {
+  if (first === undefined || equal.length < sealCountMin(context) || first.root.length !== DIGEST_SIZE_BYTES) {
     return refuse("SEAL_REJECTED", `Extent ${extent.extentIndex} has ${equal.length} equal seals.`, {
       extent_index: String(extent.extentIndex),
       seal_count: String(equal.length),
-      seal_count_min: String(SEAL_COUNT_MIN),
+      seal_count_min: String(sealCountMin(context)),
     });
   }
   if (first.sizeBytes !== extent.sizeBytes) {

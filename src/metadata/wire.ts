@@ -181,8 +181,14 @@ export interface Codec<T> {
 // Encoding is synchronous and does not nest, so one buffer serves all of it.
 const scratch = new WireWriter();
 
-/** A codec of the message with these fields. */
-export function message<T extends object>(fields: { readonly [K in keyof T]-?: Field<T[K]> }): Codec<T> {
+/**
+ * A codec of the message with these fields.
+ * @param sparse leaves absent optional fields out of what is decoded, for messages with many of which few are there
+ */
+export function message<T extends object>(
+  fields: { readonly [K in keyof T]-?: Field<T[K]> },
+  { sparse = false }: { readonly sparse?: boolean } = {},
+): Codec<T> {
   const names = Object.keys(fields) as (keyof T & string)[];
   const list = names.map((name) => ({ name, field: fields[name] as Field<unknown> }));
   const byNumber: ({ readonly name: keyof T & string; readonly field: Field<unknown> } | undefined)[] = [];
@@ -190,12 +196,13 @@ export function message<T extends object>(fields: { readonly [K in keyof T]-?: F
     assert(byNumber[each.field.number] === undefined, `field number ${each.field.number} is used twice`);
     byNumber[each.field.number] = each;
   }
+  const started = list.filter(({ field }) => !sparse || field.initial() !== undefined);
   const write = (writer: WireWriter, value: T): void => {
     for (const { name, field } of list) field.write(writer, value[name]);
   };
   const read = (reader: WireReader): T => {
     const result: Record<string, unknown> = {};
-    for (const { name, field } of list) result[name] = field.initial();
+    for (const { name, field } of started) result[name] = field.initial();
     while (!reader.done) {
       const tag = reader.varint();
       const known = byNumber[Math.floor(tag / 8)];

@@ -39,13 +39,23 @@ export interface SortedView<V> {
   range(from: Uint8Array, to: Uint8Array | undefined, reverse: boolean): Iterable<[Uint8Array, V]>;
 }
 
+// As compareBytes(), without leaving the compiled code: keys are short, and a call into the runtime costs more than the loop.
+function compareKeys(a: Uint8Array, b: Uint8Array): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i += 1) {
+    const difference = (a[i] as number) - (b[i] as number);
+    if (difference !== 0) return difference;
+  }
+  return a.length - b.length;
+}
+
 // Index of the first key that is not less than `key`.
 function lowerBound(keys: readonly Uint8Array[], key: Uint8Array): number {
   let low = 0;
   let high = keys.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (Buffer.compare(keys[middle] as Uint8Array, key) < 0) low = middle + 1;
+    if (compareKeys(keys[middle] as Uint8Array, key) < 0) low = middle + 1;
     else high = middle;
   }
   return low;
@@ -57,7 +67,7 @@ function childIndex(keys: readonly Uint8Array[], key: Uint8Array): number {
   let high = keys.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (Buffer.compare(keys[middle] as Uint8Array, key) <= 0) low = middle + 1;
+    if (compareKeys(keys[middle] as Uint8Array, key) <= 0) low = middle + 1;
     else high = middle;
   }
   return low - 1;
@@ -68,7 +78,7 @@ function find<V>(root: SortedNode<V>, key: Uint8Array): V | undefined {
   while (node.kind === "branch") node = must(node.children[childIndex(node.keys, key)], "child of a branch");
   const at = lowerBound(node.keys, key);
   const found = node.keys[at];
-  return found !== undefined && Buffer.compare(found, key) === 0 ? node.values[at] : undefined;
+  return found !== undefined && compareKeys(found, key) === 0 ? node.values[at] : undefined;
 }
 
 function* scanForward<V>(
@@ -87,7 +97,7 @@ function* scanForward<V>(
     }
     for (let i = lowerBound(node.keys, start); i < node.keys.length; i += 1) {
       const key = must(node.keys[i], "key of a leaf");
-      if (to !== undefined && Buffer.compare(key, to) >= 0) return;
+      if (to !== undefined && compareKeys(key, to) >= 0) return;
       yield [key, node.values[i] as V];
     }
     start = next;
@@ -113,11 +123,11 @@ function* scanBackward<V>(
     const stop: number = end === undefined ? node.keys.length : lowerBound(node.keys, end);
     for (let i = stop - 1; i >= 0; i -= 1) {
       const key = must(node.keys[i], "key of a leaf");
-      if (Buffer.compare(key, from) < 0) return;
+      if (compareKeys(key, from) < 0) return;
       yield [key, node.values[i] as V];
     }
     // Everything left of the floor is below `from` when the floor is not above it.
-    if (floor === undefined || Buffer.compare(floor, from) <= 0) return;
+    if (floor === undefined || compareKeys(floor, from) <= 0) return;
     end = floor;
   }
 }
@@ -216,7 +226,7 @@ export class SortedMap<V> implements SortedView<V> {
     if (node.kind === "leaf") {
       const at = lowerBound(node.keys, key);
       const found = node.keys[at];
-      if (found !== undefined && Buffer.compare(found, key) === 0) {
+      if (found !== undefined && compareKeys(found, key) === 0) {
         node.values[at] = value;
         return undefined;
       }
