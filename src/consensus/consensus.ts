@@ -342,7 +342,7 @@ export class Consensus<Result> implements PeerHandler {
   ): Promise<Applied<Result>> {
     for (;;) {
       this.#active();
-      signal?.throwIfAborted();
+      if (signal?.aborted === true) throw new DriveError("CANCELED", "The caller does not wait any longer.");
       const leaderId = this.leaderId();
       try {
         if (leaderId === undefined) throw notDone("no leader is known");

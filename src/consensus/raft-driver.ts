@@ -194,9 +194,9 @@ export class RaftDriver<Result> {
     await Promise.all([this.writer.stop(), this.#applier.stop(), this.snapshots.stop()]);
   }
 
-  /** Ends at once after something final: nothing more is sent, written or applied. */
+  /** Ends at once after something final: nothing more is sent, and no further round of writing or applying begins. */
   abandon(): void {
-    this.#isStopped = true;
+    void this.stop();
   }
 
   #makeNode(): RaftNode {

@@ -76,6 +76,8 @@ export class StateHashCheck {
   /** A member says what it has. */
   receive(stateHash: StateHash): void {
     const { index, from, request } = stateHash;
+    const { voters, votersOutgoing, learners } = this.#options.confState();
+    if (![...voters, ...votersOutgoing, ...learners].includes(from)) return;
     const known = this.#rounds.find((round) => round.index === index);
     // An answer to a comparison that is long over, or was never asked for.
     if (known === undefined && !request) return;
