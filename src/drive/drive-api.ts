@@ -127,6 +127,8 @@ export interface Download {
   read(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Whether this node holds verified copies of all extents. */
   readonly local: boolean;
+  /** Names this download for watchProgress() at this node; undefined when its progress is not kept. */
+  readonly progressId?: string | undefined;
   /** Public URL of the best node that has one and holds copies; undefined when there is none. */
   readonly redirectUrl: string | undefined;
 }

@@ -19,6 +19,11 @@ export interface PlacementOptions {
   readonly detector: FailureDetector;
   /** This node. */
   readonly memberId: number;
+  /**
+   * Members that the cluster has as consensus knows it, registered or not yet: so that a cluster of three that is just being
+   * formed is not taken for a cluster of one. 1 when absent.
+   */
+  readonly expectedMemberCount?: (() => number) | undefined;
 }
 
 /** Chooses members. */
@@ -34,7 +39,9 @@ export class Placement {
 
   /** How many copies an acknowledgement needs: SEAL_COUNT_MIN, or one in a cluster of one. */
   quorum(): number {
-    return Math.max(1, Math.min(SEAL_COUNT_MIN, this.#options.directory.members().length));
+    const { directory, expectedMemberCount } = this.#options;
+    const memberCount = Math.max(1, directory.members().length, expectedMemberCount?.() ?? 1);
+    return Math.min(SEAL_COUNT_MIN, memberCount);
   }
 
   /**

@@ -33,6 +33,8 @@ export interface DataPlanePorts {
   readonly metadata: MetadataPort;
   readonly replicas: ReplicaPorts;
   readonly detector: FailureDetector;
+  /** How many members consensus has; see Placement. */
+  readonly expectedMemberCount?: (() => number) | undefined;
   /** Told of each copy that was found damaged or missing, beside the report to the tree: for metrics and the log. */
   readonly onBadReplica?: (extent: ExtentKey, memberId: number) => void;
 }
@@ -64,7 +66,12 @@ export class DataPlane {
     this.detector = detector;
     this.metadata = new MetadataClient(metadata, prng);
     this.directory = new NodeDirectory(metadata, clock);
-    this.placement = new Placement({ directory: this.directory, detector, memberId: metadata.memberId });
+    this.placement = new Placement({
+      directory: this.directory,
+      detector,
+      memberId: metadata.memberId,
+      expectedMemberCount: ports.expectedMemberCount,
+    });
     this.budget = new WriteBudget();
     this.filler = new HoleFiller({ ports: replicas, detector, digester, budget: this.budget });
     this.sealer = new Sealer({ clock, ports: replicas, detector, filler: this.filler });

@@ -45,9 +45,11 @@ export class TestDrives {
   readonly nodes = new Map<number, TestNode>();
   readonly #memberIds: readonly number[];
   readonly #digester = cachingDigester();
+  readonly #expectedMemberCount: number;
 
-  /** @param memberCount members 1 to memberCount */
-  constructor(memberCount: number) {
+  /** @param memberCount members 1 to memberCount, of `expectedMemberCount` that consensus knows */
+  constructor(memberCount: number, expectedMemberCount = memberCount) {
+    this.#expectedMemberCount = expectedMemberCount;
     this.#memberIds = Array.from({ length: memberCount }, (_, index) => index + 1);
     this.tree = new MemoryTree(this.clock);
     this.replicas = new MemoryReplicas(this.clock, this.#memberIds);
@@ -77,6 +79,7 @@ export class TestDrives {
       metadata: this.tree.port(memberId),
       replicas: this.replicas,
       detector: this.detector,
+      expectedMemberCount: () => this.#expectedMemberCount,
     });
     const drive = new LocalDrive({
       plane,
