@@ -26,14 +26,19 @@ import type { EntryAttributes, Locator, OnConflict } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
 import type { CommandBody } from "../metadata/commands.ts";
+import { deferred } from "../std/deferred.ts";
 import { watchChanges } from "./change-watch.ts";
 import { clusterStatus, type ConsensusView } from "./cluster-status.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { ContentDownload, checkExtents } from "./download.ts";
 import { locatorOf, pathLocator } from "./locators.ts";
 import { FilePutter } from "./put-file.ts";
+import { watchUploadElsewhere } from "./progress-elsewhere.ts";
 import { TreeReads } from "./tree-reads.ts";
 import { UploadManager } from "./upload-manager.ts";
+
+/** How long stop() waits for background work, such as a third seal that is late. */
+export const STOP_WAIT_MS = 2000;
 
 /** What a LocalDrive needs beside the data plane. */
 export interface LocalDriveOptions {
@@ -61,10 +66,13 @@ export class LocalDrive implements DriveApi {
     this.#putter = new FilePutter(options.plane, this.#uploads);
   }
 
-  /** Gives up uploads under way and waits for what was promised in the background. */
+  /** Gives up uploads under way and waits, not for long, for background work: the loops of other nodes find it again. */
   async stop(): Promise<void> {
     this.#uploads.stop();
-    await this.#plane.chores.idle();
+    const over = deferred<void>();
+    const timer = this.#plane.clock.setTimer(STOP_WAIT_MS, () => over.resolve());
+    await Promise.race([this.#plane.chores.idle(), over.promise]);
+    timer.cancel();
   }
 
   stat(ref: EntryRef, options?: ReadOptions): Promise<PathEntry> {
@@ -175,7 +183,8 @@ export class LocalDrive implements DriveApi {
   }
 
   watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress> {
-    return this.#plane.progress.watch(id, signal);
+    if (this.#plane.progress.find(id) !== undefined) return this.#plane.progress.watch(id, signal);
+    return watchUploadElsewhere(this.#plane, id, signal);
   }
 
   watchChanges(afterIndex: number, signal?: AbortSignal): AsyncIterable<readonly Change[]> {

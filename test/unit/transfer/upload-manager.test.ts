@@ -9,6 +9,7 @@ import {
   EXTENT_SIZE_BYTES_MAX,
   THIRD_SEAL_WAIT_MS,
 } from "../../../src/drive/limits.ts";
+import type { Progress } from "../../../src/drive/drive-api.ts";
 import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
@@ -409,5 +410,32 @@ describe("UploadManager", () => {
       copiedBytes: [SIZE_BYTES, SIZE_BYTES, SIZE_BYTES],
       errorReason: undefined,
     });
+  });
+
+  it("reports progress at a node through which nothing of the upload goes", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive(1));
+    const seen: Progress[] = [];
+    const watching = (async () => {
+      for await (const progress of drives.drive(3).watchProgress(String(uploadId))) seen.push(progress);
+    })();
+
+    await send(drives.drive(1), uploadId, [5, 0]);
+    await drives.clock.advance(1000);
+    await send(drives.drive(1), uploadId, [1, 2, 3, 4]);
+    await drives.drive(1).completeUpload(uploadId, {});
+    await drives.clock.advance(1000);
+    await watching;
+
+    expect(seen.map((progress) => [progress.phase, progress.copiedBytes[2]])).to.deep.equal([
+      ["receiving", 0],
+      ["receiving", CHUNK_SIZE_BYTES + 100],
+      ["done", SIZE_BYTES],
+    ]);
+    for (const id of ["4711", "no-such", "download-1-1"]) {
+      await expectReason("UPLOAD_NOT_FOUND", async () => {
+        for await (const progress of drives.drive(3).watchProgress(id)) expect(progress).to.equal(undefined);
+      });
+    }
   });
 });
