@@ -14,7 +14,7 @@ const EXIT_BROKEN = 70;
 
 function endBroken(error: unknown): never {
   const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  const cause = error instanceof Error && error.cause !== undefined ? { cause: String(error.cause) } : {};
+  const cause = error instanceof Error && error.cause instanceof Error ? { cause: error.cause.message } : {};
   process.stderr.write(`${JSON.stringify({ level: "fatal", event: "process_broken", detail, ...cause })}\n`);
   process.exit(EXIT_BROKEN);
 }

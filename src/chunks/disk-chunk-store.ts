@@ -260,6 +260,11 @@ export class DiskChunkStore implements ChunkStore {
     return keys.sort(compareExtents).slice(0, countMax);
   }
 
+  /** Asks the file system how much space is left, so that stats() tells what others did to the disk. */
+  refreshSpace(): Promise<void> {
+    return this.#parts.guard.refresh();
+  }
+
   stats(): ChunkStoreStats {
     const { meta } = this.#index;
     const { freeBytes, totalBytes } = this.#parts.guard.space;

@@ -5,6 +5,7 @@
  * Counts down from the last figure of the file system and asks again every so many bytes, and whenever it would refuse.
  */
 import { DriveError } from "../drive/errors.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import type { Disk, DiskSpace } from "../std/disk.ts";
 
 /** Bytes taken after which the file system is asked again: others write to it too. */
@@ -17,7 +18,6 @@ export class SpaceGuard {
   readonly #reserveBytes: number;
   #space: DiskSpace;
   #takenBytes = 0;
-  #refused = false;
   #refreshing: Promise<void> | undefined;
 
   private constructor(disk: Disk, path: string, reserveBytes: number, space: DiskSpace) {
@@ -38,9 +38,12 @@ export class SpaceGuard {
     return { ...this.#space, freeBytes: Math.max(0, this.#space.freeBytes - this.#takenBytes) };
   }
 
-  /** Whether the last write that asked was refused. */
+  /**
+   * Whether a chunk would be refused, by the figures known now. Not a memory of the last refusal: nobody sends writes to a
+   * store that says so, so only refresh() could ever end it.
+   */
   get refused(): boolean {
-    return this.#refused;
+    return !this.#allows(CHUNK_SIZE_BYTES);
   }
 
   /** Accounts for a write of `sizeBytes`. Errors: NO_SPACE when it would touch the reserve. */
@@ -53,7 +56,6 @@ export class SpaceGuard {
   async require(sizeBytes: number): Promise<void> {
     if (!this.#allows(sizeBytes) || this.#takenBytes >= REFRESH_INTERVAL_BYTES) await this.refresh();
     if (!this.#allows(sizeBytes)) {
-      this.#refused = true;
       const freeBytes = String(this.space.freeBytes);
       throw new DriveError(
         "NO_SPACE",
@@ -61,7 +63,6 @@ export class SpaceGuard {
         { free_bytes: freeBytes, reserve_bytes: String(this.#reserveBytes) },
       );
     }
-    this.#refused = false;
   }
 
   /** Asks the file system. */

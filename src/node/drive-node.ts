@@ -9,6 +9,7 @@ import type { FailureDetector, HeartbeatPort, NodeLoad } from "../cluster/failur
 import { HeartbeatFailureDetector } from "../cluster/failure-detector.ts";
 import { Housekeeping } from "../cluster/housekeeping.ts";
 import { NodeRegistrar } from "../cluster/node-registrar.ts";
+import { PacedLoop } from "../cluster/paced-loop.ts";
 import { Consensus } from "../consensus/consensus.ts";
 import type { ProposalForwarder, RaftTransport } from "../consensus/transport.ts";
 import type { ConsensusTuning } from "../consensus/tuning.ts";
@@ -37,6 +38,9 @@ import { ConsensusMetadataPort } from "./consensus-port.ts";
 
 /** Names inside the data directory that hold data; without an identity none may exist. */
 export const DATA_NAMES = ["raft", "stores", "chunks", "index"] as const;
+
+/** How often the file system is asked for its free space: a full disk is known, and so is the end of it, this soon. */
+const SPACE_INTERVAL_MS = 1000;
 
 /** The ports and settings of a DriveNode. */
 export interface DriveNodeOptions {
@@ -194,6 +198,12 @@ export class DriveNode {
     const isPinned = (contentId: number): boolean => plane.pins.isPinned(contentId);
     const loops = [
       detector,
+      new PacedLoop({
+        clock,
+        idleMs: SPACE_INTERVAL_MS,
+        busyMs: SPACE_INTERVAL_MS,
+        work: () => store.refreshSpace().then(() => "idle" as const),
+      }),
       new ClusterFounder({
         clock,
         metadata,

@@ -368,7 +368,8 @@ describe("DiskChunkStore", function () {
       await expectReason("NO_SPACE", () => store.openExtent(extentKey(10), 5000));
       const read = await store.readChunk(extent, 0, 0, 4096);
       await store.removeExtent(extent);
-      fixture.disk.capacityBytes += 1_000_000;
+      fixture.disk.capacityBytes += 2_000_000;
+      await store.refreshSpace();
       await putSmall(store, 3);
 
       expect(refused).to.equal(true);

@@ -1,6 +1,7 @@
 /** The reserve of a store: exact to the byte, and given up by itself when there is space. */
 import { expect } from "chai";
 import { defaultReserveBytes, SpaceGuard } from "../../../src/chunks/space-guard.ts";
+import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
@@ -12,12 +13,23 @@ describe("SpaceGuard", () => {
     const guard = await SpaceGuard.open(disk, "/", 1000);
 
     await guard.take(9000);
-    expect(guard.refused).to.equal(false);
 
     disk.capacityBytes = 5000;
     await expectReason("NO_SPACE", () => guard.take(4001));
-    expect(guard.refused).to.equal(true);
     await guard.take(4000);
+  });
+
+  it("says that it refuses while not even a chunk fits, and no longer once there is space, though nobody wrote", async () => {
+    const disk = new MemoryDisk({ capacityBytes: 1000 + CHUNK_SIZE_BYTES });
+    const guard = await SpaceGuard.open(disk, "/", 1000);
+    expect(guard.refused).to.equal(false);
+
+    disk.capacityBytes -= 1;
+    await guard.refresh();
+    expect(guard.refused).to.equal(true);
+
+    disk.capacityBytes += 1;
+    await guard.refresh();
     expect(guard.refused).to.equal(false);
   });
 

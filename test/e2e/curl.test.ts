@@ -1,0 +1,200 @@
+/** The drive as people with a terminal use it: curl against every node of a real cluster, and buf curl against gRPC. */
+import { expect } from "chai";
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { SeededPrng } from "../../src/std/prng.ts";
+import { curl, start } from "../support/run-program.ts";
+import { useCluster } from "../support/use-cluster.ts";
+
+const MIB = 1024 * 1024;
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+const JSON_BODY = ["-H", "content-type: application/json"];
+
+function bytes(sizeBytes: number, seed: number): Buffer {
+  return Buffer.from(new SeededPrng(seed).bytes(sizeBytes));
+}
+
+describe("A real cluster and curl", function () {
+  this.timeout(60_000);
+  const cluster = useCluster({ nodes: 3 });
+  let directory: string;
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), "netdisk-curl-"));
+  });
+  after(() => rmSync(directory, { recursive: true, force: true }));
+
+  const url = (node: number, path: string): string => `${cluster().node(node).httpUrl}${path}`;
+  const json = async (...parameters: string[]): Promise<Record<string, unknown>> => {
+    const { stdout, stderr } = await curl(parameters);
+    expect(stderr).to.equal("");
+    return JSON.parse(stdout) as Record<string, unknown>;
+  };
+
+  it("uploads in chunks, in any order over different nodes, after saying which are missing", async () => {
+    const content = bytes(2 * MIB + 12_345, 1);
+    const parts = [0, 1, 2].map((index) => content.subarray(index * MIB, (index + 1) * MIB));
+    parts.forEach((part, index) => writeFileSync(join(directory, `part-${index}`), part));
+    const init = await json(
+      ...[
+        "-X",
+        "POST",
+        ...JSON_BODY,
+        "-d",
+        JSON.stringify({ name: "parts.bin", path: "/chunks", size: content.length }),
+      ],
+      url(0, "/api/upload/init"),
+    );
+    const fileId = String(init["fileId"]);
+    expect(init).to.include({ chunkSize: MIB, chunkCount: 3, instant: false });
+    const chunk = (node: number, index: number): Promise<Record<string, unknown>> =>
+      json(
+        ...["-X", "POST", "--data-binary", `@${join(directory, `part-${index}`)}`],
+        url(node, `/api/upload/chunk?fileId=${fileId}&index=${index}`),
+      );
+
+    const last = await chunk(1, 2);
+    expect(last["digest"]).to.equal(
+      createHash("sha256")
+        .update(content.subarray(2 * MIB))
+        .digest("hex"),
+    );
+    const early = await curl([
+      ...["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ fileId })],
+      url(2, "/api/upload/complete"),
+    ]);
+    expect(JSON.parse(early.stdout)).to.have.nested.property("error.code", "UPLOAD_INCOMPLETE");
+    expect(early.stdout).to.include("0-1");
+    await Promise.all([chunk(2, 0), chunk(0, 1)]);
+    const file = await json(
+      ...["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ fileId })],
+      url(2, "/api/upload/complete"),
+    );
+
+    expect(file).to.include({ path: "/chunks/parts.bin", size: content.length });
+    const { stdout } = await curl([
+      "-o",
+      join(directory, "parts.out"),
+      "-w",
+      "%{http_code}",
+      url(1, `/api/download/${String(file["fileId"])}`),
+    ]);
+    expect(stdout).to.equal("200");
+    expect(readFileSync(join(directory, "parts.out")).equals(content)).to.equal(true);
+  });
+
+  it("takes a file by -T and gives it back by -fLO from every node", async () => {
+    const content = bytes(3 * MIB + 1, 2);
+    writeFileSync(join(directory, "whole.bin"), content);
+    await json("-T", join(directory, "whole.bin"), url(1, "/api/files/content?path=/curl/whole.bin"));
+
+    for (const node of [0, 1, 2]) {
+      const target = mkdtempSync(join(directory, "o-"));
+      const { exitCode } = await curl([
+        "-fLOJ",
+        "--output-dir",
+        target,
+        url(node, "/api/download?path=/curl/whole.bin"),
+      ]);
+      expect(exitCode).to.equal(0);
+      expect(readFileSync(join(target, "whole.bin")).equals(content)).to.equal(true);
+    }
+  });
+
+  it("takes a stream of unknown length from a pipe, an empty file too", async () => {
+    const content = bytes(MIB + 77, 3);
+    const put = await curl(["-T", "-", url(2, "/api/files/content?path=/curl/piped.bin")], content);
+    const empty = await curl(["-T", "-", url(0, "/api/files/content?path=/curl/empty.bin")], "");
+
+    expect(JSON.parse(put.stdout)).to.include({ size: content.length });
+    expect(JSON.parse(empty.stdout)).to.include({ size: 0 });
+    const { stdout } = await curl([
+      url(1, "/api/download?path=/curl/empty.bin"),
+      "-w",
+      "%{http_code} %{size_download}",
+    ]);
+    expect(stdout).to.equal("200 0");
+  });
+
+  it("resumes a download by -C - and answers ranges", async () => {
+    const content = bytes(2 * MIB + 5, 4);
+    writeFileSync(join(directory, "resume.src"), content);
+    await json("-T", join(directory, "resume.src"), url(0, "/api/files/content?path=/curl/resume.bin"));
+    const target = join(directory, "resume.bin");
+    writeFileSync(target, content.subarray(0, MIB + 100));
+
+    const resumed = await curl([
+      "-C",
+      "-",
+      "-o",
+      target,
+      "-w",
+      "%{http_code} %{size_download}",
+      url(2, "/api/download?path=/curl/resume.bin"),
+    ]);
+    expect(resumed.stdout).to.equal(`206 ${content.length - MIB - 100}`);
+    expect(readFileSync(target).equals(content)).to.equal(true);
+
+    await curl([
+      "-r",
+      "1048570-1048585",
+      "-o",
+      join(directory, "range"),
+      url(1, "/api/download?path=/curl/resume.bin"),
+    ]);
+    expect(readFileSync(join(directory, "range")).equals(content.subarray(1_048_570, 1_048_586))).to.equal(
+      true,
+    );
+    const beyond = await curl([
+      "-r",
+      "99999999-",
+      "-o",
+      "/dev/null",
+      "-w",
+      "%{http_code}",
+      url(1, "/api/download?path=/curl/resume.bin"),
+    ]);
+    expect(beyond.stdout).to.equal("416");
+  });
+
+  it("lists and calls every service by buf curl, through reflection", async () => {
+    const buf = join(ROOT, "node_modules/.bin/buf");
+    const call = async (...parameters: string[]): Promise<string> => {
+      const { exitCode, stdout, stderr } = await start(buf, [
+        "curl",
+        "--protocol",
+        "grpc",
+        "--http2-prior-knowledge",
+        ...parameters,
+      ]).result;
+      expect(exitCode, stderr).to.equal(0);
+      return stdout;
+    };
+    const base = `http://${cluster().node(0).grpcAddress}`;
+
+    const services = await call("--list-services", base);
+    for (const name of [
+      "v1.ChunkService",
+      "v1.MetadataService",
+      "v1.ProgressService",
+      "peer.v1.RaftService",
+    ]) {
+      expect(services).to.include(`netdisk.${name}`);
+    }
+    expect(services).to.include("grpc.health.v1.Health");
+    const health = await call("-d", "{}", `${base}/grpc.health.v1.Health/Check`);
+    expect(JSON.parse(health)).to.deep.equal({ status: "SERVING" });
+    const raft = JSON.parse(
+      await call("-d", "{}", `${base}/netdisk.peer.v1.RaftService/GetStatus`),
+    ) as Record<string, unknown>;
+    expect(raft).to.include.keys("term", "commitIndex");
+    const made = await call(
+      "-d",
+      '{"path": "/by buf curl"}',
+      `${base}/netdisk.v1.MetadataService/CreateDirectory`,
+    );
+    expect(made).to.include("/by buf curl");
+  });
+});

@@ -1,0 +1,253 @@
+/** What goes wrong around a real cluster: quorum lost, disk full, bits flipped, ports and directories taken, nodes wiped. */
+import { expect } from "chai";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from "node:fs";
+import { execFileSync } from "node:child_process";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { SystemClock } from "../../src/std/clock.ts";
+import { SeededPrng } from "../../src/std/prng.ts";
+import { eventually } from "../support/eventually.ts";
+import { curl, netdisk, start } from "../support/run-program.ts";
+import { freePorts, PROGRAM, startCluster, useCluster, type TestCluster } from "../support/use-cluster.ts";
+
+const MIB = 1024 * 1024;
+const clock = new SystemClock();
+
+interface Answer {
+  readonly status: number;
+  readonly body: {
+    readonly error?: { readonly code: string; readonly message: string; readonly remedy: string };
+  };
+}
+
+async function put(url: string, body: Uint8Array): Promise<Answer> {
+  const response = await fetch(url, { method: "PUT", body: body as Uint8Array<ArrayBuffer> });
+  return { status: response.status, body: (await response.json()) as Answer["body"] };
+}
+
+describe("A cluster without a quorum", function () {
+  this.timeout(120_000);
+  const cluster = useCluster({ nodes: 3 });
+
+  it("answers writes and fresh reads with an error in time, serves stale reads, and goes on when a node returns", async () => {
+    const survivor = cluster().node(0);
+    const path = "/api/files/content?path=/quorum.txt";
+    expect((await put(`${survivor.httpUrl}${path}`, Buffer.from("before"))).status).to.be.lessThan(300);
+    await Promise.all([cluster().node(1).kill(), cluster().node(2).kill()]);
+
+    const begun = clock.monotonicMs();
+    const refused = await put(`${survivor.httpUrl}/api/files/content?path=/other.txt`, Buffer.from("after"));
+    expect(clock.monotonicMs() - begun).to.be.lessThan(30_000);
+    expect([503, 504]).to.include(refused.status);
+    expect(refused.body.error?.remedy).to.be.a("string");
+    const fresh = await fetch(`${survivor.httpUrl}/api/files?path=/`);
+    expect(fresh.status).to.equal(503);
+    const stale = await fetch(`${survivor.httpUrl}/api/download?path=/quorum.txt&consistency=stale`);
+    expect(await stale.text()).to.equal("before");
+    expect((await fetch(`${survivor.httpUrl}/readyz`)).status).to.equal(503);
+    expect((await fetch(`${survivor.httpUrl}/livez`)).status).to.equal(200);
+
+    cluster().node(1).start();
+    await cluster().node(1).ready();
+    await eventually(
+      "writes are taken again",
+      async () =>
+        (await put(`${survivor.httpUrl}${path}&onConflict=replace`, Buffer.from("again"))).status < 300,
+      {
+        withinMs: 30_000,
+      },
+    );
+    cluster().node(2).start();
+    await cluster().node(2).ready();
+  });
+});
+
+describe("A full disk", function () {
+  this.timeout(120_000);
+  let directory: string;
+  let cluster: TestCluster | undefined;
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), "netdisk-full-"));
+  });
+  after(async () => {
+    await cluster?.dispose();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  it("refuses uploads with 507, still reads and deletes, and takes uploads again once there is space", async () => {
+    const { bavail, bsize } = statfsSync(directory);
+    const reserve = Math.max(MIB, bavail * bsize - 3 * 1024 * MIB);
+    cluster = await startCluster({ nodes: 3, environment: { NETDISK_DATA_RESERVE_BYTES: String(reserve) } });
+    const base = cluster.node(0).httpUrl;
+    const upload = (name: string): Promise<Answer> =>
+      put(`${base}/api/files/content?path=/${name}&onConflict=replace`, Buffer.alloc(2 * MIB, 7));
+    expect((await upload("kept.bin")).status).to.be.lessThan(300);
+    const filler = join(directory, "filler");
+    execFileSync("fallocate", ["-l", String(4 * 1024 * MIB), filler]);
+
+    const refused = await eventually(
+      "uploads are refused",
+      async () => {
+        const answer = await upload("refused.bin");
+        return answer.status >= 300 ? answer : undefined;
+      },
+      { withinMs: 30_000 },
+    );
+    expect(refused.status).to.equal(507);
+    expect(refused.body.error?.code).to.equal("NO_SPACE");
+    expect((await fetch(`${base}/api/download?path=/kept.bin`)).status).to.equal(200);
+    const made = await fetch(`${base}/api/folders`, {
+      method: "POST",
+      body: JSON.stringify({ path: "/folder" }),
+      headers: { "content-type": "application/json" },
+    });
+    expect(made.status).to.be.lessThan(300);
+
+    rmSync(filler);
+    await eventually("uploads are taken again", async () => (await upload("after.bin")).status < 300, {
+      withinMs: 60_000,
+    });
+  });
+});
+
+describe("A stored chunk with a flipped bit", function () {
+  this.timeout(120_000);
+  const cluster = useCluster({ nodes: 3 });
+
+  it("is read from another copy in mid-stream, and repaired to three verified copies", async () => {
+    const content = Buffer.from(new SeededPrng(5).bytes(5 * MIB));
+    const node = cluster().node(1);
+    expect((await put(`${node.httpUrl}/api/files/content?path=/flip.bin`, content)).status).to.be.lessThan(
+      300,
+    );
+    flipStoredBit(node.dataDirectory, content.subarray(3 * MIB + 1000, 3 * MIB + 1064));
+
+    const response = await fetch(`${node.httpUrl}/api/download?path=/flip.bin&redirect=never`);
+    expect(Buffer.from(await response.arrayBuffer()).equals(content)).to.equal(true);
+
+    await eventually(
+      "the damaged copy was made anew",
+      async () => {
+        const { stdout } = await netdisk(["stat", "--json", "--nodes", cluster().addresses, "/flip.bin"]);
+        const status = await fetch(`${node.httpUrl}/api/cluster`);
+        const { replicas } = (await status.json()) as {
+          replicas: { underReplicatedCount: number; suspectCount: number };
+        };
+        return (
+          replicas.underReplicatedCount === 0 && replicas.suspectCount === 0 && stdout.includes("flip.bin")
+        );
+      },
+      { withinMs: 60_000, everyMs: 250 },
+    );
+  });
+});
+
+/** Finds `needle` in the node's chunk segments and flips one bit of it. */
+function flipStoredBit(dataDirectory: string, needle: Buffer): void {
+  const visit = (folder: string): boolean =>
+    readdirSync(folder, { withFileTypes: true }).some((item) => {
+      const path = join(folder, item.name);
+      if (item.isDirectory()) return visit(path);
+      const file = openSync(path, "r+");
+      try {
+        const buffer = Buffer.alloc(64 * MIB);
+        const size = readSync(file, buffer, 0, buffer.length, 0);
+        const at = buffer.subarray(0, size).indexOf(needle);
+        if (at < 0) return false;
+        writeSync(file, Buffer.of((buffer[at] ?? 0) ^ 0x10), 0, 1, at);
+        return true;
+      } finally {
+        closeSync(file);
+      }
+    });
+  expect(visit(join(dataDirectory, "chunks")), "the bytes are stored on this node").to.equal(true);
+}
+
+describe("A node that must not start", function () {
+  this.timeout(120_000);
+  const cluster = useCluster({ nodes: 3 });
+
+  const serve = async (
+    environment: Record<string, string>,
+  ): Promise<{ exitCode: number | null; output: string }> => {
+    const settings = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+    const { exitCode, stdout, stderr } = await start("env", [
+      ...settings,
+      "timeout",
+      "20",
+      process.execPath,
+      PROGRAM,
+      "serve",
+    ]).result;
+    return { exitCode, output: stdout + stderr };
+  };
+
+  it("says that its data directory is in use", async () => {
+    const [grpc, http] = await freePorts(2);
+    const ended = await serve({
+      NODE_ADDR: `127.0.0.1:${grpc}`,
+      NETDISK_HTTP_PORT: String(http),
+      NETDISK_DATA_DIRECTORY: cluster().node(0).dataDirectory,
+    });
+
+    expect(ended.exitCode).to.equal(1);
+    expect(ended.output).to.include("DATA_DIRECTORY_IN_USE");
+  });
+
+  it("says that its port is taken", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "netdisk-port-"));
+    const [http] = await freePorts(1);
+    const ended = await serve({
+      NODE_ADDR: cluster().node(0).grpcAddress,
+      NETDISK_HTTP_PORT: String(http),
+      NETDISK_DATA_DIRECTORY: directory,
+    });
+    rmSync(directory, { recursive: true, force: true });
+
+    expect(ended.exitCode).to.equal(1);
+    expect(ended.output).to.include("ADDRESS_IN_USE");
+  });
+
+  it("names every problem of its configuration at once", async () => {
+    const ended = await serve({
+      NETDISK_HTTP_PORT: "70000",
+      NODE_ADDR: "nowhere",
+      NETDISK_RAFT_TICK_MS: "x",
+      NETDISK_NO_SUCH: "1",
+    });
+
+    expect(ended.exitCode).to.not.equal(0);
+    for (const part of ["NETDISK_HTTP_PORT", "NODE_ADDR", "NETDISK_RAFT_TICK_MS", "NETDISK_NO_SUCH"]) {
+      expect(ended.output).to.include(part);
+    }
+  });
+
+  it("is refused as a member when its data was wiped, and says why, while the others serve", async () => {
+    const wiped = cluster().node(2);
+    await wiped.kill();
+    rmSync(wiped.dataDirectory, { recursive: true, force: true });
+    wiped.start();
+
+    const reason = await eventually(
+      "the wiped node says why it does not serve",
+      async () => {
+        const { stdout } = await curl([`${wiped.httpUrl}/readyz?verbose`]);
+        return stdout.includes("wiped") || stdout.includes("belongs to") ? stdout : undefined;
+      },
+      { withinMs: 30_000 },
+    );
+    expect(reason).to.be.a("string");
+    expect(
+      (await put(`${cluster().node(0).httpUrl}/api/files/content?path=/two.txt`, Buffer.from("two"))).status,
+    ).to.be.lessThan(300);
+  });
+});
