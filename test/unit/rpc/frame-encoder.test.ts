@@ -61,6 +61,18 @@ describe("frame encoder", () => {
     });
   }
 
+  it("writes a large message straight into the buffer it is copied to", () => {
+    const message = create(UploadRequestSchema, { uploadId: 7n, data: new Uint8Array(1024 * 1024).fill(3) });
+    const expected = toBinary(UploadRequestSchema, message);
+    const target = Buffer.alloc(expected.length + 5);
+
+    const frame = createFrameEncoder(UploadRequestSchema)(message);
+    const copied = frame.copy(target, 5);
+
+    expect([frame.length, frame.byteLength, copied]).to.deep.equal(Array(3).fill(expected.length));
+    expect(Buffer.compare(target.subarray(5), expected)).to.equal(0);
+  });
+
   it("keeps fields that this version does not know", () => {
     const bytes = Buffer.concat([
       toBinary(UploadRequestSchema, create(UploadRequestSchema, { offset: 5n })),
