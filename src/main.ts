@@ -3,8 +3,10 @@
  * The process: runs the command line in the real world, and ends when something broke that must not be survived.
  *
  * An error that nobody handled is a bug. It is printed and the process ends with EXIT_BROKEN, at once: a node that goes on
- * with a broken invariant can do more harm than one that is missing.
+ * with a broken invariant can do more harm than one that is missing. Node's thread pool is made before this file is read, so
+ * UV_THREADPOOL_SIZE cannot be set here: `netdisk up` sets it for its nodes, and `netdisk serve` says when it is missing.
  */
+import { MessageChannel } from "node:worker_threads";
 import { runCli } from "./cli/program.ts";
 import { systemIo } from "./cli/system-io.ts";
 import { Node } from "./node/node.ts";
@@ -22,10 +24,16 @@ function endBroken(error: unknown): never {
 process.on("uncaughtException", endBroken);
 process.on("unhandledRejection", endBroken);
 
+// Timers do not keep a process alive (std/clock.ts), and a command may have nothing but a timer to wait for.
+const alive = new MessageChannel();
+alive.port1.ref();
+
 const io = systemIo({
   createNode: (config) => new Node({ config, version: io.version, onFatal: endBroken }),
   exit: (code) => process.exit(code),
 });
 const exitCode = await runCli(process.argv.slice(2), io);
+// What was written to a pipe must be out before the process ends.
+await new Promise((flushed) => process.stdout.write("", flushed));
 // Timers and idle connections may be left; what the command had to do is done.
 process.exit(exitCode);

@@ -27,6 +27,7 @@ import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
 import { formatBytes, formatDuration, formatQuantity } from "./format.ts";
 import { enterDirectory, findAt, openDestination, parseLocalName, utimeSeconds } from "./local-folder.ts";
 import { describeError, OutputClosedError } from "./output.ts";
+import { isPassing } from "./patience.ts";
 import { baseName, joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
 import { TransferMeter } from "./transfer-meter.ts";
 import { hashLocalFile } from "./upload.ts";
@@ -275,7 +276,8 @@ class GetCommand {
   async #fail(remote: string, local: string | undefined, error: unknown): Promise<void> {
     const { output, patience } = this.#context;
     patience.signal.throwIfAborted();
-    if (error instanceof OutputClosedError) throw error;
+    // What outlasted all patience would outlast it again for every file: the command ends, and can be run again.
+    if (error instanceof OutputClosedError || isPassing(error)) throw error;
     this.meter.failedCount += 1;
     if (output.json) {
       const path = local === undefined ? {} : { path: local };

@@ -17,6 +17,9 @@ const PAUSE_MS_MAX = 2000;
 /** A try may take this many times the timeout of the client, which should have given up before and knows more. */
 const BACKSTOP_FACTOR = 1.25;
 
+/** A step that takes longer than this is worth a word. Elections and restarts of a leader are usually over by then. */
+export const SLOW_MS = 3000;
+
 /** Whether waiting and sending the same again can help. */
 export function isPassing(error: unknown): error is DriveError {
   if (hasReason(error, "NOT_LEADER", "OVERLOADED", "COMMIT_OUTCOME_UNKNOWN")) return true;
@@ -31,6 +34,8 @@ export interface PatienceOptions {
   readonly timeoutMs: number;
   /** Ends everything: the user interrupted. */
   readonly signal: AbortSignal;
+  /** Called once, when a step has taken SLOW_MS without success: the user should know what is waited for. */
+  readonly onSlow?: (() => void) | undefined;
 }
 
 /** Repeats steps that fail for passing reasons. */
@@ -39,12 +44,14 @@ export class Patience {
   readonly #clock: Clock;
   readonly #prng: Prng;
   readonly #timeoutMs: number;
+  #onSlow: (() => void) | undefined;
 
   constructor(options: PatienceOptions) {
     this.#clock = options.clock;
     this.#prng = options.prng;
     this.#timeoutMs = options.timeoutMs;
     this.signal = options.signal;
+    this.#onSlow = options.onSlow;
   }
 
   /** A request id that no other request has: 128 random bits. */
@@ -57,6 +64,19 @@ export class Patience {
    * @throws the error of the last try; COMMIT_OUTCOME_UNKNOWN when a try got no answer at all in time
    */
   async run<T>(step: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#onSlow === undefined) return this.#repeat(step);
+    const timer = this.#clock.setTimer(SLOW_MS, () => {
+      this.#onSlow?.();
+      this.#onSlow = undefined;
+    });
+    try {
+      return await this.#repeat(step);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #repeat<T>(step: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const startMs = this.#clock.monotonicMs();
     for (let tryCount = 1; ; tryCount += 1) {
       this.signal.throwIfAborted();

@@ -304,6 +304,10 @@ async function withDrive(io: CliIo, output: Output, options: GlobalOptions, acti
       prng: io.prng,
       timeoutMs,
       signal: interrupted.signal,
+      onSlow: () =>
+        output.note(
+          `No answer yet from ${addresses.join(", ")}; trying for up to ${timeoutMs / 1000} s. Ctrl-C ends it.`,
+        ),
     });
     return await action({ io, output, drive: connection.drive, patience, nodes: addresses.join(",") });
   } catch (error) {

@@ -25,6 +25,7 @@ import {
 import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
 import { formatBytes, formatDuration, formatQuantity } from "./format.ts";
 import { describeError, OutputClosedError } from "./output.ts";
+import { isPassing } from "./patience.ts";
 import { joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
 import { TransferMeter } from "./transfer-meter.ts";
 import { hashLocalFile, uploadFile, uploadStream, type LocalFile, type UploadContext } from "./upload.ts";
@@ -339,7 +340,8 @@ class PutCommand {
   async #fail(source: string, remote: string | undefined, error: unknown): Promise<void> {
     const { output, patience } = this.#context;
     patience.signal.throwIfAborted();
-    if (error instanceof OutputClosedError) throw error;
+    // What outlasted all patience would outlast it again for every file: the command ends, and can be run again.
+    if (error instanceof OutputClosedError || isPassing(error)) throw error;
     this.meter.failedCount += 1;
     const shown = explain(error);
     if (output.json) {

@@ -1,6 +1,6 @@
 /** Goal: what passes by itself is waited out, what does not is said at once, and nothing waits for ever. Time is virtual. */
 import { expect } from "chai";
-import { isPassing, Patience } from "../../../src/cli/patience.ts";
+import { isPassing, Patience, SLOW_MS } from "../../../src/cli/patience.ts";
 import { DriveError, REASONS, type ErrorReason } from "../../../src/drive/errors.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -88,6 +88,29 @@ describe("Patience", () => {
     stop.abort(interrupted);
 
     expect(await running.catch((error: unknown) => error)).to.equal(interrupted);
+  });
+
+  it("says once that a step is slow, and not a millisecond early", async () => {
+    const clock = new FakeClock();
+    let saidCount = 0;
+    const onSlow = (): void => void (saidCount += 1);
+    const { signal } = new AbortController();
+    const patience = new Patience({ clock, prng: new SeededPrng(1), timeoutMs: TIMEOUT_MS, signal, onSlow });
+    const slow = (): Promise<void> =>
+      patience.run(() => new Promise((resolve) => clock.setTimer(2 * SLOW_MS, resolve)));
+
+    const first = slow();
+    await clock.advance(SLOW_MS - 1);
+    const early = saidCount;
+    await clock.advance(1);
+    const due = saidCount;
+    await clock.advance(SLOW_MS);
+    await first;
+    const second = slow();
+    await clock.advance(2 * SLOW_MS);
+    await second;
+
+    expect([early, due, saidCount]).to.deep.equal([0, 1, 1]);
   });
 
   it("leaves what a successful try opened alone", async () => {

@@ -324,6 +324,21 @@ describe("netdisk put and get", () => {
     expect((await drive.stat({ path: "/d/a.txt" })).entry.kind).to.equal("file");
   });
 
+  it("ends at once, not once for each file, when the cluster stays away", async () => {
+    const drive = new FlakyDrive();
+    for (let i = 0; i < 200; i += 1) makeTree(here.path, { [`src/${i}`]: "x" });
+    drive.failures.putFile = Array.from({ length: 10_000 }, gone);
+
+    const { code, err } = await netdisk(["put", "--timeout", "1", "src", "/"], {
+      drive,
+      directory: here.path,
+    });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("No node could be reached").and.include("[PEER_UNREACHABLE]");
+    expect(new Set(drive.putFileRequestIds).size).to.be.at.most(2 * FILE_COUNT_IN_FLIGHT);
+  }).timeout(10_000);
+
   it("fails when the drive has other bytes than were sent", async () => {
     class LyingDrive extends MemoryDrive {
       override async putFile(...parameters: Parameters<MemoryDrive["putFile"]>): Promise<PathEntry> {
