@@ -9,6 +9,7 @@
  */
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { COMMAND_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { viewOf, type NodeView } from "../raft/invariants.ts";
 import { NO_MEMBER, type MemberId, type Message, type Role, type SoftState } from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Timer } from "../std/clock.ts";
@@ -188,6 +189,16 @@ export class Consensus<Result> implements PeerHandler {
       readCount: reads.count,
       disagreementCount: hashCheck.disagreementCount,
     };
+  }
+
+  /** The core as raft/invariants.ts looks at it; reads only. After start(). */
+  view(): NodeView {
+    return viewOf(must(this.#running, "consensus was started").driver.node, true);
+  }
+
+  /** Term and state hash after `index`, when it was applied here not long ago: the same on every member. After start(). */
+  stateHashAt(index: number): { readonly term: number; readonly hash: Uint8Array } | undefined {
+    return must(this.#running, "consensus was started").store.hashAt(index);
   }
 
   /** Calls `listener` after each batch applied to this node's state; returns a function that ends that. */

@@ -255,13 +255,13 @@ export class SegmentRaftLog {
     assert(index <= this.lastIndex(), `cannot cut up to ${index} beyond ${this.lastIndex()}`);
     await this.#exclusively(async () => {
       const position = { index, term: this.term(index) };
-      this.#write(KIND_COMPACTED, encodePosition(position));
+      const { segmentId } = this.#write(KIND_COMPACTED, encodePosition(position));
       this.#write(KIND_HARD_STATE, encodeHardState(this.#hardState));
       await this.#segments.commit();
       this.#start = position;
       this.#index.cutFront(index + 1);
       this.#trimCache();
-      await this.#removeSegments();
+      await this.#removeSegments(segmentId);
     });
   }
 
@@ -271,7 +271,7 @@ export class SegmentRaftLog {
    */
   async reset(position: LogPosition, hardState: HardState): Promise<void> {
     await this.#exclusively(async () => {
-      this.#write(KIND_RESET, encodePosition(position));
+      const { segmentId } = this.#write(KIND_RESET, encodePosition(position));
       this.#write(KIND_HARD_STATE, encodeHardState(hardState));
       await this.#segments.commit();
       this.#hardState = hardState;
@@ -280,7 +280,7 @@ export class SegmentRaftLog {
       this.#cache = [];
       this.#cacheSizeBytes = 0;
       await this.#openFiles();
-      await this.#removeSegments();
+      await this.#removeSegments(segmentId);
     });
   }
 
@@ -364,14 +364,16 @@ export class SegmentRaftLog {
     }
   }
 
-  /** Removes the segments before the one that holds the first entry, or before the one being written when there is none. */
-  async #removeSegments(): Promise<void> {
+  /**
+   * Removes the segments before the one that holds the first entry, or all when there is none, but never one from
+   * `positionSegmentId` on: there is written where the log starts, and behind it the hard state.
+   */
+  async #removeSegments(positionSegmentId: number): Promise<void> {
     await this.#openFiles();
     const first = this.#index.firstIndex;
-    const needed =
-      first <= this.#index.lastIndex ? this.#index.place(first).segmentId : this.#segments.head.segmentId;
-    // The position and hard state written last are in the segment being written, or were rolled past: keep that one too.
-    const gone = this.#segments.segmentIds.filter((id) => id < needed && id < this.#segments.head.segmentId);
+    const needed = first <= this.#index.lastIndex ? this.#index.place(first).segmentId : positionSegmentId;
+    const keepFrom = Math.min(needed, positionSegmentId);
+    const gone = this.#segments.segmentIds.filter((id) => id < keepFrom);
     if (gone.length === 0) return;
     for (const segmentId of gone) {
       await this.#files.get(segmentId)?.close();

@@ -355,7 +355,9 @@ describe("Consensus under faults", function () {
     this.timeout(60_000);
     for (const seed of [1, 2, 3, 4]) {
       cluster = new TestCluster(3, { seed, tuning: SHORT_LOG });
-      for (const member of cluster.members) member.overrides = { logSegmentSizeBytes: 4000 };
+      for (const member of cluster.members) {
+        member.overrides = { logSegmentSizeBytes: 4000, logCacheSizeBytesMax: 3000 };
+      }
       await cluster.start();
       await runRandomFaults(cluster, seed);
       await cluster.stop();
@@ -374,8 +376,21 @@ function stick(member: TestMember): () => void {
   };
 }
 
+/** Crashes the member at a later operation of its disk. */
+function crashSoon(member: TestMember, operations: number): void {
+  let left = operations;
+  member.disk.onOperation = () => {
+    left -= 1;
+    if (left === 0) member.crash();
+    return undefined;
+  };
+}
+
 async function runRandomFaults(cluster: TestCluster, seed: number): Promise<void> {
   const prng = new SeededPrng(seed);
+  const lossPercent = prng.below(20);
+  cluster.allows = () => prng.below(100) >= lossPercent;
+  cluster.announcesBreaks = prng.below(2) === 0;
   const acknowledged = new Map<string, string>();
   let count = 0;
   for (let round = 0; round < 25; round += 1) {
@@ -393,14 +408,19 @@ async function runRandomFaults(cluster: TestCluster, seed: number): Promise<void
     }
     await cluster.clock.advance(prng.below(400));
     const victim = cluster.member(1 + prng.below(3));
-    const action = prng.below(4);
+    const action = prng.below(6);
     if (action === 0) victim.crash();
     else if (action === 1) cluster.isolate(victim.id);
     else if (action === 2) cluster.heal();
+    else if (action === 3) crashSoon(victim, 1 + prng.below(40));
     await cluster.clock.advance(prng.below(800));
-    for (const member of cluster.members) if (member.consensus === undefined) await member.start();
+    for (const member of cluster.members) {
+      member.disk.onOperation = undefined;
+      if (member.consensus === undefined) await member.start();
+    }
   }
   cluster.heal();
+  cluster.allows = () => true;
   await cluster.leader(20_000);
   await cluster.clock.advance(5000);
   const leader = await cluster.leader();

@@ -131,6 +131,25 @@ describe("SegmentRaftLog", () => {
     expect(again.hardState.commitIndex).to.equal(500);
   });
 
+  it("always says where it starts, wherever the end of a segment falls", async () => {
+    for (let segmentSizeBytes = 600; segmentSizeBytes < 800; segmentSizeBytes += 7) {
+      const disk = new MemoryDisk();
+      const log = await open(disk, { segmentSizeBytes });
+      for (let index = 1; index <= 10; index += 1) await log.append([{ entries: [entry(index, 1)] }]);
+      await log.compact(10);
+      await log.append([{ entries: [entry(11, 1)] }]);
+      await log.reset({ index: 50, term: 2 }, { term: 2, votedFor: 0, commitIndex: 50 });
+      await log.append([{ entries: [entry(51, 2)] }]);
+      await log.compact(51);
+      await log.append([{ entries: [entry(52, 2)] }]);
+      await log.close();
+
+      expect(entriesOf(await open(disk, { segmentSizeBytes })), `segments of ${segmentSizeBytes}`).to.equal(
+        "51.2|52.2",
+      );
+    }
+  });
+
   it("keeps everything in order when the disk is full, and goes on when there is space", async () => {
     const disk = new MemoryDisk();
     const log = await open(disk);
