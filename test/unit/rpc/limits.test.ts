@@ -3,25 +3,32 @@
  * Method: handlers that never finish count what reaches them; a raw HTTP/2 client looks at the windows of the server.
  */
 import { connect } from "node:http2";
+import { Readable } from "node:stream";
 import { expect } from "chai";
 import { ChunkService } from "../../../gen/netdisk/v1/chunk_service_pb.ts";
 import { ProgressService } from "../../../gen/netdisk/v1/progress_service_pb.ts";
 import type { ChunkReceipt, UploadRequest } from "../../../src/drive/drive-api.ts";
 import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
+import { makeMessage } from "../../../src/raft/message.ts";
+import { ChannelPool } from "../../../src/rpc/channel-pool.ts";
 import { chunkService } from "../../../src/rpc/chunk-service.ts";
 import { createGrpcClient } from "../../../src/rpc/client-adapter.ts";
 import {
   BULK_MESSAGES_AHEAD_MAX,
   FLOW_CONTROL_WINDOW_BYTES,
   PROGRESS_ID_LENGTH_MAX,
+  RAFT_QUEUE_BYTES_MAX,
+  RAFT_QUEUE_COUNT_MAX,
   UPLOAD_CHUNKS_INFLIGHT_MAX,
 } from "../../../src/rpc/limits.ts";
+import { PeerClients } from "../../../src/rpc/peer-clients.ts";
 import { Pipeline } from "../../../src/rpc/pipeline.ts";
 import { progressService } from "../../../src/rpc/progress-service.ts";
+import { GrpcRaftTransport } from "../../../src/rpc/raft-transport.ts";
 import { boundMessagesAhead } from "../../../src/rpc/read-ahead.ts";
 import { deferred } from "../../../src/std/deferred.ts";
-import { Readable } from "node:stream";
+import { createLogger } from "../../../src/telemetry/logger.ts";
 import { eventually } from "../../support/eventually.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
@@ -174,6 +181,58 @@ describe("boundMessagesAhead()", () => {
   });
 });
 
+describe("the queue of the Raft transport", () => {
+  const peer = 5;
+
+  /** Sends `count` messages of `size` bytes within one turn to a peer that cannot be reached; how many were refused at once. */
+  function refusals(count: number, size: number): number {
+    const clock = new FakeClock();
+    const refused: number[] = [];
+    const unused = (): never => {
+      throw new DriveError("INTERNAL", "not used here");
+    };
+    const identity = () => ({ clusterId: "c", memberId: 1 });
+    const pool = new ChannelPool({ clock });
+    const clients = new PeerClients({ pool, clock, identity, directory: { addressOf: () => undefined } });
+    const logger = createLogger({ node: "n1", level: "silent", clock });
+    const transport = new GrpcRaftTransport({ clients, clock, logger });
+    transport.attach({
+      step: unused,
+      receiveStateHash: unused,
+      receiveSnapshot: unused,
+      handleForwarded: unused,
+      peerUnreachable: (memberId) => void refused.push(memberId),
+      peerDisconnected: () => undefined,
+    });
+    const context = new Uint8Array(size);
+    const message = makeMessage({ kind: "heartbeat", from: 1, to: peer, term: 1, context });
+
+    transport.send(Array.from({ length: count }, () => message));
+
+    const atOnce = refused.length;
+    transport.stop();
+    pool.close();
+    return atOnce;
+  }
+
+  it(`holds ${RAFT_QUEUE_COUNT_MAX} messages, drops the next and says so`, () => {
+    expect(refusals(RAFT_QUEUE_COUNT_MAX, 0)).to.equal(0);
+    expect(refusals(RAFT_QUEUE_COUNT_MAX + 1, 0)).to.equal(1);
+  });
+
+  it("holds messages up to its bytes and drops the next", () => {
+    // A few bytes of each message are its other fields.
+    const half = RAFT_QUEUE_BYTES_MAX / 2;
+
+    expect(refusals(2, half - 64)).to.equal(0);
+    expect(refusals(2, half)).to.equal(1);
+  });
+
+  it("takes a single message whatever its size", () => {
+    expect(refusals(1, RAFT_QUEUE_BYTES_MAX + 1)).to.equal(0);
+  });
+});
+
 describe("Pipeline", () => {
   interface Ping {
     readonly correlationId: bigint;
@@ -221,7 +280,7 @@ describe("Pipeline", () => {
     );
     await eventually("it was sent", () => seen.length === 1, soon);
 
-    clock.advance(1001);
+    await clock.advance(1001);
 
     await answer;
   });
