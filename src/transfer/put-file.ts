@@ -111,6 +111,8 @@ export class FilePutter {
       const settings = { ...sent, treeHash: request.treeHash };
       return await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
     } catch (error) {
+      const reason = error instanceof DriveError ? error.reason : "INTERNAL";
+      this.#plane.progress.find(String(uploadId))?.fail(reason);
       // After an unknown outcome the upload may be complete: only a repeat of the request may touch it.
       if (!hasReason(error, "COMMIT_OUTCOME_UNKNOWN")) this.#abandon(uploadId);
       throw signal?.aborted === true ? canceledError(signal) : error;

@@ -10,6 +10,7 @@ import {
   THIRD_SEAL_WAIT_MS,
 } from "../../../src/drive/limits.ts";
 import type { Progress } from "../../../src/drive/drive-api.ts";
+import { RENEW_INTERVAL_MS } from "../../../src/transfer/active-upload.ts";
 import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
@@ -437,5 +438,20 @@ describe("UploadManager", () => {
         for await (const progress of drives.drive(3).watchProgress(id)) expect(progress).to.equal(undefined);
       });
     }
+  });
+
+  it("shows a sign of life for an upload that takes chunks, once an hour", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0]);
+    await drives.clock.advance(RENEW_INTERVAL_MS - 1);
+    await send(drives.drive(), uploadId, [1]);
+    expect(drives.tree.count("renew-upload")).to.equal(0);
+
+    await drives.clock.advance(1);
+    await send(drives.drive(), uploadId, [2, 3]);
+    await drives.node(1).plane.chores.idle();
+
+    expect(drives.tree.count("renew-upload")).to.equal(1);
   });
 });
