@@ -84,7 +84,7 @@ async function run(name: string, store: OrderedStore, commands: readonly Uint8Ar
   }
   const cpu = process.cpuUsage();
   const start = performance.now();
-  let worstMs = 0;
+  const batchesMs: number[] = [];
   for (let at = 0; at < commands.length; at += BATCH_COUNT) {
     const batchStart = performance.now();
     store.transaction((transaction) => {
@@ -94,7 +94,7 @@ async function run(name: string, store: OrderedStore, commands: readonly Uint8Ar
         if (result.outcome === "rejected") throw new Error(`${result.reason}: ${result.message}`);
       }
     });
-    worstMs = Math.max(worstMs, performance.now() - batchStart);
+    batchesMs.push(performance.now() - batchStart);
     await new Promise((resolve) => setImmediate(resolve));
   }
   const appliedMs = performance.now() - start;
@@ -102,9 +102,13 @@ async function run(name: string, store: OrderedStore, commands: readonly Uint8Ar
   const flushedMs = performance.now() - start;
   const used = process.cpuUsage(cpu);
   const cpuUs = (used.user + used.system) / commands.length;
+  // On a busy machine most batches are interrupted; the fast ones show what the work itself takes.
+  batchesMs.sort((a, b) => a - b);
+  const tenthMs = batchesMs[Math.floor(batchesMs.length / 10)] ?? 0;
+  const worstMs = batchesMs.at(-1) ?? 0;
   const rate = (ms: number): string => `${Math.round((commands.length / ms) * 1000)}/s`;
   console.log(
-    `${name.padEnd(8)} applied ${rate(appliedMs)}, durable ${rate(flushedMs)}, slowest batch of ${BATCH_COUNT} ${worstMs.toFixed(1)} ms, ${cpuUs.toFixed(0)} us of processor each`,
+    `${name.padEnd(8)} applied ${rate(appliedMs)}, durable ${rate(flushedMs)}, slowest batch of ${BATCH_COUNT} ${worstMs.toFixed(1)} ms, ${cpuUs.toFixed(0)} us of processor each; undisturbed ${Math.round((BATCH_COUNT / tenthMs) * 1000)}/s`,
   );
 }
 

@@ -112,10 +112,14 @@ export function successor(key: Uint8Array): Uint8Array {
   return next;
 }
 
+/** The key of a row of the tree. */
 export const rowKey = (parentId: number, name: string): Uint8Array =>
   makeKey(TABLE.row, [parentId], utf8(name));
+/** The key of an entry's place. */
 export const placeKey = (entryId: number): Uint8Array => makeKey(TABLE.place, [entryId]);
+/** The key of a content. */
 export const contentKey = (contentId: number): Uint8Array => makeKey(TABLE.content, [contentId]);
+/** The key of an extent of a content with several. */
 export const extentKey = (contentId: number, extentIndex: number): Uint8Array =>
   makeKey(TABLE.extent, [contentId, extentIndex]);
 
@@ -129,29 +133,45 @@ export function equalBytesKey(treeHash: Uint8Array, sizeBytes: number): Uint8Arr
   return key;
 }
 
+/** The key in the index of extents with fewer copies than wanted. */
 export const underReplicatedKey = (copyCount: number, contentId: number, extentIndex: number): Uint8Array =>
   makeKey(TABLE.underReplicated, [copyCount, contentId, extentIndex]);
+/** The key on a member's drop list. */
 export const dropListKey = (memberId: number, contentId: number, extentIndex: number): Uint8Array =>
   makeKey(TABLE.dropList, [memberId, contentId, extentIndex]);
+/** The key in the queue of what is to be dropped. */
 export const dropQueueKey = (timeMs: number, contentId: number): Uint8Array =>
   makeKey(TABLE.dropQueue, [timeMs, contentId]);
+/** The key of an upload. */
 export const uploadKey = (uploadId: number): Uint8Array => makeKey(TABLE.upload, [uploadId]);
+/** The key in the queue of expiring uploads. */
 export const uploadExpiryKey = (timeMs: number, uploadId: number): Uint8Array =>
   makeKey(TABLE.uploadExpiry, [timeMs, uploadId]);
+/** The key that leads from a content to the upload that writes it. */
 export const uploadOfContentKey = (contentId: number): Uint8Array =>
   makeKey(TABLE.uploadOfContent, [contentId]);
+/** The key of an extent's targets. */
 export const targetsKey = (uploadId: number, extentIndex: number): Uint8Array =>
   makeKey(TABLE.targets, [uploadId, extentIndex]);
+/** The key of a remembered answer. */
 export const requestKey = (requestId: string): Uint8Array => makeKey(TABLE.request, [], utf8(requestId));
+/** The key in the queue of expiring answers. */
 export const requestExpiryKey = (timeMs: number, requestId: string): Uint8Array =>
   makeKey(TABLE.requestExpiry, [timeMs], utf8(requestId));
+/** The key of an event. */
 export const changeKey = (index: number, position: number): Uint8Array =>
   makeKey(TABLE.change, [index, position]);
+/** The key of a member. */
 export const memberKey = (memberId: number): Uint8Array => makeKey(TABLE.member, [memberId]);
+/** The key of a member's lease. */
 export const leaseKey = (memberId: number): Uint8Array => makeKey(TABLE.lease, [memberId]);
+/** The key of a deleted directory. */
 export const graveyardKey = (entryId: number): Uint8Array => makeKey(TABLE.graveyard, [entryId]);
+/** The key of an unfinished copy. */
 export const copyKey = (directoryId: number): Uint8Array => makeKey(TABLE.copy, [directoryId]);
+/** The key that leads from a source to a copy of it. */
 export const copierKey = (sourceId: number, directoryId: number): Uint8Array =>
   makeKey(TABLE.copier, [sourceId, directoryId]);
+/** The key that marks a name of an unfinished copy absent. */
 export const absentKey = (directoryId: number, name: Uint8Array): Uint8Array =>
   makeKey(TABLE.absent, [directoryId], name);

@@ -51,6 +51,7 @@ export interface StateRecord {
   memberCount: number;
 }
 
+/** Codec of StateRecord. */
 export const stateCodec: Codec<StateRecord> = message<StateRecord>({
   clusterTimeMs: uint(1),
   nextEntryId: uint(2),
@@ -77,6 +78,7 @@ export interface ClusterRecord {
   readonly formatVersion: number;
 }
 
+/** Codec of ClusterRecord. */
 export const clusterCodec: Codec<ClusterRecord> = message<ClusterRecord>({
   clusterId: text(1),
   chunkSizeBytes: uint(2),
@@ -97,6 +99,7 @@ export interface EntryRecord {
   readonly createTimeMs: number;
 }
 
+/** Codec of EntryRecord. */
 export const entryRecordCodec: Codec<EntryRecord> = message<EntryRecord>({
   entryId: uint(1),
   kind: oneOf(2, ["file", "directory"]),
@@ -116,6 +119,7 @@ export interface PlaceRecord {
   readonly name: string;
 }
 
+/** Codec of PlaceRecord. */
 export const placeCodec: Codec<PlaceRecord> = message<PlaceRecord>({ parentId: uint(1), name: text(2) });
 
 /** A copy of an extent. */
@@ -139,6 +143,7 @@ export interface ExtentRecord {
   readonly replicas: readonly ReplicaRecord[];
 }
 
+/** Codec of ExtentRecord. */
 export const extentCodec: Codec<ExtentRecord> = message<ExtentRecord>({
   sizeBytes: uint(1),
   root: bytes(2),
@@ -158,6 +163,7 @@ export interface ContentRecord {
   readonly extent: ExtentRecord | undefined;
 }
 
+/** Codec of ContentRecord. */
 export const contentCodec: Codec<ContentRecord> = message<ContentRecord>({
   sizeBytes: uint(1),
   treeHash: bytes(2),
@@ -187,7 +193,7 @@ export interface UploadRecord {
   readonly path: readonly string[];
 }
 
-/** The ways a conflict of names may be settled, in the order of their numbers on the wire. */
+/** Codec of UploadRecord. */
 export const uploadCodec: Codec<UploadRecord> = message<UploadRecord>({
   state: oneOf(1, ["open", "complete", "expired"]),
   contentId: uint(2),
@@ -210,6 +216,7 @@ export interface TargetsRecord {
   readonly formerMemberIds: readonly number[];
 }
 
+/** Codec of TargetsRecord. */
 export const targetsCodec: Codec<TargetsRecord> = message<TargetsRecord>({
   memberIds: repeatedUint(1),
   formerMemberIds: repeatedUint(2),
@@ -221,6 +228,7 @@ export interface DropRecord {
   readonly uploadId: number;
 }
 
+/** Codec of DropRecord. */
 export const dropCodec: Codec<DropRecord> = message<DropRecord>({ uploadId: uint(1) });
 
 /** The remembered answer to a request. */
@@ -229,6 +237,7 @@ export interface RequestRecord {
   readonly result: Uint8Array;
 }
 
+/** Codec of RequestRecord. */
 export const requestCodec: Codec<RequestRecord> = message<RequestRecord>({
   expireTimeMs: uint(1),
   result: bytes(2),
@@ -250,6 +259,7 @@ export interface LeaseRecord {
   readonly blocks: readonly IdBlock[];
 }
 
+/** Codec of LeaseRecord. */
 export const leaseCodec: Codec<LeaseRecord> = message<LeaseRecord>({
   storeIncarnation: text(1),
   expireTimeMs: uint(2),
@@ -267,6 +277,7 @@ export interface CopyRecord {
   readonly copyTimeMs: number;
 }
 
+/** Codec of CopyRecord. */
 export const copyCodec: Codec<CopyRecord> = message<CopyRecord>({
   sourceId: uint(1),
   cursor: bytes(2),

@@ -113,7 +113,11 @@ function checkTargets(context: ApplyContext, targets: ExtentTargets): void {
     refuse("ARGUMENT_INVALID", `A content has at most ${EXTENT_COUNT_MAX} extents.`, metadata);
   }
   const distinct = new Set(memberIds);
-  if (distinct.size !== memberIds.length || distinct.size < sealCountMin(context) || distinct.size > REPLICA_COUNT) {
+  if (
+    distinct.size !== memberIds.length ||
+    distinct.size < sealCountMin(context) ||
+    distinct.size > REPLICA_COUNT
+  ) {
     refuse(
       "ARGUMENT_INVALID",
       `An extent has ${sealCountMin(context)} to ${REPLICA_COUNT} different targets.`,
@@ -289,7 +293,11 @@ function sealedExtent(
   for (const seal of seals) checkSealer(context, seal);
   const equal = equalSeals(seals);
   const first = equal[0];
-  if (first === undefined || equal.length < sealCountMin(context) || first.root.length !== DIGEST_SIZE_BYTES) {
+  if (
+    first === undefined ||
+    equal.length < sealCountMin(context) ||
+    first.root.length !== DIGEST_SIZE_BYTES
+  ) {
     return refuse("SEAL_REJECTED", `Extent ${extent.extentIndex} has ${equal.length} equal seals.`, {
       extent_index: String(extent.extentIndex),
       seal_count: String(equal.length),

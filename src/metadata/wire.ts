@@ -2,8 +2,10 @@
  * Protocol Buffers wire format from a table of fields, for the records, commands and results of the state machine.
  *
  * The schemas are proto/netdisk/storage/v1/metadata*.proto; a test compares what is written here with the generated code in
- * both directions. The generated code is not used to apply commands because it goes through reflection and bigint: decoding
- * one put-small took 31 us with it and takes 4 us with this (DESIGN.md), on a path that runs once for each small file.
+ * both directions. The generated code is not used itself because its numbers are bigint and its oneofs have another shape: a
+ * second copy of every message would be made on a path that runs once for each small file. (A put-small: 6.1 us to decode and
+ * 3.4 us to encode here; 3.6 us and 5.9 us with the generated code, before that conversion.) The tables are checked against
+ * the types, so a field cannot be forgotten.
  * Zero, false and empty values are left out, as proto3 prescribes; unknown fields are skipped; damage is an AssertionError,
  * because what is decoded here was committed, and a replica that cannot read it must not go on.
  */

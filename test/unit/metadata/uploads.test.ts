@@ -294,6 +294,17 @@ describe("small files", () => {
   });
 });
 
+describe("a cluster of one member", () => {
+  it("takes one seal, until a second member has registered", () => {
+    const h = new Harness();
+    h.register(101);
+    expect(h.put("/f", { memberIds: [101] }).name).to.equal("f");
+    const next = h.putBody("/g", { memberIds: [101] });
+    h.register(102);
+    h.refused("SEAL_REJECTED", next);
+  });
+});
+
 describe("replicas", () => {
   it("are added, suspected, replaced and dropped, with every counter and index right", () => {
     const h = new Harness().bootstrap();
