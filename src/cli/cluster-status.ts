@@ -30,7 +30,8 @@ export async function clusterStatus({ drive, patience, output }: CommandContext)
 export function describeCluster(status: ClusterStatus): readonly string[] {
   const leader = status.leaderId === undefined ? "no leader is known" : `${status.leaderId} leads`;
   const header = ["NODE", "ROLE", "HEALTH", "GRPC", "HTTP", "ZONE", "FREE", "STORED", "APPLIED"];
-  const rows = status.nodes.map((node) => [
+  const nodes = status.nodes.toSorted((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
+  const rows = nodes.map((node) => [
     node.nodeId,
     node.role,
     node.health === "up" ? "up" : `${node.health} ${formatDuration(node.sinceMs)}`,
