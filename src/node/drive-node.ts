@@ -170,7 +170,15 @@ export class DriveNode {
       forMember: (id: number): ReplicaPort | undefined =>
         id === memberId ? replica : this.#options.peerReplica(id),
     };
-    const plane = new DataPlane({ clock, prng, digester, metadata: port, replicas, detector });
+    const plane = new DataPlane({
+      clock,
+      prng,
+      digester,
+      metadata: port,
+      replicas,
+      detector,
+      expectedMemberCount: () => this.#options.founderIds.length,
+    });
     const { metadata, reports, lease } = plane;
     const drive = new LocalDrive({
       plane,
