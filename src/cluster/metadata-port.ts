@@ -29,7 +29,10 @@ export interface MetadataPort {
    * Resolves when this node's store holds everything that was acknowledged anywhere before the call (ReadIndex, thesis 6.4).
    * @throws DriveError NO_LEADER when no leader confirmed it in time
    */
-  linearize(options?: { readonly timeoutMs?: number | undefined; readonly signal?: AbortSignal | undefined }): Promise<void>;
+  linearize(options?: {
+    readonly timeoutMs?: number | undefined;
+    readonly signal?: AbortSignal | undefined;
+  }): Promise<void>;
 
   /** The local store for metadata/view.ts; changes only between turns of the event loop. Do not hold on to it across a snapshot install: ask again. */
   reader(): OrderedReader;

@@ -62,14 +62,6 @@ export interface Config {
   readonly transfer: {
     /** Bytes of uploads and downloads in memory at once; beyond it clients are made to wait. */
     readonly inFlightBytesMax: number;
-    /** Port reserved for direct transfer between clients and nodes; nothing listens on it in this version. */
-    readonly directPort: number;
-  };
-  readonly scrub: {
-    /** Hours in which every stored byte is read and verified once. */
-    readonly periodHours: number;
-    /** Bytes a second that scrubbing reads at most. */
-    readonly bytesPerSecondMax: number;
   };
   readonly log: {
     readonly level: LogLevel;
@@ -99,11 +91,10 @@ export function defaultConfig(): Config {
     },
     data: { directory: ".netdisk/node1", reserveBytes: GIB },
     http: { host: "127.0.0.1", port: 9081, publicUrl: undefined },
-    // An election starts 250 to 500 ms after the last heartbeat: above a garbage collection or a slow fsync, and soon
-    // enough that clients notice a pause rather than a failure.
-    raft: { tickMs: 25, electionTicks: 10, heartbeatTicks: 2, snapshotLogEntryCount: 100_000 },
-    transfer: { inFlightBytesMax: 64 * MIB, directPort: 8080 },
-    scrub: { periodHours: 7 * 24, bytesPerSecondMax: 32 * MIB },
+    // An election starts 500 to 1,000 ms after the last heartbeat: well above a garbage collection, a slow fsync or a busy
+    // machine. A leader that dies is noticed sooner, by its broken connections.
+    raft: { tickMs: 50, electionTicks: 10, heartbeatTicks: 2, snapshotLogEntryCount: 100_000 },
+    transfer: { inFlightBytesMax: 64 * MIB },
     log: { level: "info" },
     services: { postgresUrl: undefined, redisUrl: undefined, rabbitmqUrl: undefined },
   };

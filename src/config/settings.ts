@@ -172,21 +172,6 @@ export const SETTINGS: readonly Setting[] = [
     integer(8 * MIB, 64 * 1024 * MIB, "bytes"),
     "Bytes of uploads and downloads in memory at once; beyond it clients are made to wait.",
   ),
-  row(
-    "transfer.directPort",
-    integer(1, 65_535, "a TCP port"),
-    "Reserved for direct transfer; nothing listens on it in this version.",
-  ),
-  row(
-    "scrub.periodHours",
-    integer(1, 8760, "hours"),
-    "Time in which every stored byte is read and verified once.",
-  ),
-  row(
-    "scrub.bytesPerSecondMax",
-    integer(MIB, 16 * 1024 * MIB, "bytes per second"),
-    "How fast scrubbing reads at most.",
-  ),
   row("log.level", { type: "choice", choices: LOG_LEVELS }, "How much is logged: one JSON object a line."),
   row(
     "services.postgresUrl",

@@ -20,6 +20,7 @@ import { MetadataStateMachine } from "../metadata/state-machine.ts";
 import { clusterInfo, counters } from "../metadata/view.ts";
 import { DropCollector } from "../replication/drop-collector.ts";
 import { ExtentLocks } from "../replication/extent-locks.ts";
+import { InventoryAudit } from "../replication/inventory-audit.ts";
 import { LocalReplica } from "../replication/local-replica.ts";
 import { Repair } from "../replication/repair.ts";
 import { ReplicaCopier } from "../replication/replica-copier.ts";
@@ -69,6 +70,8 @@ export interface DriveNodeOptions {
   readonly peerReplica: (memberId: number) => ReplicaPort | undefined;
   /** Bytes of the disk that stay free. */
   readonly reserveBytes?: number | undefined;
+  /** Bytes of uploads that this node holds at once. */
+  readonly inFlightBytesMax?: number | undefined;
   readonly tuning?: Partial<ConsensusTuning> | undefined;
   readonly detection?:
     | { readonly intervalMs: number; readonly suspectAfterMs: number; readonly downAfterMs: number }
@@ -177,6 +180,7 @@ export class DriveNode {
       metadata: port,
       replicas,
       detector,
+      inFlightBytesMax: this.#options.inFlightBytesMax,
       expectedMemberCount: () => this.#options.founderIds.length,
     });
     const { metadata, reports, lease } = plane;
@@ -230,6 +234,13 @@ export class DriveNode {
         onError: onError("repair"),
       }),
       new DropCollector({ clock, metadata, store, locks, isPinned, onError: onError("collection") }),
+      new InventoryAudit({
+        clock,
+        metadata,
+        store,
+        onMissing: (extent) => this.#logger.error("copy_missing", { ...extent }),
+        onError: onError("audit"),
+      }),
     ];
     return { index, store, consensus, replica, plane, detector, drive, loops };
   }

@@ -223,6 +223,7 @@ export class Node {
       heartbeats: new GrpcHeartbeat(clients),
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
       reserveBytes: config.data.reserveBytes,
+      inFlightBytesMax: config.transfer.inFlightBytesMax,
       tuning: {
         tickMs: config.raft.tickMs,
         electionTicks: config.raft.electionTicks,

@@ -35,6 +35,8 @@ export interface DataPlanePorts {
   readonly detector: FailureDetector;
   /** How many members consensus has; see Placement. */
   readonly expectedMemberCount?: (() => number) | undefined;
+  /** Bytes of uploads that this node holds at once; the default of WriteBudget when absent. */
+  readonly inFlightBytesMax?: number | undefined;
   /** Told of each copy that was found damaged or missing, beside the report to the tree: for metrics and the log. */
   readonly onBadReplica?: (extent: ExtentKey, memberId: number) => void;
 }
@@ -72,7 +74,9 @@ export class DataPlane {
       memberId: metadata.memberId,
       expectedMemberCount: ports.expectedMemberCount,
     });
-    this.budget = new WriteBudget();
+    this.budget = new WriteBudget(
+      ports.inFlightBytesMax === undefined ? {} : { nodeBytesMax: ports.inFlightBytesMax },
+    );
     this.filler = new HoleFiller({ ports: replicas, detector, digester, budget: this.budget });
     this.sealer = new Sealer({ clock, ports: replicas, detector, filler: this.filler });
     this.chores = new Chores();
