@@ -1,0 +1,225 @@
+/**
+ * One simulated machine: a disk and key-value stores that survive its processes, and the DriveNode that runs on it now.
+ *
+ * The node is the one that production runs, built from simulated ports. A power loss takes every byte that was not synced, or
+ * tears it; a kill takes only the process. What a dead incarnation still has under way hangs for ever.
+ */
+import { DriveNode } from "../../src/node/drive-node.ts";
+import { assert, must } from "../../src/std/assert.ts";
+import { inlineDigester } from "../../src/std/digest.ts";
+import type { Disk } from "../../src/std/disk.ts";
+import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
+import type { SeededPrng } from "../../src/std/prng.ts";
+import type { Message } from "../../src/raft/types.ts";
+import type { ReplicaPort } from "../../src/replication/replica-port.ts";
+import type { Logger } from "../../src/telemetry/logger.ts";
+import { noMetrics } from "../../src/telemetry/metrics.ts";
+import { MemoryDisk, type DiskOperation } from "../support/memory-disk.ts";
+import type { SimNetwork } from "./sim-network.ts";
+import type { SimPlan } from "./sim-plan.ts";
+import { SimProcess, type SimScheduler } from "./sim-scheduler.ts";
+import {
+  simForwarder,
+  simHeartbeats,
+  simPeerReplica,
+  simRaftTransport,
+  type SimEndpoint,
+} from "./sim-transport.ts";
+
+/** Where a machine keeps its data. */
+export const DATA_DIRECTORY = "/data";
+
+const CLUSTER_ID = "simulated-cluster";
+const YEAR_MS = 365 * 24 * 3600 * 1000;
+
+/** What a machine is part of. */
+export interface SimMachineOptions {
+  readonly memberId: number;
+  readonly memberIds: readonly number[];
+  readonly plan: SimPlan;
+  readonly scheduler: SimScheduler;
+  readonly network: SimNetwork;
+  readonly prng: SeededPrng;
+  readonly nodeOf: (memberId: number) => DriveNode | undefined;
+  readonly onMessage: (message: Message) => void;
+  readonly fail: (error: Error) => void;
+  /** Makes the disk of this machine something else, for planted faults. */
+  readonly wrapDisk?: ((disk: Disk) => Disk) | undefined;
+}
+
+/** A machine and the process on it. */
+export class SimMachine {
+  readonly memberId: number;
+  readonly disk: MemoryDisk;
+  /** Lines that its processes logged lately. */
+  readonly log: string[] = [];
+  /** How long an operation of the disk takes on average. */
+  diskMeanMs: number;
+  incarnationCount = 0;
+  readonly #options: SimMachineOptions;
+  readonly #stores: MemoryOrderedStoreProvider;
+  readonly #indexes: MemoryOrderedStoreProvider;
+  readonly #wallOffsetMs: number;
+  readonly #rate: number;
+  #process: SimProcess | undefined;
+  #node: DriveNode | undefined;
+  #isServing = false;
+
+  constructor(options: SimMachineOptions) {
+    this.#options = options;
+    this.memberId = options.memberId;
+    const { plan, prng } = options;
+    this.diskMeanMs = plan.diskMeanMs;
+    this.#wallOffsetMs = plan.clockSkew ? Math.floor((prng.float() - 0.5) * 4 * YEAR_MS) : 0;
+    this.#rate = plan.clockSkew ? 0.8 + prng.float() * 0.4 : 1;
+    this.disk = new MemoryDisk({ afterCrash: "hang" });
+    const beforeFlush = (): Promise<void> => this.#diskTime("sync", 0);
+    this.#stores = new MemoryOrderedStoreProvider({ beforeFlush });
+    this.#indexes = new MemoryOrderedStoreProvider({ beforeFlush });
+  }
+
+  /** Makes the data directory; once, before the first start. */
+  async format(): Promise<void> {
+    await this.disk.makeDirectory(DATA_DIRECTORY);
+    await this.disk.syncDirectory("/");
+    this.disk.onOperation = (operation, _path, sizeBytes) => this.#diskTime(operation, sizeBytes);
+  }
+
+  /** The living process; undefined while the machine is down. */
+  get process(): SimProcess | undefined {
+    return this.#process;
+  }
+
+  /** The node once its process lives, whether or not it serves yet. */
+  get node(): DriveNode | undefined {
+    return this.#node;
+  }
+
+  /** The node once it has started. */
+  get servingNode(): DriveNode | undefined {
+    return this.#isServing ? this.#node : undefined;
+  }
+
+  /** Starts a process, which opens what the disk holds. */
+  start(): void {
+    assert(this.#process === undefined, "the machine is down");
+    const { scheduler, memberId, fail } = this.#options;
+    this.incarnationCount += 1;
+    const name = `n${memberId}.${this.incarnationCount}`;
+    const process = new SimProcess(name, scheduler, this.#wallOffsetMs, this.#rate);
+    this.#process = process;
+    const node = this.#makeNode(process);
+    this.#node = node;
+    scheduler.note(`${name} starts`);
+    // From an event of its own, so that the start belongs to the process.
+    process.after(0.01, "", () => {
+      node.start().then(
+        () => {
+          if (process.alive) this.#isServing = true;
+        },
+        (error: unknown) => fail(asError(`${name} did not start`, error)),
+      );
+    });
+  }
+
+  /** Ends the process at once; with "power-loss" what was not synced is lost or torn too. */
+  stop(how: "kill" | "power-loss"): void {
+    const process = must(this.#process, "the machine is up");
+    const { scheduler, network, prng } = this.#options;
+    scheduler.note(`${process.name} ${how}`);
+    this.#process = undefined;
+    this.#node = undefined;
+    this.#isServing = false;
+    process.kill();
+    network.breakConnectionsOf(process);
+    if (how === "kill") this.disk.kill();
+    else this.disk.crash(prng.fork());
+    this.#stores.crash(prng.fork());
+    this.#indexes.crash(prng.fork());
+  }
+
+  #diskTime(operation: DiskOperation, sizeBytes: number): Promise<void> {
+    const process = must(this.#process, "only a process uses the disk");
+    const { prng } = this.#options;
+    const isSync = operation === "sync" || operation === "syncDirectory";
+    // 500 MB/s, and a sync costs some seeks.
+    const meanMs = this.diskMeanMs * (isSync ? 3 : 1);
+    return process.delay(0.005 - Math.log(1 - prng.float()) * meanMs + sizeBytes / 500_000);
+  }
+
+  #makeNode(process: SimProcess): DriveNode {
+    const { memberId, memberIds, plan, network, prng, nodeOf, onMessage, fail, wrapDisk } = this.#options;
+    const endpoint: SimEndpoint = {
+      network,
+      clusterId: CLUSTER_ID,
+      memberId,
+      process,
+      self: () => node,
+      nodeOf,
+      onMessage,
+    };
+    const peers = new Map<number, ReplicaPort>(
+      memberIds.map((id) => [id, simPeerReplica(endpoint, id)] as const),
+    );
+    const disk = this.disk.process();
+    const node: DriveNode = new DriveNode({
+      clusterId: CLUSTER_ID,
+      memberId,
+      founderIds: memberIds,
+      registration: {
+        nodeId: `node${memberId}`,
+        address: `10.0.0.${memberId}:7400`,
+        httpUrl: `http://10.0.0.${memberId}:8080`,
+        publicUrl: "",
+        zone: "",
+      },
+      disk: wrapDisk === undefined ? disk : wrapDisk(disk),
+      directory: DATA_DIRECTORY,
+      stores: this.#stores,
+      indexes: this.#indexes,
+      clock: process,
+      prng: prng.fork(),
+      digester: inlineDigester,
+      logger: this.#logger(process, "node"),
+      metrics: noMetrics,
+      transport: simRaftTransport(endpoint),
+      forwarder: simForwarder(endpoint),
+      heartbeats: simHeartbeats(endpoint),
+      peerReplica: (id) => peers.get(id),
+      reserveBytes: 0,
+      tuning: {
+        logEntryCountMax: plan.logEntryCountMax,
+        logKeepEntryCount: Math.floor(plan.logEntryCountMax / 3),
+        stateHashEntryCount: 16,
+        storeFlushIntervalMs: 2_000,
+      },
+      onFatal: (error) => {
+        if (process.alive) fail(asError(`${process.name} ended itself`, error));
+      },
+    });
+    return node;
+  }
+
+  #logger(process: SimProcess, module: string): Logger {
+    const write =
+      (level: string) =>
+      (event: string, fields: object = {}): void => {
+        const text = `${this.#options.scheduler.nowMs.toFixed(1)} ${process.name} ${level} ${module} ${event} ${JSON.stringify(fields)}`;
+        this.log.push(text.length > 600 ? `${text.slice(0, 600)}...` : text);
+        if (this.log.length > 200) this.log.splice(0, 100);
+      };
+    return {
+      child: (name) => this.#logger(process, name),
+      debug: write("debug"),
+      info: write("info"),
+      warn: write("warn"),
+      error: write("error"),
+      fatal: write("fatal"),
+    };
+  }
+}
+
+function asError(what: string, error: unknown): Error {
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return new Error(`${what}: ${text}`, { cause: error });
+}

@@ -1,0 +1,150 @@
+/**
+ * What goes wrong in a run: carries out the planned faults, counts them, and heals everything at the end.
+ *
+ * A fault that cannot happen at its instant (the machine is down already, there is nothing to damage yet) is tried again a
+ * little later, so that every planned fault happens.
+ */
+import { assert, must } from "../../src/std/assert.ts";
+import type { SeededPrng } from "../../src/std/prng.ts";
+import { DATA_DIRECTORY, type SimMachine } from "./sim-machine.ts";
+import type { SimNetwork } from "./sim-network.ts";
+import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
+import type { SimProcess, SimScheduler } from "./sim-scheduler.ts";
+
+const RETRY_DELAY_MS = 200;
+/** Attempts of one fault before the run counts as broken. */
+const RETRY_COUNT_MAX = 200;
+const SLOW_DISK_MEAN_MS = 60;
+/** Bytes at the start of a segment that are not damaged: its header, without which the whole file is lost. */
+const SEGMENT_HEADER_BYTES = 64;
+
+/** Runs faults. */
+export class SimNemesis {
+  /** How often each kind happened. */
+  readonly counts = new Map<FaultKind, number>();
+  readonly #plan: SimPlan;
+  readonly #machines: readonly SimMachine[];
+  readonly #network: SimNetwork;
+  readonly #scheduler: SimScheduler;
+  readonly #prng: SeededPrng;
+  /** Faults under way or to come; the healing waits for it. */
+  #pendingCount = 0;
+
+  constructor(options: {
+    readonly plan: SimPlan;
+    readonly machines: readonly SimMachine[];
+    readonly network: SimNetwork;
+    readonly scheduler: SimScheduler;
+    readonly prng: SeededPrng;
+  }) {
+    this.#plan = options.plan;
+    this.#machines = options.machines;
+    this.#network = options.network;
+    this.#scheduler = options.scheduler;
+    this.#prng = options.prng;
+  }
+
+  /** Runs every planned fault from now on; resolves when the last one has happened. */
+  async run(director: SimProcess): Promise<void> {
+    for (const fault of this.#plan.faults) {
+      this.#pendingCount += 1;
+      director.after(fault.atMs, "", () => this.#try(director, fault, RETRY_COUNT_MAX));
+    }
+    while (this.#pendingCount > 0) await director.delay(RETRY_DELAY_MS);
+  }
+
+  /** Ends every fault: the network is whole and fast, disks are as planned, every machine runs. */
+  heal(): void {
+    this.#network.heal();
+    this.#network.faults = { ...this.#network.faults, loss: 0, duplication: 0 };
+    for (const machine of this.#machines) {
+      machine.diskMeanMs = this.#plan.diskMeanMs;
+      if (machine.process === undefined) machine.start();
+    }
+  }
+
+  #try(director: SimProcess, fault: PlannedFault, leftCount: number): void {
+    assert(leftCount > 0, `the fault ${fault.kind} could not happen`);
+    if (!this.#happen(director, fault)) {
+      director.after(RETRY_DELAY_MS, "", () => this.#try(director, fault, leftCount - 1));
+      return;
+    }
+    this.#scheduler.note(`fault ${fault.kind} at ${fault.memberId} for ${fault.durationMs}`);
+    this.counts.set(fault.kind, (this.counts.get(fault.kind) ?? 0) + 1);
+    this.#pendingCount -= 1;
+  }
+
+  /** Carries out a fault; false when it cannot be now. */
+  #happen(director: SimProcess, fault: PlannedFault): boolean {
+    const { memberId, durationMs } = fault;
+    const machine = must(this.#machines[memberId - 1], "a machine");
+    switch (fault.kind) {
+      case "partition":
+        return this.#cut(director, this.#waysOf(memberId, "both"), durationMs);
+      case "one-way-partition":
+        return this.#cut(
+          director,
+          this.#waysOf(memberId, this.#prng.below(2) === 0 ? "in" : "out"),
+          durationMs,
+        );
+      case "kill":
+      case "power-loss":
+        if (machine.process === undefined) return false;
+        machine.stop(fault.kind);
+        director.after(durationMs, "", () => startAgain(machine));
+        return true;
+      case "power-loss-of-all":
+        for (const each of this.#machines) {
+          if (each.process !== undefined) each.stop("power-loss");
+          director.after(durationMs * this.#prng.float() + 1, "", () => startAgain(each));
+        }
+        return true;
+      case "pause":
+        if (machine.process === undefined) return false;
+        machine.process.pause(durationMs);
+        return true;
+      case "slow-disk":
+        machine.diskMeanMs = SLOW_DISK_MEAN_MS;
+        director.after(durationMs, "", () => {
+          machine.diskMeanMs = this.#plan.diskMeanMs;
+        });
+        return true;
+      case "bit-flip":
+        return this.#flip(machine);
+    }
+  }
+
+  #waysOf(memberId: number, direction: "in" | "out" | "both"): [number, number][] {
+    const others = this.#machines.map((each) => each.memberId).filter((id) => id !== memberId);
+    const out = others.map((id): [number, number] => [memberId, id]);
+    const back = others.map((id): [number, number] => [id, memberId]);
+    if (direction === "both") return [...out, ...back];
+    return direction === "out" ? out : back;
+  }
+
+  #cut(director: SimProcess, ways: readonly [number, number][], durationMs: number): boolean {
+    for (const [from, to] of ways) this.#network.block(from, to);
+    director.after(durationMs, "", () => {
+      for (const [from, to] of ways) this.#network.unblock(from, to);
+    });
+    return true;
+  }
+
+  #flip(machine: SimMachine): boolean {
+    const files = machine.disk
+      .filesBelow(`${DATA_DIRECTORY}/chunks`)
+      .filter((path) => path.endsWith(".seg"))
+      .filter((path) => machine.disk.contentOf(path).length > SEGMENT_HEADER_BYTES);
+    if (files.length === 0) return false;
+    const path = must(files[this.#prng.below(files.length)], "a file");
+    const sizeBytes = machine.disk.contentOf(path).length;
+    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(sizeBytes - SEGMENT_HEADER_BYTES);
+    machine.disk.flipBit(path, offset, this.#prng.below(8));
+    this.#scheduler.note(`flip ${path} at ${offset}`);
+    return true;
+  }
+}
+
+function startAgain(machine: SimMachine): void {
+  if (machine.process === undefined) machine.start();
+}

@@ -1,0 +1,105 @@
+/**
+ * What one seed does: which faults are on, how strong they are, how much the clients do, and the sizes that make rare paths
+ * common (short logs, many snapshots).
+ *
+ * Swarm testing (Groce et al. 2012): a run that has every fault on finds less than many runs with a random half of them, because
+ * faults hide each other. Every kind that is on happens at least once, which the run checks by counting.
+ */
+import type { Prng } from "../../src/std/prng.ts";
+import { must } from "../../src/std/assert.ts";
+
+/** Kinds of faults that happen at an instant. */
+export type FaultKind =
+  | "partition"
+  | "one-way-partition"
+  | "power-loss"
+  | "kill"
+  | "power-loss-of-all"
+  | "pause"
+  | "slow-disk"
+  | "bit-flip";
+
+/** One fault at its instant. */
+export interface PlannedFault {
+  readonly atMs: number;
+  readonly kind: FaultKind;
+  /** Member that it happens to, from 1; of a partition the one that is cut off. */
+  readonly memberId: number;
+  readonly durationMs: number;
+}
+
+/** A whole run. */
+export interface SimPlan {
+  readonly seed: number;
+  readonly clientCount: number;
+  readonly operationCount: number;
+  readonly thinkMeanMs: number;
+  /** Virtual time with faults; the clients go on until they are through. */
+  readonly faultMs: number;
+  readonly loss: number;
+  readonly duplication: number;
+  readonly delayMeanMs: number;
+  readonly diskMeanMs: number;
+  readonly clockSkew: boolean;
+  readonly faults: readonly PlannedFault[];
+  /** The one member whose bytes may be damaged, so that a good copy of everything is left (the fault atlas). */
+  readonly damagedMemberId: number;
+  readonly logEntryCountMax: number;
+  readonly largeFiles: boolean;
+  /** Whether to wait, after the healing, until nothing is left of what was deleted. */
+  readonly awaitsCollection: boolean;
+}
+
+const KINDS: readonly FaultKind[] = [
+  "partition",
+  "one-way-partition",
+  "power-loss",
+  "kill",
+  "power-loss-of-all",
+  "pause",
+  "slow-disk",
+  "bit-flip",
+];
+
+const MEMBER_COUNT = 3;
+
+function pick<T>(prng: Prng, choices: readonly T[]): T {
+  return must(choices[prng.below(choices.length)], "a choice");
+}
+
+/** Draws a run. */
+export function drawPlan(seed: number, prng: Prng): SimPlan {
+  const faultMs = pick(prng, [6_000, 10_000, 14_000]);
+  const damagedMemberId = 1 + prng.below(MEMBER_COUNT);
+  const faults: PlannedFault[] = [];
+  for (const kind of KINDS) {
+    if (prng.below(2) === 0) continue;
+    const count = 1 + prng.below(3);
+    for (let i = 0; i < count; i += 1) {
+      faults.push({
+        atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
+        kind,
+        memberId: kind === "bit-flip" ? damagedMemberId : 1 + prng.below(MEMBER_COUNT),
+        durationMs: pick(prng, [20, 300, 1_500, 4_000, 9_000]),
+      });
+    }
+  }
+  faults.sort((a, b) => a.atMs - b.atMs);
+  return {
+    seed,
+    clientCount: 1 + prng.below(3),
+    operationCount: 15 + prng.below(25),
+    thinkMeanMs: pick(prng, [10, 100, 400]),
+    faultMs,
+    loss: pick(prng, [0, 0, 0.01, 0.05, 0.2]),
+    duplication: pick(prng, [0, 0, 0.02, 0.2]),
+    delayMeanMs: pick(prng, [0.2, 1, 5, 20]),
+    diskMeanMs: pick(prng, [0.02, 0.2, 1, 4]),
+    clockSkew: prng.below(2) === 0,
+    faults,
+    damagedMemberId,
+    logEntryCountMax: pick(prng, [30, 100, 10_000]),
+    largeFiles: prng.below(3) === 0,
+    awaitsCollection: prng.below(8) === 0,
+  };
+}

@@ -1,0 +1,345 @@
+/**
+ * One simulated run of a whole cluster: three nodes, some clients, the faults that the seed drew, then the healing, then the
+ * checks. A run is a pure function of its seed; its trace hash says so.
+ *
+ *   boot --> clients work while faults happen --> heal --> clients finish --> one leader, three copies, equal states
+ *        --> every path read at every node --> every copy verified --> histories linearizable
+ */
+import { must } from "../../src/std/assert.ts";
+import type { Disk } from "../../src/std/disk.ts";
+import { SeededPrng } from "../../src/std/prng.ts";
+import { SimChecks } from "./sim-checks.ts";
+import { GROUP_COUNT, SimClient, SimValues, type SimClientCounts, type SimWorld } from "./sim-client.ts";
+import { SimGuard } from "./sim-guard.ts";
+import { checkLinearizable, type HistoryEvent } from "./sim-history.ts";
+import { SimMachine } from "./sim-machine.ts";
+import { SimNemesis } from "./sim-nemesis.ts";
+import { SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
+import { drawPlan, type FaultKind, type SimPlan } from "./sim-plan.ts";
+import { SimProcess, SimScheduler } from "./sim-scheduler.ts";
+
+const MEMBER_IDS: readonly number[] = [1, 2, 3];
+const CLIENT_ADDRESS = 100;
+const CLUSTER_FORMS_MS = 30_000;
+/** Ten election timeouts of at most a second. */
+const LEADER_MS_MAX = 10_000;
+/** A copy that is pending may be made by its first target for a minute; then repair takes it, and tries again every 10 s. */
+const WHOLE_MS_MAX = 150_000;
+/** The grace of what is deleted, and the rounds that take it away. */
+const COLLECTED_MS_MAX = 150_000;
+/** No run takes longer: something waits for ever. */
+const VIRTUAL_MS_MAX = 1_500_000;
+const REPORT_MS = 1_000;
+/** Passes over all copies after which no damage may be left. */
+const REPAIR_ROUND_COUNT_MAX = 8;
+const CLIENTS_MS_MAX = 400_000;
+const TREE_CHECK_INTERVAL_MS = 2_000;
+const POLL_MS = 100;
+
+/** What a run found out. */
+export interface SimResult {
+  readonly seed: number;
+  readonly plan: SimPlan;
+  readonly traceHash: string;
+  readonly eventCount: number;
+  readonly observationCount: number;
+  readonly virtualMs: number;
+  readonly commitIndex: number;
+  readonly restartCount: number;
+  readonly copiesVerified: number;
+  readonly copiesRepaired: number;
+  readonly network: SimNetworkCounts;
+  readonly faults: ReadonlyMap<FaultKind, number>;
+  readonly clients: SimClientCounts;
+}
+
+/** Settings of a run beside its seed. */
+export interface SimOptions {
+  /** Replaces the plan's fields, for tests of the simulator itself. */
+  readonly plan?: Partial<SimPlan>;
+  readonly wrapDisk?: (disk: Disk) => Disk;
+  /** Skips the watch for real asynchrony, which costs time; the fixed seeds run with it. */
+  readonly unguarded?: boolean;
+}
+
+/** A failed run: says what broke, and how to see it again. */
+export class SimFailure extends Error {
+  override readonly name = "SimFailure";
+  readonly seed: number;
+
+  constructor(seed: number, message: string, cause: unknown) {
+    super(message, { cause });
+    this.seed = seed;
+  }
+}
+
+/** Runs a seed to its end. Throws SimFailure. */
+export async function simulate(seed: number, options: SimOptions = {}): Promise<SimResult> {
+  const run = new SimRun(seed, options);
+  const guard = options.unguarded === true ? undefined : new SimGuard();
+  const onRejection = (reason: unknown): void => run.fail(asError(reason));
+  process.on("unhandledRejection", onRejection);
+  guard?.enable();
+  let failure: unknown;
+  try {
+    await run.run();
+  } catch (error) {
+    failure = error;
+  } finally {
+    process.off("unhandledRejection", onRejection);
+  }
+  try {
+    guard?.disable();
+  } catch (error) {
+    failure ??= error;
+  }
+  if (failure !== undefined) throw run.report(failure);
+  return run.result();
+}
+
+class SimRun {
+  readonly #seed: number;
+  readonly #plan: SimPlan;
+  readonly #scheduler = new SimScheduler();
+  readonly #network: SimNetwork;
+  readonly #machines: readonly SimMachine[];
+  readonly #checks: SimChecks;
+  readonly #nemesis: SimNemesis;
+  readonly #clients: readonly SimClient[];
+  readonly #director: SimProcess;
+  readonly #history: HistoryEvent[] = [];
+  readonly #counts: SimClientCounts = {
+    done: 0,
+    refused: 0,
+    unknown: 0,
+    notDone: 0,
+    retried: 0,
+    largeDone: 0,
+    bytesRead: 0,
+  };
+  #failure: Error | undefined;
+  #isOver = false;
+  #order = 0;
+  #copiesVerified = 0;
+  #copiesRepaired = 0;
+  #phase = "boot";
+
+  constructor(seed: number, options: SimOptions) {
+    this.#seed = seed;
+    const prng = new SeededPrng(seed);
+    this.#plan = { ...drawPlan(seed, prng.fork()), ...options.plan };
+    const plan = this.#plan;
+    this.#director = new SimProcess("director", this.#scheduler, 0, 1);
+    const clients = new Map<number, SimProcess>();
+    this.#network = new SimNetwork({
+      scheduler: this.#scheduler,
+      prng: prng.fork(),
+      faults: { loss: plan.loss, duplication: plan.duplication, delayMeanMs: plan.delayMeanMs },
+      processOf: (id) => clients.get(id) ?? this.#machines[id - 1]?.process,
+    });
+    const machinePrngs = MEMBER_IDS.map(() => prng.fork());
+    this.#machines = MEMBER_IDS.map(
+      (memberId, index) =>
+        new SimMachine({
+          memberId,
+          memberIds: MEMBER_IDS,
+          plan,
+          scheduler: this.#scheduler,
+          network: this.#network,
+          prng: must(machinePrngs[index], "a generator"),
+          nodeOf: (id) => this.#machines[id - 1]?.node,
+          onMessage: (message) => this.#checks.observeMessage(message),
+          fail: (error) => this.fail(error),
+          wrapDisk: options.wrapDisk,
+        }),
+    );
+    this.#checks = new SimChecks(this.#machines);
+    this.#nemesis = new SimNemesis({
+      plan,
+      machines: this.#machines,
+      network: this.#network,
+      scheduler: this.#scheduler,
+      prng: prng.fork(),
+    });
+    const world: SimWorld = {
+      network: this.#network,
+      values: new SimValues(),
+      nodeOf: (id) => this.#machines[id - 1]?.servingNode,
+      nowMs: () => this.#scheduler.nowMs,
+      tick: () => (this.#order += 1),
+      record: (event) => this.#history.push(event),
+      counts: this.#counts,
+    };
+    this.#clients = Array.from({ length: plan.clientCount }, (_, index) => {
+      const process = new SimProcess(`client${index + 1}`, this.#scheduler, 0, 1);
+      clients.set(CLIENT_ADDRESS + index, process);
+      return new SimClient({
+        name: process.name,
+        address: CLIENT_ADDRESS + index,
+        process,
+        prng: prng.fork(),
+        world,
+        memberIds: MEMBER_IDS,
+        largeFiles: plan.largeFiles,
+        thinkMeanMs: plan.thinkMeanMs,
+      });
+    });
+  }
+
+  /** Remembers the first thing that went wrong; the run ends with it. */
+  fail(error: Error): void {
+    this.#failure ??= error;
+  }
+
+  /** Runs to the end. */
+  async run(): Promise<void> {
+    for (const machine of this.#machines) await machine.format();
+    this.#direct().then(
+      () => {
+        this.#isOver = true;
+      },
+      (error: unknown) => this.fail(asError(error)),
+    );
+    let treesCheckedMs = 0;
+    while (!this.#isOver && this.#failure === undefined) {
+      const isAlive = await this.#scheduler.step();
+      this.#checks.observe();
+      if (this.#scheduler.nowMs - treesCheckedMs > TREE_CHECK_INTERVAL_MS) {
+        treesCheckedMs = this.#scheduler.nowMs;
+        this.#checks.checkTrees();
+      }
+      if (this.#scheduler.nowMs > VIRTUAL_MS_MAX) this.fail(new Error("the run does not come to an end"));
+      if (!isAlive && !this.#isOver)
+        this.fail(new Error("nothing is left to happen, and the run is not over"));
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    for (let group = 0; group < GROUP_COUNT; group += 1) checkLinearizable(group, this.#history);
+    this.#checkCounts();
+  }
+
+  /** What the run found out. */
+  result(): SimResult {
+    return {
+      seed: this.#seed,
+      plan: this.#plan,
+      traceHash: this.#scheduler.traceHash(),
+      eventCount: this.#scheduler.eventCount,
+      observationCount: this.#checks.observationCount,
+      virtualMs: this.#scheduler.nowMs,
+      commitIndex: this.#checks.commitIndexMax,
+      restartCount: this.#machines.reduce((sum, machine) => sum + machine.incarnationCount - 1, 0),
+      copiesVerified: this.#copiesVerified,
+      copiesRepaired: this.#copiesRepaired,
+      network: this.#network.counts,
+      faults: this.#nemesis.counts,
+      clients: this.#counts,
+    };
+  }
+
+  /** The failure with everything that helps to find its cause. */
+  report(cause: unknown): SimFailure {
+    const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+    const logs = this.#machines.map((machine) => machine.log.slice(-40).join("\n")).join("\n---\n");
+    const message = [
+      `seed=${this.#seed} failed in phase "${this.#phase}" at ${this.#scheduler.nowMs.toFixed(1)} ms; again: npm run simulate -- --seed ${this.#seed}`,
+      text,
+      `plan: ${JSON.stringify(this.#plan)}`,
+      this.#checks.describe(),
+      `logs:\n${logs}`,
+      `last events:\n${this.#scheduler.recentTrace.slice(-60).join("\n")}`,
+    ].join("\n");
+    return new SimFailure(this.#seed, message, cause);
+  }
+
+  async #direct(): Promise<void> {
+    const { operationCount } = this.#plan;
+    const [first] = this.#clients;
+    for (const machine of this.#machines) machine.start();
+    await this.#until("the cluster forms", CLUSTER_FORMS_MS, () => this.#checks.openMatters());
+    await must(first, "a client").prepare();
+    this.#phase = "faults";
+    const atWork = this.#clients.map((client) => client.run(operationCount));
+    let workLeft = atWork.length;
+    for (const work of atWork) {
+      work.then(
+        () => {
+          workLeft -= 1;
+        },
+        (error: unknown) => this.fail(asError(error)),
+      );
+    }
+    await this.#nemesis.run(this.#director);
+    while (this.#scheduler.nowMs < this.#plan.faultMs) await this.#director.delay(POLL_MS);
+    this.#phase = "healing";
+    this.#scheduler.note("heal");
+    await this.#heal();
+    await this.#until("the clients finish", CLIENTS_MS_MAX, () =>
+      workLeft > 0 ? [`${workLeft} clients`] : [],
+    );
+    this.#phase = "final checks";
+    await this.#finalChecks();
+  }
+
+  /** Ends all faults; pauses and restarts under way end by themselves. */
+  async #heal(): Promise<void> {
+    this.#nemesis.heal();
+    for (const machine of this.#machines) machine.process?.pause(0);
+    await this.#until("one leader is known everywhere", LEADER_MS_MAX, () =>
+      this.#checks.openMatters().filter((matter) => /leader|serve/u.test(matter)),
+    );
+  }
+
+  async #finalChecks(): Promise<void> {
+    await this.#until("three copies of everything", WHOLE_MS_MAX, () => this.#checks.openMatters());
+    let isDamaged = this.#nemesis.counts.has("bit-flip");
+    for (let round = 1; isDamaged && round <= REPAIR_ROUND_COUNT_MAX; round += 1) {
+      const { damaged } = await this.#checks.verify(true);
+      this.#copiesRepaired += damaged;
+      isDamaged = damaged > 0;
+      // What was found is on its way to the tree.
+      if (isDamaged) await this.#director.delay(REPORT_MS);
+      await this.#until("damage is repaired", WHOLE_MS_MAX, () => this.#checks.openMatters());
+    }
+    const [first] = this.#clients;
+    for (const memberId of MEMBER_IDS) await must(first, "a client").readAll(memberId);
+    this.#copiesVerified = (await this.#checks.verify(false)).copies;
+    if (this.#plan.awaitsCollection) {
+      await this.#until("what was deleted is gone", COLLECTED_MS_MAX, () => {
+        const count = this.#checks.dropCount();
+        return count > 0 ? [`${count} copies to drop`] : [];
+      });
+    }
+    this.#checks.checkTrees();
+    this.#checks.checkEqualStates();
+  }
+
+  async #until(what: string, withinMs: number, openMatters: () => readonly string[]): Promise<void> {
+    const endMs = this.#scheduler.nowMs + withinMs;
+    for (;;) {
+      const open = openMatters();
+      if (open.length === 0) return;
+      if (this.#scheduler.nowMs > endMs) {
+        throw new Error(`liveness: not within ${withinMs} ms: ${what}; open: ${open.join("; ")}`);
+      }
+      await this.#director.delay(POLL_MS);
+    }
+  }
+
+  /** A run in which what was to happen did not happen proves nothing. */
+  #checkCounts(): void {
+    const problems: string[] = [];
+    if (this.#counts.done === 0) problems.push("no operation was done");
+    for (const kind of new Set(this.#plan.faults.map((fault) => fault.kind))) {
+      if ((this.#nemesis.counts.get(kind) ?? 0) === 0) problems.push(`no ${kind}`);
+    }
+    if (this.#plan.loss > 0 && this.#network.counts.lost === 0) problems.push("no message was lost");
+    if (this.#plan.duplication > 0 && this.#network.counts.duplicated === 0)
+      problems.push("none was doubled");
+    if (this.#checks.observationCount === 0) problems.push("nothing was observed");
+    if (problems.length > 0) throw new Error(`the run is invalid: ${problems.join("; ")}`);
+  }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
