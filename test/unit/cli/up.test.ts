@@ -18,11 +18,21 @@ const NODE_SCRIPT = `
   const flag = (name) => args[args.indexOf(name) + 1];
   const directory = flag("--data-directory");
   fs.appendFileSync(directory + "/starts", JSON.stringify({ args, pid: process.pid, pool: process.env.UV_THREADPOOL_SIZE }) + "\\n");
-  if (fs.existsSync(directory + "/../fail-" + flag("--node-id"))) { console.error("cannot start: reasons"); process.exit(7); }
+  if (fs.existsSync(directory + "/../fail-" + flag("--node-id"))) {
+    // The others are up first, so that there is something to stop.
+    const others = ["node1", "node3"].map((name) => directory + "/../" + name + "/starts");
+    const fail = () => {
+      if (!others.every((path) => fs.existsSync(path))) return void setTimeout(fail, 20);
+      console.error("cannot start: reasons");
+      process.exit(7);
+    };
+    fail();
+  } else {
   const end = (how) => { fs.appendFileSync(directory + "/ends", how + "\\n"); process.exit(0); };
   process.on("SIGTERM", () => end("SIGTERM"));
   process.on("disconnect", () => end("disconnect"));
   require("node:http").createServer((request, response) => response.end("ok")).listen(Number(flag("--http-port")), "127.0.0.1");
+  }
 `;
 
 interface Start {
