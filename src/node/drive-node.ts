@@ -14,6 +14,7 @@ import { Consensus } from "../consensus/consensus.ts";
 import type { ProposalForwarder, RaftTransport } from "../consensus/transport.ts";
 import type { ConsensusTuning } from "../consensus/tuning.ts";
 import { DriveError } from "../drive/errors.ts";
+import { SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { decodeResult, encodeResult } from "../metadata/codec.ts";
 import type { CommandResult, NodeRegistration } from "../metadata/commands.ts";
 import { MetadataStateMachine } from "../metadata/state-machine.ts";
@@ -287,8 +288,12 @@ export class DriveNode {
     const { consensus, plane } = running;
     const problems: string[] = [];
     if (consensus.leaderId() === undefined) problems.push("No leader is known.");
-    if (plane.directory.find(this.#options.memberId) === undefined)
+    if (plane.directory.find(this.#options.memberId) === undefined) {
       problems.push("The node is not registered yet.");
+    }
+    // Matters while the cluster is being formed: an upload needs places for its copies.
+    const needed = Math.min(SEAL_COUNT_MIN, this.#options.founderIds.length);
+    if (plane.directory.members().length < needed) problems.push("Too few nodes are registered yet.");
     return problems;
   }
 
