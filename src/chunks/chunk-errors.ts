@@ -6,14 +6,11 @@ import { DriveError } from "../drive/errors.ts";
 import { AssertionError } from "../std/assert.ts";
 import { isNoSpace } from "../segments/segment-error.ts";
 import { extentName } from "./chunk-codec.ts";
-import { formatRanges } from "./chunk-ranges.ts";
-
-/** Ranges of chunks named in one error. */
-export const CHUNK_RANGE_COUNT_MAX = 1000;
+import { formatRanges } from "../drive/chunk-ranges.ts";
 
 /** UPLOAD_INCOMPLETE that names the missing chunks (ascending). */
 export function incomplete(missing: readonly number[]): DriveError {
-  const ranges = formatRanges(missing, CHUNK_RANGE_COUNT_MAX);
+  const ranges = formatRanges(missing);
   return new DriveError("UPLOAD_INCOMPLETE", `${missing.length} chunks are missing: ${ranges}.`, {
     missing: ranges,
     count: String(missing.length),
@@ -41,7 +38,7 @@ export function notFound(extent: ExtentKey, chunkIndex?: number): DriveError {
 /** CHUNK_CORRUPT that names the damaged chunks (ascending). */
 export function corrupt(extent: ExtentKey, chunkIndexes: readonly number[], cause?: unknown): DriveError {
   const name = extentName(extent);
-  const chunks = formatRanges(chunkIndexes, CHUNK_RANGE_COUNT_MAX);
+  const chunks = formatRanges(chunkIndexes);
   return new DriveError(
     "CHUNK_CORRUPT",
     `Stored bytes of extent ${name} are damaged: chunks ${chunks}.`,

@@ -1,9 +1,9 @@
 /**
  * Between the messages of netdisk.v1 and the types of drive/.
  *
- * Shared by every edge that speaks these messages: gRPC and Connect. Here bigint becomes number: a value beyond the safe integers is refused with
- * ARGUMENT_INVALID. Unknown enum values are refused, unspecified ones mean the default that the protos name. Decoding checks form
- * alone; whether a path or a page size is acceptable is for the drive.
+ * Shared by every edge that speaks these messages: gRPC and Connect. Here bigint becomes number: a value beyond the safe
+ * integers is refused with ARGUMENT_INVALID. Unknown enum values are refused, unspecified ones mean the default that the protos
+ * name. Decoding checks form alone; whether a path or a page size is acceptable is for the drive.
  */
 import { timestampFromMs, timestampMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -63,6 +63,12 @@ export function refuseField(field: string, problem: string): never {
 /** The value of a required message field. Throws ARGUMENT_INVALID when it is absent. */
 export function required<T>(value: T | undefined, field: string): T {
   return value ?? refuseField(field, "is required");
+}
+
+/** The key of `table` that has `value`. Throws ARGUMENT_INVALID for one that this version does not know. */
+export function keyOf<K extends string>(table: Readonly<Record<K, number>>, value: number, field: string): K {
+  const keys = Object.keys(table) as K[];
+  return keys.find((key) => table[key] === value) ?? refuseField(field, `has the unknown value ${value}`);
 }
 
 /** Milliseconds since 1970 of a timestamp; 0 when absent. Sub-millisecond parts are cut off. */
@@ -254,13 +260,10 @@ export function encodeChange(change: Change): MessageInitShape<typeof ChangeSche
 /** The change in a message. */
 export function decodeChange(change: WireChange): Change {
   const { previous } = change;
-  const kinds = Object.keys(CHANGE_KINDS) as Change["kind"][];
   return {
     index: toNumber(change.index, "index"),
     position: change.position,
-    kind:
-      kinds.find((kind) => CHANGE_KINDS[kind] === change.kind) ??
-      refuseField("kind", `has the unknown value ${change.kind}`),
+    kind: keyOf(CHANGE_KINDS, change.kind, "kind"),
     entry: decodeEntry(change.entry),
     previous: previous && { parentId: toNumber(previous.parentId, "parent_id"), name: previous.name },
   };

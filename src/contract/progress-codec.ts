@@ -9,7 +9,7 @@ import {
   type ProgressSchema,
 } from "../../gen/netdisk/v1/upload_pb.ts";
 import type { Progress } from "../drive/drive-api.ts";
-import { refuseField, required, toBigint, toNumber, toOptionalBigint, toOptionalNumber } from "./codec.ts";
+import { keyOf, required, toBigint, toNumber, toOptionalBigint, toOptionalNumber } from "./codec.ts";
 
 const KINDS: Readonly<Record<Progress["kind"], ProgressKind>> = {
   upload: ProgressKind.UPLOAD,
@@ -24,11 +24,6 @@ const PHASES: Readonly<Record<Progress["phase"], ProgressPhase>> = {
   done: ProgressPhase.DONE,
   failed: ProgressPhase.FAILED,
 };
-
-function keyOf<K extends string>(table: Readonly<Record<K, number>>, value: number, field: string): K {
-  const keys = Object.keys(table) as K[];
-  return keys.find((key) => table[key] === value) ?? refuseField(field, `has the unknown value ${value}`);
-}
 
 /** The wire form of progress. */
 export function encodeProgress(progress: Progress): MessageInitShape<typeof ProgressSchema> {

@@ -17,7 +17,7 @@ import { CHUNK_SIZE_BYTES, THIRD_SEAL_WAIT_MS } from "../drive/limits.ts";
 import { toHex } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
 import { deferred } from "../std/deferred.ts";
-import { formatRanges, parseRanges } from "./chunk-ranges.ts";
+import { formatRanges, parseRanges } from "../drive/chunk-ranges.ts";
 import type { HoleFiller } from "./hole-filler.ts";
 import type { ReplicaPorts } from "./replica-port.ts";
 

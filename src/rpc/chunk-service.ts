@@ -32,13 +32,13 @@ import {
   toNumber,
   toOptionalNumber,
   writeOptions,
-} from "./codec.ts";
+} from "../contract/codec.ts";
 import {
   DOWNLOAD_RANGES_WAITING_MAX,
   FRAME_DATA_SIZE_BYTES_MAX,
   UPLOAD_CHUNKS_INFLIGHT_MAX,
 } from "./limits.ts";
-import type { DriveSource } from "./metadata-service.ts";
+import type { DriveSource } from "../contract/service-handlers.ts";
 import { service, type ServedService, type ServerCall } from "./server-adapter.ts";
 import { decodeUploadRequest, encodeTicket, encodeUploadStatus } from "./transfer-codec.ts";
 

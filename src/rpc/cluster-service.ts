@@ -5,8 +5,8 @@
  */
 import { ClusterService } from "../../gen/netdisk/v1/cluster_service_pb.ts";
 import { DriveError } from "../drive/errors.ts";
-import { readOptions } from "./codec.ts";
-import type { DriveSource } from "./metadata-service.ts";
+import { readOptions } from "../contract/codec.ts";
+import type { DriveSource } from "../contract/service-handlers.ts";
 import { service, type ServedService } from "./server-adapter.ts";
 import { encodeClusterStatus } from "./transfer-codec.ts";
 

@@ -12,12 +12,9 @@ import { anyPack, anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Metadata, status as grpcStatus, type ServiceError, type StatusObject } from "@grpc/grpc-js";
 import { StatusSchema } from "../../gen/google/rpc/status_pb.ts";
 import type { Failure } from "../../gen/netdisk/peer/v1/peer_pb.ts";
-import {
-  ErrorDetailSchema,
-  ErrorReason as WireReason,
-  type ErrorDetail,
-} from "../../gen/netdisk/v1/error_pb.ts";
-import { DriveError, isErrorReason, type ErrorReason, type StatusCode } from "../drive/errors.ts";
+import { ErrorDetailSchema, type ErrorDetail } from "../../gen/netdisk/v1/error_pb.ts";
+import { decodeErrorDetail, encodeErrorDetail } from "../contract/error-detail.ts";
+import { DriveError, type ErrorReason, type StatusCode } from "../drive/errors.ts";
 
 /** Trailer that carries the google.rpc.Status of a failed call. */
 const DETAILS_TRAILER = "grpc-status-details-bin";
@@ -40,34 +37,6 @@ const CODE_NUMBERS: Readonly<Record<StatusCode, number>> = {
   data_loss: grpcStatus.DATA_LOSS,
   unauthenticated: grpcStatus.UNAUTHENTICATED,
 };
-
-/** The proto number of a reason. */
-export function encodeReason(reason: ErrorReason): WireReason {
-  return WireReason[reason];
-}
-
-/** The reason with the proto number `value`; undefined for one that this version does not know. */
-export function decodeReason(value: number): ErrorReason | undefined {
-  for (const [name, number] of Object.entries(WireReason)) {
-    if (number === value && isErrorReason(name)) return name;
-  }
-  return undefined;
-}
-
-/** The detail message of `error`. */
-export function encodeErrorDetail(error: DriveError): ErrorDetail {
-  return create(ErrorDetailSchema, {
-    reason: encodeReason(error.reason),
-    metadata: { ...error.metadata },
-    outcomeUnknown: error.spec.outcome === "indefinite",
-  });
-}
-
-/** The error behind a detail; INTERNAL, or COMMIT_OUTCOME_UNKNOWN, stands for a reason that this version does not know. */
-export function decodeErrorDetail(detail: ErrorDetail, message: string): DriveError {
-  const fallback = detail.outcomeUnknown ? "COMMIT_OUTCOME_UNKNOWN" : "INTERNAL";
-  return new DriveError(decodeReason(detail.reason) ?? fallback, message, detail.metadata);
-}
 
 /** `error` as one item's failure in a pipelined stream. */
 export function encodeFailure(error: DriveError): {

@@ -81,9 +81,3 @@ export const RAFT_CONFIRM_COUNT = 1024;
 
 /** How long a snapshot may take to be taken over once all of it was sent. */
 export const SNAPSHOT_TIMEOUT_MS = 60 * 60_000;
-
-/** Changes in one message of the feed. */
-export const CHANGES_PER_MESSAGE_MAX = 1000;
-
-/** Characters of the id of a transfer. */
-export const PROGRESS_ID_LENGTH_MAX = 64;

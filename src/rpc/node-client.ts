@@ -7,7 +7,7 @@ import type { HeartbeatPort, NodeLoad } from "../cluster/failure-detector-port.t
 import type { Clock } from "../std/clock.ts";
 import type { ChannelPool } from "./channel-pool.ts";
 import { createGrpcClient } from "./client-adapter.ts";
-import { toNumber } from "./codec.ts";
+import { toNumber } from "../contract/codec.ts";
 import { CONNECT_TIMEOUT_MS } from "./limits.ts";
 import type { PeerClients } from "./peer-clients.ts";
 

@@ -6,7 +6,7 @@
 import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
 import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import type { NodeLoad } from "../cluster/failure-detector-port.ts";
-import { toBigint } from "./codec.ts";
+import { toBigint } from "../contract/codec.ts";
 import { checkPeer, type IdentitySource } from "./peer-identity.ts";
 import { service, type ServedService } from "./server-adapter.ts";
 

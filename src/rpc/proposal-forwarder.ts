@@ -11,7 +11,7 @@ import type { ForwardOptions, ForwardedResult, ProposalForwarder } from "../cons
 import { DriveError } from "../drive/errors.ts";
 import type { MemberId } from "../raft/types.ts";
 import type { Clock } from "../std/clock.ts";
-import { toNumber } from "./codec.ts";
+import { toNumber } from "../contract/codec.ts";
 import { decodeFailure } from "./error-codec.ts";
 import { PROPOSALS_INFLIGHT_MAX, RAFT_QUEUE_BYTES_MAX } from "./limits.ts";
 import type { PeerClients } from "./peer-clients.ts";

@@ -24,7 +24,7 @@ import { COMMAND_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import type { Message, Role } from "../raft/types.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import { Semaphore } from "../std/semaphore.ts";
-import { refuseField, toBigint, toNumber } from "./codec.ts";
+import { refuseField, toBigint, toNumber } from "../contract/codec.ts";
 import { encodeFailure } from "./error-codec.ts";
 import { FRAME_DATA_SIZE_BYTES_MAX, PROPOSALS_INFLIGHT_MAX, RAFT_CONFIRM_COUNT } from "./limits.ts";
 import { checkPeer, hasPeerHeaders, type IdentitySource, type PeerIdentity } from "./peer-identity.ts";

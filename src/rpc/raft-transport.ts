@@ -15,7 +15,7 @@ import { must } from "../std/assert.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { toBigint } from "./codec.ts";
+import { toBigint } from "../contract/codec.ts";
 import {
   RAFT_FRAME_SIZE_BYTES_MAX,
   RAFT_QUEUE_BYTES_MAX,

@@ -9,7 +9,14 @@ import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
 import type { DownloadHeader, DownloadResponse } from "../../gen/netdisk/v1/chunk_service_pb.ts";
-import { decodeEntry, encodeConsistency, encodeRef, required, toBigint, toNumber } from "./codec.ts";
+import {
+  decodeEntry,
+  encodeConsistency,
+  encodeRef,
+  required,
+  toBigint,
+  toNumber,
+} from "../contract/codec.ts";
 import type { Failover, NodeClients } from "./failover.ts";
 
 /** How long a node may send nothing before another is asked. */

@@ -44,14 +44,14 @@ import {
   encodeRef,
   toBigint,
   toOptionalBigint,
-} from "./codec.ts";
+} from "../contract/codec.ts";
+import { decodeProgress } from "../contract/progress-codec.ts";
 import { Failover } from "./failover.ts";
 import { UPLOAD_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
 import { openRemoteDownload } from "./remote-download.ts";
 import { RemoteUploads } from "./remote-upload.ts";
 import {
   decodeClusterStatus,
-  decodeProgress,
   decodeTicket,
   decodeUploadStatus,
   encodeUploadRequest,

@@ -13,7 +13,7 @@ import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import type { Timer } from "../std/clock.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
-import { toBigint, toNumber } from "./codec.ts";
+import { toBigint, toNumber } from "../contract/codec.ts";
 import { judge, type Failover, type NodeClients } from "./failover.ts";
 import { UPLOAD_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
 

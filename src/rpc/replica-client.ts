@@ -21,7 +21,7 @@ import type { ReplicaPort, ReplicaPorts } from "../replication/replica-port.ts";
 import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
 import type { CallOptions } from "./client-adapter.ts";
-import { toBigint, toOptionalBigint } from "./codec.ts";
+import { toBigint, toOptionalBigint } from "../contract/codec.ts";
 import { decodeFailure } from "./error-codec.ts";
 import {
   PUT_SMALL_INFLIGHT_BYTES_MAX,

@@ -23,7 +23,7 @@ import type { ExtentState, SmallExtent } from "../chunks/chunk-store.ts";
 import type { ExtentKey, Manifest, ManifestOrigin, Seal } from "../drive/content.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
-import { refuseField, required, toBigint, toNumber } from "./codec.ts";
+import { refuseField, required, toBigint, toNumber } from "../contract/codec.ts";
 
 /** The wire form of an extent's identity. */
 export function encodeExtentKey(extent: ExtentKey): MessageInitShape<typeof ExtentKeySchema> {

@@ -19,7 +19,7 @@ import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import { Semaphore } from "../std/semaphore.ts";
-import { toNumber, toOptionalNumber } from "./codec.ts";
+import { toNumber, toOptionalNumber } from "../contract/codec.ts";
 import { encodeFailure } from "./error-codec.ts";
 import { PUT_SMALL_INFLIGHT_BYTES_MAX, PUT_SMALL_INFLIGHT_MAX, WRITE_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
 import { checkPeer, type IdentitySource } from "./peer-identity.ts";

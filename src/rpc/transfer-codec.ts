@@ -1,5 +1,5 @@
 /**
- * Between the messages of netdisk.v1 about uploads, progress and the cluster and the types of drive/drive-api.ts.
+ * Between the messages of netdisk.v1 about uploads and the cluster and the types of drive/drive-api.ts.
  *
  * The rules are those of codec.ts.
  */
@@ -18,18 +18,13 @@ import {
   type NodeStatus as WireNodeStatus,
 } from "../../gen/netdisk/v1/cluster_pb.ts";
 import {
-  ProgressKind,
-  ProgressPhase,
   UploadState,
-  type Progress as WireProgress,
-  type ProgressSchema,
   type UploadStatus as WireUploadStatus,
   type UploadStatusSchema,
 } from "../../gen/netdisk/v1/upload_pb.ts";
 import type {
   ClusterStatus,
   NodeStatus,
-  Progress,
   UploadRequest,
   UploadStatus,
   UploadTicket,
@@ -45,19 +40,13 @@ import {
   encodeOnConflict,
   encodePrecondition,
   encodeTime,
-  refuseField,
+  keyOf,
   required,
   toBigint,
   toNumber,
   toOptionalBigint,
   toOptionalNumber,
-} from "./codec.ts";
-
-/** The key of `table` that has `value`. Throws ARGUMENT_INVALID for one that this version does not know. */
-function keyOf<K extends string>(table: Readonly<Record<K, number>>, value: number, field: string): K {
-  const keys = Object.keys(table) as K[];
-  return keys.find((key) => table[key] === value) ?? refuseField(field, `has the unknown value ${value}`);
-}
+} from "../contract/codec.ts";
 
 /** The upload that a message asks for. */
 export function decodeUploadRequest(request: InitUploadRequest): UploadRequest {
@@ -152,46 +141,6 @@ export function decodeUploadStatus(status: WireUploadStatus | undefined): Upload
     committedSizeBytes: toNumber(wire.committedSizeBytes, "committed_size_bytes"),
     entry: wire.entry && decodeEntry(wire.entry),
     expireTimeMs: decodeTime(wire.expireTime),
-  };
-}
-
-const PROGRESS_KINDS = { upload: ProgressKind.UPLOAD, download: ProgressKind.DOWNLOAD };
-
-const PROGRESS_PHASES: Readonly<Record<Progress["phase"], ProgressPhase>> = {
-  receiving: ProgressPhase.RECEIVING,
-  sealing: ProgressPhase.SEALING,
-  committing: ProgressPhase.COMMITTING,
-  sending: ProgressPhase.SENDING,
-  done: ProgressPhase.DONE,
-  failed: ProgressPhase.FAILED,
-};
-
-/** The wire form of progress. */
-export function encodeProgress(progress: Progress): MessageInitShape<typeof ProgressSchema> {
-  const sizeBytes = toOptionalBigint(progress.sizeBytes);
-  return {
-    id: progress.id,
-    kind: PROGRESS_KINDS[progress.kind],
-    phase: PROGRESS_PHASES[progress.phase],
-    ...(sizeBytes !== undefined && { sizeBytes }),
-    transferredBytes: toBigint(progress.transferredBytes),
-    copiedBytes: progress.copiedBytes.map(toBigint),
-    errorReason: progress.errorReason ?? "",
-  };
-}
-
-/** The progress in a message. */
-export function decodeProgress(progress: WireProgress | undefined): Progress {
-  const wire = required(progress, "progress");
-  const [one = 0, two = 0, three = 0] = wire.copiedBytes.map((each) => toNumber(each, "copied_bytes"));
-  return {
-    id: wire.id,
-    kind: keyOf(PROGRESS_KINDS, wire.kind, "kind"),
-    phase: keyOf(PROGRESS_PHASES, wire.phase, "phase"),
-    sizeBytes: toOptionalNumber(wire.sizeBytes, "size_bytes"),
-    transferredBytes: toNumber(wire.transferredBytes, "transferred_bytes"),
-    copiedBytes: [one, two, three],
-    errorReason: wire.errorReason === "" ? undefined : wire.errorReason,
   };
 }
 

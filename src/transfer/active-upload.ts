@@ -10,7 +10,7 @@ import type { Seal } from "../drive/content.ts";
 import { chunkCount, extentCount, extentSizeBytes } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX, THIRD_SEAL_WAIT_MS } from "../drive/limits.ts";
-import { formatRanges, parseRanges } from "../replication/chunk-ranges.ts";
+import { formatRanges, parseRanges } from "../drive/chunk-ranges.ts";
 import type { UploadInfo } from "../metadata/view.ts";
 import { ExtentWriter } from "../replication/extent-writer.ts";
 import type { SealedExtent } from "../replication/sealer.ts";

@@ -13,7 +13,7 @@ import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
 import type { ExtentTargets } from "../metadata/commands.ts";
 import type { UploadInfo } from "../metadata/view.ts";
-import { RANGE_COUNT_MAX, toRanges } from "../replication/chunk-ranges.ts";
+import { RANGE_COUNT_MAX, toRanges } from "../drive/chunk-ranges.ts";
 import type { ReplicaPort, ReplicaPorts } from "../replication/replica-port.ts";
 
 /** The chunk indexes of the content, ascending, that at least `neededCount` targets hold. */

@@ -21,7 +21,7 @@ import {
 } from "../../src/drive/content.ts";
 import { DriveError } from "../../src/drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../../src/drive/limits.ts";
-import { formatRanges } from "../../src/replication/chunk-ranges.ts";
+import { formatRanges } from "../../src/drive/chunk-ranges.ts";
 import { LocalReplica } from "../../src/replication/local-replica.ts";
 import type { ReplicaPort, ReplicaPorts } from "../../src/replication/replica-port.ts";
 import { must } from "../../src/std/assert.ts";

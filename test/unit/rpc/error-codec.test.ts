@@ -5,13 +5,12 @@
 import { Metadata, status, type ServiceError } from "@grpc/grpc-js";
 import { expect } from "chai";
 import { ErrorReason as WireReason } from "../../../gen/netdisk/v1/error_pb.ts";
+import { decodeReason, encodeReason } from "../../../src/contract/error-detail.ts";
 import { DriveError, REASONS, isErrorReason, type ErrorReason } from "../../../src/drive/errors.ts";
 import {
   decodeFailure,
-  decodeReason,
   decodeStatus,
   encodeFailure,
-  encodeReason,
   encodeStatus,
   toDriveError,
 } from "../../../src/rpc/error-codec.ts";

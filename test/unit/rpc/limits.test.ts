@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { expect } from "chai";
 import { ChunkService } from "../../../gen/netdisk/v1/chunk_service_pb.ts";
 import { ProgressService } from "../../../gen/netdisk/v1/progress_service_pb.ts";
+import { PROGRESS_ID_LENGTH_MAX } from "../../../src/contract/service-handlers.ts";
 import type { ChunkReceipt, UploadRequest } from "../../../src/drive/drive-api.ts";
 import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
@@ -17,7 +18,6 @@ import { createGrpcClient } from "../../../src/rpc/client-adapter.ts";
 import {
   BULK_MESSAGES_AHEAD_MAX,
   FLOW_CONTROL_WINDOW_BYTES,
-  PROGRESS_ID_LENGTH_MAX,
   RAFT_QUEUE_BYTES_MAX,
   RAFT_QUEUE_COUNT_MAX,
   UPLOAD_CHUNKS_INFLIGHT_MAX,

@@ -3,7 +3,7 @@
  *
  * Bounded: at most RANGE_COUNT_MAX runs are written; what is beyond is asked for again after the first have been sent.
  */
-import type { ChunkRange } from "../drive/drive-api.ts";
+import type { ChunkRange } from "./drive-api.ts";
 
 /** Runs in one list. */
 export const RANGE_COUNT_MAX = 1000;
