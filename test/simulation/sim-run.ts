@@ -29,9 +29,9 @@ const WHOLE_MS_MAX = 150_000;
 const COLLECTED_MS_MAX = 150_000;
 /** No run takes longer: something waits for ever. */
 const VIRTUAL_MS_MAX = 1_500_000;
-const REPORT_MS = 1_000;
+const REPORT_MS = 5_000;
 /** Passes over all copies after which no damage may be left. */
-const REPAIR_ROUND_COUNT_MAX = 8;
+const REPAIR_ROUND_COUNT_MAX = 12;
 const CLIENTS_MS_MAX = 400_000;
 const TREE_CHECK_INTERVAL_MS = 2_000;
 const POLL_MS = 100;
