@@ -34,15 +34,6 @@ export interface ConsensusOptions<Result> {
   /** The form of a result on its way to a follower that forwarded the proposal. */
   readonly encodeResult: (result: Result) => Uint8Array;
   readonly decodeResult: (bytes: Uint8Array) => Result;
-  /** How cluster time is moved; it stands still when absent. */
-  readonly clusterTime?:
-    | {
-        /** The command that moves it by the leader's elapsed time. */
-        readonly clockCommand: (elapsedMs: number) => Uint8Array;
-        /** The most that one command may move it. */
-        readonly advanceMsMax: number;
-      }
-    | undefined;
   /** Called once, with what makes it impossible to go on: the process must end. */
   readonly onFatal: (error: Error) => void;
   readonly tuning?: Partial<ConsensusTuning> | undefined;

@@ -16,7 +16,6 @@ import type { Timer } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { noMetrics, type Metrics } from "../telemetry/metrics.ts";
-import { ClusterClock } from "./cluster-clock.ts";
 import type { StateHash } from "./codec.ts";
 import type { ConsensusOptions, ConsensusStatus, RequestOptions } from "./consensus-options.ts";
 import { waitFor, waitUntil } from "./deadline.ts";
@@ -39,7 +38,6 @@ interface Running<Result> extends Storage<Result> {
   readonly reads: Reads;
   readonly failover: Failover;
   readonly hashCheck: StateHashCheck;
-  readonly clusterClock: ClusterClock | undefined;
   readonly maintenance: LogMaintenance;
 }
 
@@ -278,7 +276,7 @@ export class Consensus<Result> implements PeerHandler {
   }
 
   #build(storage: Storage<Result>): Running<Result> {
-    const { memberId, clock, prng, disk, directory, transport, clusterTime } = this.#options;
+    const { memberId, clock, prng, disk, directory, transport } = this.#options;
     const { log, store } = storage;
     const tuning = this.#tuning;
     const onFatal = (error: Error): void => this.#fail(error);
@@ -334,16 +332,7 @@ export class Consensus<Result> implements PeerHandler {
       writer: driver.writer,
       snapshots: driver.snapshots,
     });
-    const clusterClock =
-      clusterTime === undefined
-        ? undefined
-        : new ClusterClock({
-            clock,
-            intervalMs: tuning.clockIntervalMs,
-            advanceMsMax: clusterTime.advanceMsMax,
-            propose: (elapsedMs) => this.#proposeClock(clusterTime.clockCommand(elapsedMs)),
-          });
-    return { ...storage, driver, reads, failover, hashCheck, clusterClock, maintenance };
+    return { ...storage, driver, reads, failover, hashCheck, maintenance };
   }
 
   async #proposeUntil(
@@ -437,15 +426,6 @@ export class Consensus<Result> implements PeerHandler {
     });
   }
 
-  async #proposeClock(command: Uint8Array): Promise<void> {
-    const endMs = this.#options.clock.monotonicMs() + this.#tuning.requestTimeoutMs;
-    try {
-      await this.#proposeHere(command, endMs, undefined);
-    } catch (error) {
-      this.#logger.debug("cluster_time_not_moved", { reason: String(error) });
-    }
-  }
-
   /** Hands queued proposals to the core, unless two rounds of the log writer are ahead of them: so they gather into batches. */
   #appendProposals(): void {
     const running = this.#running;
@@ -501,12 +481,11 @@ export class Consensus<Result> implements PeerHandler {
   }
 
   #tick(): void {
-    const { driver, clusterClock, hashCheck, maintenance } = must(this.#running, "consensus is running");
+    const { driver, hashCheck, maintenance } = must(this.#running, "consensus is running");
     driver.tick();
     if (this.#state !== "running") return;
     const status = driver.node.basicStatus();
     const isServing = status.role === "leader" && status.hasCommittedInTerm;
-    clusterClock?.tick(isServing);
     hashCheck.tick(isServing);
     maintenance.tick();
     const { term, commitIndex } = status;

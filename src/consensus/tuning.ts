@@ -55,8 +55,6 @@ export interface ConsensusTuning {
   readonly snapshotDumpTimeoutMs: number;
   /** Sending one takes at most this long. */
   readonly snapshotSendTimeoutMs: number;
-  /** The leader moves cluster time this often. */
-  readonly clockIntervalMs: number;
   /** Members compare their state hashes after this many entries or this long, whichever comes first. */
   readonly stateHashEntryCount: number;
   readonly stateHashIntervalMs: number;
@@ -92,7 +90,6 @@ export const TUNING_DEFAULT: ConsensusTuning = {
   logKeepEntryCount: 20_000,
   snapshotDumpTimeoutMs: 60_000,
   snapshotSendTimeoutMs: 600_000,
-  clockIntervalMs: 1000,
   stateHashEntryCount: 1024,
   stateHashIntervalMs: 10_000,
   failoverDelayMsMin: 5,

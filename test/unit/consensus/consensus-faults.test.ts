@@ -298,31 +298,6 @@ describe("Consensus under faults", function () {
     });
   });
 
-  describe("cluster time", () => {
-    it("moves with the leader's monotonic time, and never faster", async () => {
-      cluster = new TestCluster(3);
-      let movedMs = 0;
-      for (const member of cluster.members) {
-        member.overrides = {
-          clusterTime: {
-            clockCommand: (elapsedMs) => {
-              movedMs += elapsedMs;
-              return utf8(`clock=${movedMs}`);
-            },
-            advanceMsMax: 10_000,
-          },
-        };
-      }
-      await cluster.start();
-      const leader = await cluster.leader();
-      const startMs = cluster.clock.monotonicMs();
-      await cluster.clock.advance(20_000);
-
-      expect(movedMs).to.be.within(17_000, cluster.clock.monotonicMs() - startMs);
-      expect(leader.valueOf("clock")).to.equal(String(movedMs));
-    });
-  });
-
   describe("bounds", () => {
     it("refuse a proposal above the count, and take it below", async () => {
       cluster = new TestCluster(3, { tuning: { proposalCountMax: 3, readCountMax: 2 } });

@@ -2,7 +2,6 @@
 // Method: each part alone, with plain functions for what it depends on.
 import { expect } from "chai";
 import type { StateHash } from "../../../src/consensus/codec.ts";
-import { ClusterClock } from "../../../src/consensus/cluster-clock.ts";
 import { Failover } from "../../../src/consensus/failover.ts";
 import { LogIndex } from "../../../src/consensus/log-index.ts";
 import { ProposalBook } from "../../../src/consensus/proposals.ts";
@@ -238,35 +237,6 @@ describe("Failover", () => {
     failover.peerDisconnected(2);
     await clock.advance(10);
     expect([leaderId, campaigns]).to.deep.equal([2, before]);
-  });
-});
-
-describe("ClusterClock", () => {
-  it("never moves cluster time by more than one command may, and leaves the rest to the next", async () => {
-    const clock = new FakeClock();
-    const moved: number[] = [];
-    const clusterClock = new ClusterClock({
-      clock,
-      intervalMs: 1000,
-      advanceMsMax: 3000,
-      propose: (elapsedMs) => {
-        moved.push(elapsedMs);
-        return Promise.resolve();
-      },
-    });
-    clusterClock.tick(true);
-    await clock.advance(999);
-    clusterClock.tick(true);
-    await clock.advance(6001);
-    for (let at = 0; at < 4; at += 1) {
-      clusterClock.tick(true);
-      await settle();
-    }
-    expect(moved).to.deep.equal([3000, 3000, 1000]);
-    clusterClock.tick(false);
-    await clock.advance(60_000);
-    clusterClock.tick(true);
-    expect(moved.length).to.equal(3);
   });
 });
 
