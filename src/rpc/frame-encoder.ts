@@ -3,7 +3,7 @@
  *
  * The generic writer of the protobuf library copies a 1 MiB field twice; this one measures first and writes into one buffer.
  * Its output equals toBinary() byte for byte (a property test compares them). It knows the kinds of fields that bulk messages
- * have: uint32, uint64, bool, string, bytes, lists of bytes, and messages. Other kinds are refused when it is built.
+ * have: uint32, uint64, bool, string, bytes, messages, and lists of bytes and of messages. Other kinds are refused when it is built.
  */
 import { ScalarType, toBinary, type DescField, type DescMessage, type Message } from "@bufbuild/protobuf";
 import { AssertionError, assert } from "../std/assert.ts";
@@ -95,9 +95,37 @@ function bytesOf(field: DescField): ((value: unknown) => Uint8Array) | undefined
   return undefined;
 }
 
+/** A list of messages, each measured first, so that their bytes are not gathered in between. */
+function messageListEncoder(field: DescField & { fieldKind: "list"; listKind: "message" }): FieldEncoder {
+  const tag = field.number * 8 + WIRE_LENGTH_DELIMITED;
+  const encoders = fieldEncoders(field.message);
+  return (message, parts) => {
+    for (const item of message[field.localName] as readonly Message[]) {
+      if (item.$unknown !== undefined && item.$unknown.length > 0) {
+        parts.push(bytesPart(tag, toBinary(field.message, item)));
+        continue;
+      }
+      const inner: Part[] = [];
+      for (const encode of encoders) encode(item as unknown as Fields, inner);
+      parts.push(varintPart(tag, sizeOf(inner)), ...inner);
+    }
+  };
+}
+
+function sizeOf(parts: readonly Part[]): number {
+  let sizeBytes = 0;
+  for (const part of parts) sizeBytes += part.sizeBytes;
+  return sizeBytes;
+}
+
+function fieldEncoders(schema: DescMessage): readonly FieldEncoder[] {
+  return schema.fields.toSorted((a, b) => a.number - b.number).map(fieldEncoder);
+}
+
 function fieldEncoder(field: DescField): FieldEncoder {
   if (field.oneof !== undefined) return refuse(field);
   const { localName } = field;
+  if (field.fieldKind === "list" && field.listKind === "message") return messageListEncoder(field);
   if (field.fieldKind === "list") {
     if (field.listKind !== "scalar" || field.scalar !== ScalarType.BYTES) return refuse(field);
     const tag = field.number * 8 + WIRE_LENGTH_DELIMITED;
@@ -140,10 +168,8 @@ class MeasuredFrame implements Pick<Buffer, "length" | "byteLength"> {
 
   constructor(parts: readonly Part[]) {
     this.#parts = parts;
-    let sizeBytes = 0;
-    for (const part of parts) sizeBytes += part.sizeBytes;
-    this.length = sizeBytes;
-    this.byteLength = sizeBytes;
+    this.length = sizeOf(parts);
+    this.byteLength = this.length;
   }
 
   /** Writes the frame into `target` from `at` on; returns how many bytes that were. */
@@ -163,7 +189,7 @@ class MeasuredFrame implements Pick<Buffer, "length" | "byteLength"> {
 
 /** Makes the encoder of messages of type `schema`. Throws AssertionError for kinds of fields it does not know. */
 export function createFrameEncoder(schema: DescMessage): FrameEncoder {
-  const encoders = schema.fields.toSorted((a, b) => a.number - b.number).map(fieldEncoder);
+  const encoders = fieldEncoders(schema);
   return (message) => {
     assert(message.$typeName === schema.typeName, `a ${schema.typeName}, got a ${message.$typeName}`);
     if (message.$unknown !== undefined && message.$unknown.length > 0) {

@@ -18,7 +18,7 @@ import {
   StreamRequestSchema,
 } from "../../gen/netdisk/peer/v1/raft_service_pb.ts";
 import {
-  PutSmallRequestSchema,
+  PutSmallBatchRequestSchema,
   ReadResponseSchema,
   WriteChunksRequestSchema,
 } from "../../gen/netdisk/peer/v1/replica_service_pb.ts";
@@ -35,7 +35,7 @@ export const BULK_MESSAGES: readonly DescMessage[] = [
   PutFileRequestSchema,
   DownloadResponseSchema,
   WriteChunksRequestSchema,
-  PutSmallRequestSchema,
+  PutSmallBatchRequestSchema,
   ReadResponseSchema,
   InstallSnapshotRequestSchema,
   StreamRequestSchema,

@@ -49,7 +49,14 @@ export const DOWNLOAD_RANGES_WAITING_MAX = 64;
 /** Chunks in work per WriteChunks stream. */
 export const WRITE_CHUNKS_INFLIGHT_MAX = 32;
 
-/** Small extents in work per PutSmall stream, by count and by bytes. */
+/** Requests, or answers, in one message of a pipelined stream; and their bytes, unless a single one is larger. */
+export const BATCH_COUNT_MAX = 256;
+export const BATCH_SIZE_BYTES_MAX = 1024 * 1024;
+
+/** What an answer in such a message counts for; the largest, a result of the state machine, has about that size. */
+export const BATCH_ANSWER_SIZE_BYTES = 4096;
+
+/** Small extents in work per PutSmallBatch stream, by count and by bytes. */
 export const PUT_SMALL_INFLIGHT_MAX = 1024;
 export const PUT_SMALL_INFLIGHT_BYTES_MAX = 32 * 1024 * 1024;
 

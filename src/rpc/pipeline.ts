@@ -1,14 +1,16 @@
 /**
- * Many requests in flight on one bidirectional stream, matched to their answers by correlation ids.
+ * Many requests in flight on one bidirectional stream, matched to their answers by correlation ids. Requests that come together
+ * share a message, which costs a fraction of one for each.
  *
  * The stream is opened by the first request and again after it broke. When it cannot be opened its requests fail with that
  * error: nothing was sent. When it breaks later they fail as lost. Bounds: count and bytes in flight; more wait.
  */
 import { DriveError, type ErrorReason } from "../drive/errors.ts";
-import { BoundedQueue } from "../std/bounded-queue.ts";
 import type { Clock, Timer } from "../std/clock.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { BatchQueue } from "./batch-queue.ts";
+import { BATCH_SIZE_BYTES_MAX } from "./limits.ts";
 
 /** A request that carries a correlation id. */
 export interface Correlated {
@@ -16,15 +18,19 @@ export interface Correlated {
 }
 
 /** Settings of a Pipeline. */
-export interface PipelineOptions<Request extends Correlated, Answer extends Correlated> {
+export interface PipelineOptions<Request extends Correlated, Answer extends Correlated, Message> {
   readonly clock: Clock;
   /**
    * Opens the stream once it is certain to reach the peer. May reject with PEER_UNREACHABLE: nothing was sent.
    */
   readonly open: (
-    requests: AsyncIterable<Request>,
+    requests: AsyncIterable<readonly Request[]>,
     signal: AbortSignal,
-  ) => Promise<AsyncIterable<Answer>> | AsyncIterable<Answer>;
+  ) => Promise<AsyncIterable<Message>> | AsyncIterable<Message>;
+  /** The answers in one message of the peer. */
+  readonly answersOf: (message: Message) => readonly Answer[];
+  /** Requests in one message at most. */
+  readonly batchCountMax: number;
   readonly inflightMax: number;
   readonly inflightBytesMax: number;
   /** Reason of a request that was handed to a stream which then broke, or that was not answered in time. */
@@ -38,9 +44,14 @@ interface Pending<Answer> {
   timer: Timer;
 }
 
+interface Sized<Request> {
+  readonly request: Request;
+  readonly sizeBytes: number;
+}
+
 /** One stream's life. */
 interface Session<Request, Answer> {
-  readonly requests: BoundedQueue<Request>;
+  readonly requests: BatchQueue<Sized<Request>>;
   readonly pending: Map<bigint, Pending<Answer>>;
   readonly abort: AbortController;
 }
@@ -54,15 +65,15 @@ export interface PipelineCall {
 }
 
 /** Requests over one shared stream. */
-export class Pipeline<Request extends Correlated, Answer extends Correlated> {
-  readonly #options: PipelineOptions<Request, Answer>;
+export class Pipeline<Request extends Correlated, Answer extends Correlated, Message> {
+  readonly #options: PipelineOptions<Request, Answer, Message>;
   readonly #slots: Semaphore;
   readonly #bytes: Semaphore;
   #session: Session<Request, Answer> | undefined;
   #lastId = 0n;
   #stopped = false;
 
-  constructor(options: PipelineOptions<Request, Answer>) {
+  constructor(options: PipelineOptions<Request, Answer, Message>) {
     this.#options = options;
     this.#slots = new Semaphore(options.inflightMax);
     this.#bytes = new Semaphore(options.inflightBytesMax);
@@ -74,9 +85,10 @@ export class Pipeline<Request extends Correlated, Answer extends Correlated> {
    */
   async request(make: (correlationId: bigint) => Request, call: PipelineCall): Promise<Answer> {
     const bytes = Math.max(1, Math.min(call.sizeBytes, this.#options.inflightBytesMax));
-    await this.#slots.acquire(1, call.signal);
+    call.signal?.throwIfAborted();
+    if (!this.#slots.tryAcquire(1)) await this.#slots.acquire(1, call.signal);
     try {
-      await this.#bytes.acquire(bytes, call.signal);
+      if (!this.#bytes.tryAcquire(bytes)) await this.#bytes.acquire(bytes, call.signal);
       try {
         return await this.#exchange(make, call);
       } finally {
@@ -108,7 +120,7 @@ export class Pipeline<Request extends Correlated, Answer extends Correlated> {
     const onAbort = (): void => answer.reject(call.signal?.reason as Error);
     call.signal?.addEventListener("abort", onAbort, { once: true });
     try {
-      if (!session.requests.offer(make(id))) {
+      if (!session.requests.offer({ request: make(id), sizeBytes: call.sizeBytes })) {
         throw new DriveError("OVERLOADED", "Too many requests that were given up wait for the peer.");
       }
       return await answer.promise;
@@ -122,7 +134,12 @@ export class Pipeline<Request extends Correlated, Answer extends Correlated> {
   #start(): Session<Request, Answer> {
     const session: Session<Request, Answer> = {
       // Aborted requests leave the pending ones but not the queue, so it holds some more than there are slots.
-      requests: new BoundedQueue<Request>(2 * this.#options.inflightMax),
+      requests: new BatchQueue<Sized<Request>>({
+        countMax: 2 * this.#options.inflightMax,
+        batchCountMax: this.#options.batchCountMax,
+        batchBytesMax: BATCH_SIZE_BYTES_MAX,
+        sizeOf: ({ sizeBytes }) => sizeBytes,
+      }),
       pending: new Map(),
       abort: new AbortController(),
     };
@@ -133,8 +150,13 @@ export class Pipeline<Request extends Correlated, Answer extends Correlated> {
   async #run(session: Session<Request, Answer>): Promise<void> {
     let error: Error = this.#lost("ended the stream");
     try {
-      const answers = await this.#options.open(session.requests, session.abort.signal);
-      for await (const answer of answers) session.pending.get(answer.correlationId)?.answer.resolve(answer);
+      const { open, answersOf } = this.#options;
+      const messages = await open(requestsOf(session.requests), session.abort.signal);
+      for await (const message of messages) {
+        for (const answer of answersOf(message)) {
+          session.pending.get(answer.correlationId)?.answer.resolve(answer);
+        }
+      }
     } catch (thrown) {
       error = thrown as Error;
     }
@@ -152,4 +174,10 @@ export class Pipeline<Request extends Correlated, Answer extends Correlated> {
     const { lostReason, peer } = this.#options;
     return new DriveError(lostReason, `The node at ${peer} ${what}.`, { address: peer });
   }
+}
+
+async function* requestsOf<Request>(
+  batches: AsyncIterable<readonly Sized<Request>[]>,
+): AsyncIterable<readonly Request[]> {
+  for await (const batch of batches) yield batch.map(({ request }) => request);
 }

@@ -4,7 +4,11 @@
  * The connection is made before anything is handed to the stream, so a leader that cannot be reached is PEER_UNREACHABLE, and
  * only proposals that may have arrived end as COMMIT_OUTCOME_UNKNOWN.
  */
-import type { ProposeRequest, ProposeResponse } from "../../gen/netdisk/peer/v1/raft_service_pb.ts";
+import type {
+  ProposeBatchResponse,
+  ProposeRequest,
+  ProposeResponse,
+} from "../../gen/netdisk/peer/v1/raft_service_pb.ts";
 import { ProposeRequestSchema } from "../../gen/netdisk/peer/v1/raft_service_pb.ts";
 import { create } from "@bufbuild/protobuf";
 import type { ForwardOptions, ForwardedResult, ProposalForwarder } from "../consensus/transport.ts";
@@ -13,7 +17,7 @@ import type { MemberId } from "../raft/types.ts";
 import type { Clock } from "../std/clock.ts";
 import { toNumber } from "../contract/codec.ts";
 import { decodeFailure } from "./error-codec.ts";
-import { PROPOSALS_INFLIGHT_MAX, RAFT_QUEUE_BYTES_MAX } from "./limits.ts";
+import { BATCH_COUNT_MAX, PROPOSALS_INFLIGHT_MAX, RAFT_QUEUE_BYTES_MAX } from "./limits.ts";
 import type { PeerClients } from "./peer-clients.ts";
 import { Pipeline } from "./pipeline.ts";
 
@@ -24,7 +28,7 @@ const ANSWER_GRACE_MS = 1_000;
 export class GrpcProposalForwarder implements ProposalForwarder {
   readonly #clients: PeerClients;
   readonly #clock: Clock;
-  readonly #pipelines = new Map<MemberId, Pipeline<ProposeRequest, ProposeResponse>>();
+  readonly #pipelines = new Map<MemberId, Pipeline<ProposeRequest, ProposeResponse, ProposeBatchResponse>>();
 
   constructor(dependencies: { readonly clients: PeerClients; readonly clock: Clock }) {
     this.#clients = dependencies.clients;
@@ -53,15 +57,18 @@ export class GrpcProposalForwarder implements ProposalForwarder {
     for (const pipeline of this.#pipelines.values()) pipeline.stop();
   }
 
-  #pipeline(leaderId: MemberId): Pipeline<ProposeRequest, ProposeResponse> {
+  #pipeline(leaderId: MemberId): Pipeline<ProposeRequest, ProposeResponse, ProposeBatchResponse> {
     const known = this.#pipelines.get(leaderId);
     if (known !== undefined) return known;
-    const pipeline = new Pipeline<ProposeRequest, ProposeResponse>({
+    const pipeline = new Pipeline<ProposeRequest, ProposeResponse, ProposeBatchResponse>({
       clock: this.#clock,
-      open: async (requests, signal) => {
+      open: async (batches, signal) => {
         const client = await this.#clients.connect(leaderId);
-        return client.raft.propose(requests, { signal, lostReason: "COMMIT_OUTCOME_UNKNOWN" });
+        const lostReason = "COMMIT_OUTCOME_UNKNOWN";
+        return client.raft.proposeBatch(toMessages(batches), { signal, lostReason });
       },
+      answersOf: (message) => message.answers,
+      batchCountMax: BATCH_COUNT_MAX,
       inflightMax: PROPOSALS_INFLIGHT_MAX,
       inflightBytesMax: RAFT_QUEUE_BYTES_MAX,
       lostReason: "COMMIT_OUTCOME_UNKNOWN",
@@ -70,4 +77,10 @@ export class GrpcProposalForwarder implements ProposalForwarder {
     this.#pipelines.set(leaderId, pipeline);
     return pipeline;
   }
+}
+
+async function* toMessages(
+  batches: AsyncIterable<readonly ProposeRequest[]>,
+): AsyncIterable<{ proposals: ProposeRequest[] }> {
+  for await (const batch of batches) yield { proposals: [...batch] };
 }

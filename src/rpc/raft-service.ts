@@ -12,6 +12,7 @@ import {
   RaftRole,
   RaftService,
   type InstallSnapshotRequest,
+  type ProposeBatchRequest,
   type ProposeRequest,
   type ProposeResponse,
   type StreamRequest,
@@ -22,11 +23,16 @@ import { WireFormatError } from "../consensus/wire-format.ts";
 import { DriveError } from "../drive/errors.ts";
 import { COMMAND_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import type { Message, Role } from "../raft/types.ts";
-import { BoundedQueue } from "../std/bounded-queue.ts";
-import { Semaphore } from "../std/semaphore.ts";
 import { refuseField, toBigint, toNumber } from "../contract/codec.ts";
+import { answerInParallel } from "./answer-in-parallel.ts";
 import { encodeFailure } from "./error-codec.ts";
-import { FRAME_DATA_SIZE_BYTES_MAX, PROPOSALS_INFLIGHT_MAX, RAFT_CONFIRM_COUNT } from "./limits.ts";
+import {
+  BATCH_COUNT_MAX,
+  FRAME_DATA_SIZE_BYTES_MAX,
+  PROPOSALS_INFLIGHT_MAX,
+  RAFT_CONFIRM_COUNT,
+  RAFT_QUEUE_BYTES_MAX,
+} from "./limits.ts";
 import { checkPeer, hasPeerHeaders, type IdentitySource, type PeerIdentity } from "./peer-identity.ts";
 import { service, type ServedService, type ServerCall } from "./server-adapter.ts";
 
@@ -85,7 +91,7 @@ export function raftService(options: RaftServiceOptions): ServedService {
       const from = checkPeer(call, options.identity());
       return { receivedSizeBytes: toBigint(await takeSnapshot(options, requests, from)) };
     },
-    propose: (requests, call) => takeProposals(options, requests, call),
+    proposeBatch: (requests, call) => takeProposals(options, requests, call),
     getStatus(_, call) {
       const self = options.identity();
       if (hasPeerHeaders(call)) checkPeer(call, self);
@@ -176,34 +182,22 @@ async function takeSnapshot(
 }
 
 /** Answers proposals in the order in which they are done; at most PROPOSALS_INFLIGHT_MAX are in work. */
-async function* takeProposals(
+function takeProposals(
   options: RaftServiceOptions,
-  requests: AsyncIterable<ProposeRequest>,
+  requests: AsyncIterable<ProposeBatchRequest>,
   call: ServerCall,
-): AsyncIterable<ProposeResponse> {
+): AsyncIterable<{ answers: ProposeResponse[] }> {
   checkPeer(call, options.identity());
   const handler = options.handler();
-  const slots = new Semaphore(PROPOSALS_INFLIGHT_MAX);
-  const answers = new BoundedQueue<ProposeResponse>(PROPOSALS_INFLIGHT_MAX);
-  call.signal.addEventListener("abort", () => answers.end(), { once: true });
-  const read = async (): Promise<void> => {
-    for await (const request of requests) {
-      await slots.acquire(1, call.signal);
-      void propose(handler, request, call.signal).then(
-        (answer) => answers.offer(answer),
-        (error: unknown) => answers.end(error as Error),
-      );
-    }
-    await slots.acquire(PROPOSALS_INFLIGHT_MAX, call.signal);
-  };
-  read().then(
-    () => answers.end(),
-    (error: unknown) => answers.end(error as Error),
-  );
-  for await (const answer of answers) {
-    yield answer;
-    slots.release(1);
-  }
+  return answerInParallel(requests, call, {
+    countMax: PROPOSALS_INFLIGHT_MAX,
+    bytesMax: RAFT_QUEUE_BYTES_MAX,
+    answerCountMax: BATCH_COUNT_MAX,
+    requestsOf: ({ proposals }) => proposals,
+    sizeOf: ({ command }) => command.length,
+    work: (request) => propose(handler, request, call.signal),
+    toMessage: (answers) => ({ answers: [...answers] }),
+  });
 }
 
 async function propose(

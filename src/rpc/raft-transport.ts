@@ -13,6 +13,7 @@ import { DriveError } from "../drive/errors.ts";
 import type { MemberId, Message, MessageKind } from "../raft/types.ts";
 import { must } from "../std/assert.ts";
 import { sleep, type Clock } from "../std/clock.ts";
+import { endOfTurn } from "../std/turn.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { toBigint } from "../contract/codec.ts";
@@ -139,6 +140,8 @@ class RaftLink {
       }
       this.#wake = deferred<void>();
       await this.#wake.promise;
+      // What Raft sends in the same turn of the event loop goes along in one frame.
+      await endOfTurn();
     }
   }
 

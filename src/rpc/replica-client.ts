@@ -8,6 +8,7 @@ import { create } from "@bufbuild/protobuf";
 import {
   PutSmallRequestSchema,
   WriteChunksRequestSchema,
+  type PutSmallBatchResponse,
   type PutSmallRequest,
   type PutSmallResponse,
   type WriteChunksRequest,
@@ -24,6 +25,7 @@ import type { CallOptions } from "./client-adapter.ts";
 import { toBigint, toOptionalBigint } from "../contract/codec.ts";
 import { decodeFailure } from "./error-codec.ts";
 import {
+  BATCH_COUNT_MAX,
   PUT_SMALL_INFLIGHT_BYTES_MAX,
   PUT_SMALL_INFLIGHT_MAX,
   REPLICA_READ_TIMEOUT_MS,
@@ -50,8 +52,8 @@ export class ReplicaClient implements ReplicaPort {
   readonly memberId: number;
   readonly #clients: PeerClients;
   readonly #clock: Clock;
-  readonly #chunks: Pipeline<WriteChunksRequest, WriteChunksResponse>;
-  readonly #smalls: Pipeline<PutSmallRequest, PutSmallResponse>;
+  readonly #chunks: Pipeline<WriteChunksRequest, WriteChunksResponse, WriteChunksResponse>;
+  readonly #smalls: Pipeline<PutSmallRequest, PutSmallResponse, PutSmallBatchResponse>;
 
   constructor(memberId: number, dependencies: { readonly clients: PeerClients; readonly clock: Clock }) {
     const { clients, clock } = dependencies;
@@ -59,15 +61,21 @@ export class ReplicaClient implements ReplicaPort {
     this.#clients = clients;
     this.#clock = clock;
     const shared = { clock, lostReason: LOST, peer: `member ${memberId}` } as const;
-    this.#chunks = new Pipeline<WriteChunksRequest, WriteChunksResponse>({
+    this.#chunks = new Pipeline<WriteChunksRequest, WriteChunksResponse, WriteChunksResponse>({
       ...shared,
-      open: (requests, signal) => this.#peer().replica.writeChunks(requests, { signal, lostReason: LOST }),
+      open: (batches, signal) =>
+        this.#peer().replica.writeChunks(flatten(batches), { signal, lostReason: LOST }),
+      answersOf: (answer) => [answer],
+      batchCountMax: 1,
       inflightMax: WRITE_CHUNKS_INFLIGHT_MAX,
       inflightBytesMax: WRITE_CHUNKS_INFLIGHT_MAX * CHUNK_SIZE_BYTES,
     });
-    this.#smalls = new Pipeline<PutSmallRequest, PutSmallResponse>({
+    this.#smalls = new Pipeline<PutSmallRequest, PutSmallResponse, PutSmallBatchResponse>({
       ...shared,
-      open: (requests, signal) => this.#peer().replica.putSmall(requests, { signal, lostReason: LOST }),
+      open: (batches, signal) =>
+        this.#peer().replica.putSmallBatch(toPutMessages(batches), { signal, lostReason: LOST }),
+      answersOf: (message) => message.answers,
+      batchCountMax: BATCH_COUNT_MAX,
       inflightMax: PUT_SMALL_INFLIGHT_MAX,
       inflightBytesMax: PUT_SMALL_INFLIGHT_BYTES_MAX,
     });
@@ -216,6 +224,16 @@ export class ReplicaClient implements ReplicaPort {
       member_id: String(seal.memberId),
     });
   }
+}
+
+async function* flatten<T>(batches: AsyncIterable<readonly T[]>): AsyncIterable<T> {
+  for await (const batch of batches) yield* batch;
+}
+
+async function* toPutMessages(
+  batches: AsyncIterable<readonly PutSmallRequest[]>,
+): AsyncIterable<{ puts: PutSmallRequest[] }> {
+  for await (const batch of batches) yield { puts: [...batch] };
 }
 
 function call(timeoutMs: number, signal?: AbortSignal): CallOptions {

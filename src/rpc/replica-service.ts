@@ -17,11 +17,16 @@ import {
 import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
-import { BoundedQueue } from "../std/bounded-queue.ts";
-import { Semaphore } from "../std/semaphore.ts";
+import { must } from "../std/assert.ts";
 import { toNumber, toOptionalNumber } from "../contract/codec.ts";
+import { answerInParallel } from "./answer-in-parallel.ts";
 import { encodeFailure } from "./error-codec.ts";
-import { PUT_SMALL_INFLIGHT_BYTES_MAX, PUT_SMALL_INFLIGHT_MAX, WRITE_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
+import {
+  BATCH_COUNT_MAX,
+  PUT_SMALL_INFLIGHT_BYTES_MAX,
+  PUT_SMALL_INFLIGHT_MAX,
+  WRITE_CHUNKS_INFLIGHT_MAX,
+} from "./limits.ts";
 import { checkPeer, type IdentitySource } from "./peer-identity.ts";
 import {
   checkChunk,
@@ -55,11 +60,15 @@ export function replicaService(options: ReplicaServiceOptions): ServedService {
     },
     writeChunks(requests, call) {
       const replica = own(call);
-      const bounds = {
+      return answerInParallel(requests, call, {
         countMax: WRITE_CHUNKS_INFLIGHT_MAX,
         bytesMax: WRITE_CHUNKS_INFLIGHT_MAX * CHUNK_SIZE_BYTES,
-      };
-      return answerInParallel(requests, call, bounds, (request) => writeChunk(replica, request, call.signal));
+        answerCountMax: 1,
+        requestsOf: (request) => [request],
+        sizeOf: ({ data }) => data.length,
+        work: (request) => writeChunk(replica, request, call.signal),
+        toMessage: ([answer]) => must(answer, "a message has an answer"),
+      });
     },
     async sealExtent(request, call) {
       const seal = await own(call).sealExtent(
@@ -72,10 +81,17 @@ export function replicaService(options: ReplicaServiceOptions): ServedService {
       );
       return { seal: encodeSeal(seal) };
     },
-    putSmall(requests, call) {
+    putSmallBatch(requests, call) {
       const replica = own(call);
-      const bounds = { countMax: PUT_SMALL_INFLIGHT_MAX, bytesMax: PUT_SMALL_INFLIGHT_BYTES_MAX };
-      return answerInParallel(requests, call, bounds, (request) => putSmall(replica, request, call.signal));
+      return answerInParallel(requests, call, {
+        countMax: PUT_SMALL_INFLIGHT_MAX,
+        bytesMax: PUT_SMALL_INFLIGHT_BYTES_MAX,
+        answerCountMax: BATCH_COUNT_MAX,
+        requestsOf: ({ puts }) => puts,
+        sizeOf: ({ data }) => data.length,
+        work: (request) => putSmall(replica, request, call.signal),
+        toMessage: (answers) => ({ answers: [...answers] }),
+      });
     },
     async *read(request, call) {
       const extent = decodeExtentKey(request.extent);
@@ -101,42 +117,6 @@ export function replicaService(options: ReplicaServiceOptions): ServedService {
       return {};
     },
   });
-}
-
-/** Answers the requests of a stream as they are done, with bounded count and bytes in work. */
-async function* answerInParallel<Request extends { readonly data: Uint8Array }, Answer>(
-  requests: AsyncIterable<Request>,
-  call: ServerCall,
-  bounds: { readonly countMax: number; readonly bytesMax: number },
-  work: (request: Request) => Promise<Answer>,
-): AsyncIterable<Answer> {
-  const slots = new Semaphore(bounds.countMax);
-  const bytes = new Semaphore(bounds.bytesMax);
-  const answers = new BoundedQueue<Answer>(bounds.countMax);
-  call.signal.addEventListener("abort", () => answers.end(), { once: true });
-  const start = async (request: Request): Promise<void> => {
-    const held = Math.min(Math.max(1, request.data.length), bounds.bytesMax);
-    await slots.acquire(1, call.signal);
-    await bytes.acquire(held, call.signal);
-    void work(request)
-      .then(
-        (answer) => answers.offer(answer),
-        (error: unknown) => answers.end(error as Error),
-      )
-      .finally(() => bytes.release(held));
-  };
-  const read = async (): Promise<void> => {
-    for await (const request of requests) await start(request);
-    await slots.acquire(bounds.countMax, call.signal);
-  };
-  read().then(
-    () => answers.end(),
-    (error: unknown) => answers.end(error as Error),
-  );
-  for await (const answer of answers) {
-    yield answer;
-    slots.release(1);
-  }
 }
 
 async function writeChunk(

@@ -31,6 +31,9 @@ function scalars(scalar: ScalarType): fc.Arbitrary<unknown> {
 
 function valueOf(field: DescField): fc.Arbitrary<unknown> {
   if (field.fieldKind === "scalar") return fc.option(scalars(field.scalar), { nil: undefined });
+  if (field.fieldKind === "list" && field.listKind === "message") {
+    return fc.array(messagesOf(field.message), { maxLength: 5 });
+  }
   if (field.fieldKind === "list") return fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 5 });
   if (field.fieldKind !== "message") throw new Error(`no generator for ${field.name}`);
   const { message } = field;

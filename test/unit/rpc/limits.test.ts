@@ -16,6 +16,7 @@ import { ChannelPool } from "../../../src/rpc/channel-pool.ts";
 import { chunkService } from "../../../src/rpc/chunk-service.ts";
 import { createGrpcClient } from "../../../src/rpc/client-adapter.ts";
 import {
+  BATCH_COUNT_MAX,
   BULK_MESSAGES_AHEAD_MAX,
   FLOW_CONTROL_WINDOW_BYTES,
   RAFT_QUEUE_BYTES_MAX,
@@ -240,23 +241,27 @@ describe("Pipeline", () => {
 
   function pipeline(clock: FakeClock, inflightMax: number) {
     const seen: bigint[] = [];
+    const batchSizes: number[] = [];
     const gate = deferred<void>();
-    const made = new Pipeline<Ping, Ping>({
+    const made = new Pipeline<Ping, Ping, readonly Ping[]>({
       clock,
-      open: async function* (requests, signal) {
+      open: async function* (batches, signal) {
         signal.addEventListener("abort", () => gate.reject(signal.reason as Error));
-        for await (const { correlationId } of requests) {
-          seen.push(correlationId);
-          if (seen.length === inflightMax) await gate.promise;
-          if (seen.length >= inflightMax) yield { correlationId };
+        for await (const batch of batches) {
+          batchSizes.push(batch.length);
+          seen.push(...batch.map(({ correlationId }) => correlationId));
+          if (seen.length >= inflightMax) await gate.promise;
+          yield batch;
         }
       },
+      answersOf: (batch) => batch,
+      batchCountMax: BATCH_COUNT_MAX,
       inflightMax,
-      inflightBytesMax: 100,
+      inflightBytesMax: 2 * BATCH_COUNT_MAX,
       lostReason: "PEER_UNREACHABLE",
       peer: "n1",
     });
-    return { made, seen, gate };
+    return { made, seen, gate, batchSizes };
   }
 
   const ping = (correlationId: bigint): Ping => ({ correlationId });
@@ -271,6 +276,22 @@ describe("Pipeline", () => {
     made.stop();
     for (const answer of answers) await expectReason("NODE_STOPPING", () => answer);
   });
+
+  for (const [count, batchSizes] of [
+    [BATCH_COUNT_MAX, [BATCH_COUNT_MAX]],
+    [BATCH_COUNT_MAX + 1, [BATCH_COUNT_MAX, 1]],
+  ] as const) {
+    it(`sends ${count} requests of one turn in ${batchSizes.length} messages`, async () => {
+      const running = pipeline(new FakeClock(), count);
+      const call = { sizeBytes: 1, timeoutMs: 1000 };
+      running.gate.resolve();
+
+      await Promise.all(Array.from({ length: count }, () => running.made.request(ping, call)));
+
+      expect(running.batchSizes).to.deep.equal(batchSizes);
+      running.made.stop();
+    });
+  }
 
   it("gives up a stream that does not answer in time", async () => {
     const clock = new FakeClock();

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/raft_service.proto.
  */
 export const file_netdisk_peer_v1_raft_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvcmFmdF9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiNwoNU3RyZWFtUmVxdWVzdBIQCghtZXNzYWdlcxgBIAMoDBIUCgxzdGF0ZV9oYXNoZXMYAiADKAwiOwoOU3RyZWFtUmVzcG9uc2USEQoJbWVtYmVyX2lkGAEgASgEEhYKDnJlY2VpdmVkX2NvdW50GAIgASgEIh4KC1ZvdGVSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwiDgoMVm90ZVJlc3BvbnNlIlcKFkluc3RhbGxTbmFwc2hvdFJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDAoEZGF0YRgDIAEoDBIOCgZmaW5pc2gYBCABKAgiNgoXSW5zdGFsbFNuYXBzaG90UmVzcG9uc2USGwoTcmVjZWl2ZWRfc2l6ZV9ieXRlcxgBIAEoBCJNCg5Qcm9wb3NlUmVxdWVzdBIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIPCgdjb21tYW5kGAIgASgMEhIKCnRpbWVvdXRfbXMYAyABKA0iMAoPQXBwbGllZFByb3Bvc2FsEg0KBWluZGV4GAEgASgEEg4KBnJlc3VsdBgCIAEoDCKWAQoPUHJvcG9zZVJlc3BvbnNlEhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEjMKB2FwcGxpZWQYAiABKAsyIC5uZXRkaXNrLnBlZXIudjEuQXBwbGllZFByb3Bvc2FsSAASKwoHZmFpbHVyZRgDIAEoCzIYLm5ldGRpc2sucGVlci52MS5GYWlsdXJlSABCCQoHb3V0Y29tZSISChBHZXRTdGF0dXNSZXF1ZXN0IpQBCg5NZW1iZXJQcm9ncmVzcxIRCgltZW1iZXJfaWQYASABKAQSEwoLbWF0Y2hfaW5kZXgYAiABKAQSEgoKbmV4dF9pbmRleBgDIAEoBBItCgVzdGF0ZRgEIAEoDjIeLm5ldGRpc2sucGVlci52MS5Qcm9ncmVzc1N0YXRlEhcKD3JlY2VudGx5X2FjdGl2ZRgFIAEoCCK1AgoRR2V0U3RhdHVzUmVzcG9uc2USEgoKY2x1c3Rlcl9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSJwoEcm9sZRgDIAEoDjIZLm5ldGRpc2sucGVlci52MS5SYWZ0Um9sZRIMCgR0ZXJtGAQgASgEEhEKCWxlYWRlcl9pZBgFIAEoBBIUCgxjb21taXRfaW5kZXgYBiABKAQSFQoNYXBwbGllZF9pbmRleBgHIAEoBBITCgtmaXJzdF9pbmRleBgIIAEoBBISCgpsYXN0X2luZGV4GAkgASgEEhEKCXZvdGVyX2lkcxgKIAMoBBITCgtsZWFybmVyX2lkcxgLIAMoBBIxCghwcm9ncmVzcxgMIAMoCzIfLm5ldGRpc2sucGVlci52MS5NZW1iZXJQcm9ncmVzcyqJAQoIUmFmdFJvbGUSGQoVUkFGVF9ST0xFX1VOU1BFQ0lGSUVEEAASFgoSUkFGVF9ST0xFX0ZPTExPV0VSEAESGwoXUkFGVF9ST0xFX1BSRV9DQU5ESURBVEUQAhIXChNSQUZUX1JPTEVfQ0FORElEQVRFEAMSFAoQUkFGVF9ST0xFX0xFQURFUhAEKoQBCg1Qcm9ncmVzc1N0YXRlEh4KGlBST0dSRVNTX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPR1JFU1NfU1RBVEVfUFJPQkUQARIcChhQUk9HUkVTU19TVEFURV9SRVBMSUNBVEUQAhIbChdQUk9HUkVTU19TVEFURV9TTkFQU0hPVBADMrQDCgtSYWZ0U2VydmljZRJNCgZTdHJlYW0SHi5uZXRkaXNrLnBlZXIudjEuU3RyZWFtUmVxdWVzdBofLm5ldGRpc2sucGVlci52MS5TdHJlYW1SZXNwb25zZSgBMAESQwoEVm90ZRIcLm5ldGRpc2sucGVlci52MS5Wb3RlUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5Wb3RlUmVzcG9uc2USZgoPSW5zdGFsbFNuYXBzaG90EicubmV0ZGlzay5wZWVyLnYxLkluc3RhbGxTbmFwc2hvdFJlcXVlc3QaKC5uZXRkaXNrLnBlZXIudjEuSW5zdGFsbFNuYXBzaG90UmVzcG9uc2UoARJQCgdQcm9wb3NlEh8ubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VSZXF1ZXN0GiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VSZXNwb25zZSgBMAESVwoJR2V0U3RhdHVzEiEubmV0ZGlzay5wZWVyLnYxLkdldFN0YXR1c1JlcXVlc3QaIi5uZXRkaXNrLnBlZXIudjEuR2V0U3RhdHVzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_netdisk_peer_v1_peer]);
+  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvcmFmdF9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiNwoNU3RyZWFtUmVxdWVzdBIQCghtZXNzYWdlcxgBIAMoDBIUCgxzdGF0ZV9oYXNoZXMYAiADKAwiOwoOU3RyZWFtUmVzcG9uc2USEQoJbWVtYmVyX2lkGAEgASgEEhYKDnJlY2VpdmVkX2NvdW50GAIgASgEIh4KC1ZvdGVSZXF1ZXN0Eg8KB21lc3NhZ2UYASABKAwiDgoMVm90ZVJlc3BvbnNlIlcKFkluc3RhbGxTbmFwc2hvdFJlcXVlc3QSDwoHbWVzc2FnZRgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDAoEZGF0YRgDIAEoDBIOCgZmaW5pc2gYBCABKAgiNgoXSW5zdGFsbFNuYXBzaG90UmVzcG9uc2USGwoTcmVjZWl2ZWRfc2l6ZV9ieXRlcxgBIAEoBCJJChNQcm9wb3NlQmF0Y2hSZXF1ZXN0EjIKCXByb3Bvc2FscxgBIAMoCzIfLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlUmVxdWVzdCJJChRQcm9wb3NlQmF0Y2hSZXNwb25zZRIxCgdhbnN3ZXJzGAEgAygLMiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VSZXNwb25zZSJNCg5Qcm9wb3NlUmVxdWVzdBIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIPCgdjb21tYW5kGAIgASgMEhIKCnRpbWVvdXRfbXMYAyABKA0iMAoPQXBwbGllZFByb3Bvc2FsEg0KBWluZGV4GAEgASgEEg4KBnJlc3VsdBgCIAEoDCKWAQoPUHJvcG9zZVJlc3BvbnNlEhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEjMKB2FwcGxpZWQYAiABKAsyIC5uZXRkaXNrLnBlZXIudjEuQXBwbGllZFByb3Bvc2FsSAASKwoHZmFpbHVyZRgDIAEoCzIYLm5ldGRpc2sucGVlci52MS5GYWlsdXJlSABCCQoHb3V0Y29tZSISChBHZXRTdGF0dXNSZXF1ZXN0IpQBCg5NZW1iZXJQcm9ncmVzcxIRCgltZW1iZXJfaWQYASABKAQSEwoLbWF0Y2hfaW5kZXgYAiABKAQSEgoKbmV4dF9pbmRleBgDIAEoBBItCgVzdGF0ZRgEIAEoDjIeLm5ldGRpc2sucGVlci52MS5Qcm9ncmVzc1N0YXRlEhcKD3JlY2VudGx5X2FjdGl2ZRgFIAEoCCK1AgoRR2V0U3RhdHVzUmVzcG9uc2USEgoKY2x1c3Rlcl9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSJwoEcm9sZRgDIAEoDjIZLm5ldGRpc2sucGVlci52MS5SYWZ0Um9sZRIMCgR0ZXJtGAQgASgEEhEKCWxlYWRlcl9pZBgFIAEoBBIUCgxjb21taXRfaW5kZXgYBiABKAQSFQoNYXBwbGllZF9pbmRleBgHIAEoBBITCgtmaXJzdF9pbmRleBgIIAEoBBISCgpsYXN0X2luZGV4GAkgASgEEhEKCXZvdGVyX2lkcxgKIAMoBBITCgtsZWFybmVyX2lkcxgLIAMoBBIxCghwcm9ncmVzcxgMIAMoCzIfLm5ldGRpc2sucGVlci52MS5NZW1iZXJQcm9ncmVzcyqJAQoIUmFmdFJvbGUSGQoVUkFGVF9ST0xFX1VOU1BFQ0lGSUVEEAASFgoSUkFGVF9ST0xFX0ZPTExPV0VSEAESGwoXUkFGVF9ST0xFX1BSRV9DQU5ESURBVEUQAhIXChNSQUZUX1JPTEVfQ0FORElEQVRFEAMSFAoQUkFGVF9ST0xFX0xFQURFUhAEKoQBCg1Qcm9ncmVzc1N0YXRlEh4KGlBST0dSRVNTX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPR1JFU1NfU1RBVEVfUFJPQkUQARIcChhQUk9HUkVTU19TVEFURV9SRVBMSUNBVEUQAhIbChdQUk9HUkVTU19TVEFURV9TTkFQU0hPVBADMsMDCgtSYWZ0U2VydmljZRJNCgZTdHJlYW0SHi5uZXRkaXNrLnBlZXIudjEuU3RyZWFtUmVxdWVzdBofLm5ldGRpc2sucGVlci52MS5TdHJlYW1SZXNwb25zZSgBMAESQwoEVm90ZRIcLm5ldGRpc2sucGVlci52MS5Wb3RlUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5Wb3RlUmVzcG9uc2USZgoPSW5zdGFsbFNuYXBzaG90EicubmV0ZGlzay5wZWVyLnYxLkluc3RhbGxTbmFwc2hvdFJlcXVlc3QaKC5uZXRkaXNrLnBlZXIudjEuSW5zdGFsbFNuYXBzaG90UmVzcG9uc2UoARJfCgxQcm9wb3NlQmF0Y2gSJC5uZXRkaXNrLnBlZXIudjEuUHJvcG9zZUJhdGNoUmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlQmF0Y2hSZXNwb25zZSgBMAESVwoJR2V0U3RhdHVzEiEubmV0ZGlzay5wZWVyLnYxLkdldFN0YXR1c1JlcXVlc3QaIi5uZXRkaXNrLnBlZXIudjEuR2V0U3RhdHVzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_netdisk_peer_v1_peer]);
 
 /**
  * Raft messages of one peer.
@@ -174,6 +174,48 @@ export const InstallSnapshotResponseSchema: GenMessage<InstallSnapshotResponse> 
   messageDesc(file_netdisk_peer_v1_raft_service, 5);
 
 /**
+ * Proposals of one node.
+ *
+ * @generated from message netdisk.peer.v1.ProposeBatchRequest
+ */
+export type ProposeBatchRequest = Message<"netdisk.peer.v1.ProposeBatchRequest"> & {
+  /**
+   * The proposals, 1 to 256.
+   *
+   * @generated from field: repeated netdisk.peer.v1.ProposeRequest proposals = 1;
+   */
+  proposals: ProposeRequest[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.ProposeBatchRequest.
+ * Use `create(ProposeBatchRequestSchema)` to create a new message.
+ */
+export const ProposeBatchRequestSchema: GenMessage<ProposeBatchRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_raft_service, 6);
+
+/**
+ * What became of proposals.
+ *
+ * @generated from message netdisk.peer.v1.ProposeBatchResponse
+ */
+export type ProposeBatchResponse = Message<"netdisk.peer.v1.ProposeBatchResponse"> & {
+  /**
+   * An answer each, 1 to 256.
+   *
+   * @generated from field: repeated netdisk.peer.v1.ProposeResponse answers = 1;
+   */
+  answers: ProposeResponse[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.ProposeBatchResponse.
+ * Use `create(ProposeBatchResponseSchema)` to create a new message.
+ */
+export const ProposeBatchResponseSchema: GenMessage<ProposeBatchResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_raft_service, 7);
+
+/**
  * A forwarded proposal.
  *
  * @generated from message netdisk.peer.v1.ProposeRequest
@@ -206,7 +248,7 @@ export type ProposeRequest = Message<"netdisk.peer.v1.ProposeRequest"> & {
  * Use `create(ProposeRequestSchema)` to create a new message.
  */
 export const ProposeRequestSchema: GenMessage<ProposeRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 6);
+  messageDesc(file_netdisk_peer_v1_raft_service, 8);
 
 /**
  * A proposal that was applied.
@@ -234,7 +276,7 @@ export type AppliedProposal = Message<"netdisk.peer.v1.AppliedProposal"> & {
  * Use `create(AppliedProposalSchema)` to create a new message.
  */
 export const AppliedProposalSchema: GenMessage<AppliedProposal> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 7);
+  messageDesc(file_netdisk_peer_v1_raft_service, 9);
 
 /**
  * The answer to a forwarded proposal.
@@ -278,7 +320,7 @@ export type ProposeResponse = Message<"netdisk.peer.v1.ProposeResponse"> & {
  * Use `create(ProposeResponseSchema)` to create a new message.
  */
 export const ProposeResponseSchema: GenMessage<ProposeResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 8);
+  messageDesc(file_netdisk_peer_v1_raft_service, 10);
 
 /**
  * Asks for the state of Raft.
@@ -293,7 +335,7 @@ export type GetStatusRequest = Message<"netdisk.peer.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 9);
+  messageDesc(file_netdisk_peer_v1_raft_service, 11);
 
 /**
  * The leader's view of one member.
@@ -342,7 +384,7 @@ export type MemberProgress = Message<"netdisk.peer.v1.MemberProgress"> & {
  * Use `create(MemberProgressSchema)` to create a new message.
  */
 export const MemberProgressSchema: GenMessage<MemberProgress> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 10);
+  messageDesc(file_netdisk_peer_v1_raft_service, 12);
 
 /**
  * The state of a node's Raft.
@@ -440,7 +482,7 @@ export type GetStatusResponse = Message<"netdisk.peer.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_raft_service, 11);
+  messageDesc(file_netdisk_peer_v1_raft_service, 13);
 
 /**
  * What a node is in its term.
@@ -597,18 +639,19 @@ export const RaftService: GenService<{
     output: typeof InstallSnapshotResponseSchema;
   },
   /**
-   * Takes proposals that a node forwards to the leader; answers come in any order, matched by correlation id.
+   * Takes proposals that a node forwards to the leader; answers come in any order, matched by correlation id. Those that come
+   * together share a message.
    *
    * **Idempotency:** by the request id inside the command.
    * **Errors:** WRONG_CLUSTER, NODE_STARTING, NODE_STOPPING end the stream; per proposal: NOT_LEADER, OVERLOADED, COMMIT_OUTCOME_UNKNOWN.
-   * **Limits:** a command of at most 1 MiB; 4,096 proposals in work per stream.
+   * **Limits:** a command of at most 1 MiB; 256 proposals a message; 4,096 in work per stream.
    *
-   * @generated from rpc netdisk.peer.v1.RaftService.Propose
+   * @generated from rpc netdisk.peer.v1.RaftService.ProposeBatch
    */
-  propose: {
+  proposeBatch: {
     methodKind: "bidi_streaming";
-    input: typeof ProposeRequestSchema;
-    output: typeof ProposeResponseSchema;
+    input: typeof ProposeBatchRequestSchema;
+    output: typeof ProposeBatchResponseSchema;
   },
   /**
    * Returns the state of this node's Raft, for operators.

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/replica_service.proto.
  */
 export const file_netdisk_peer_v1_replica_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVuZXRkaXNrL3BlZXIvdjEvcmVwbGljYV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEieQoRT3BlbkV4dGVudFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRIgChNleHBlY3RlZF9zaXplX2J5dGVzGAIgASgESACIAQFCFgoUX2V4cGVjdGVkX3NpemVfYnl0ZXMiFAoST3BlbkV4dGVudFJlc3BvbnNlIokBChJXcml0ZUNodW5rc1JlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SEwoLY2h1bmtfaW5kZXgYBCABKA0SDgoGZGlnZXN0GAUgASgMEgwKBGRhdGEYBiABKAwiWAoTV3JpdGVDaHVua3NSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIpCgdmYWlsdXJlGAIgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmUihAEKEVNlYWxFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIvCgZvcmlnaW4YAyABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iOQoSU2VhbEV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCLCAQoPUHV0U21hbGxSZXF1ZXN0EhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEhIKCmNvbnRlbnRfaWQYAiABKAQSFAoMZXh0ZW50X2luZGV4GAMgASgNEhcKD29yaWdpbl9lbnRyeV9pZBgEIAEoBBIbChNvcmlnaW5fY29tbWl0X2luZGV4GAUgASgEEg4KBmRpZ2VzdBgGIAEoDBIMCgRkYXRhGAcgASgMEhkKEW9yaWdpbl9jbHVzdGVyX2lkGAggASgJIokBChBQdXRTbWFsbFJlc3BvbnNlEhYKDmNvcnJlbGF0aW9uX2lkGAEgASgEEiUKBHNlYWwYAiABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbEgAEisKB2ZhaWx1cmUYAyABKAsyGC5uZXRkaXNrLnBlZXIudjEuRmFpbHVyZUgAQgkKB291dGNvbWUiWQoLUmVhZFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIhwKDFJlYWRSZXNwb25zZRIMCgRkYXRhGAEgASgMIkMKFUdldEV4dGVudFN0YXRlUmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IusBChZHZXRFeHRlbnRTdGF0ZVJlc3BvbnNlEi8KBmFic2VudBgBIAEoCzIdLm5ldGRpc2sucGVlci52MS5BYnNlbnRFeHRlbnRIABIrCgRvcGVuGAIgASgLMhsubmV0ZGlzay5wZWVyLnYxLk9wZW5FeHRlbnRIABIvCgZzZWFsZWQYAyABKAsyHS5uZXRkaXNrLnBlZXIudjEuU2VhbGVkRXh0ZW50SAASOQoLcXVhcmFudGluZWQYBCABKAsyIi5uZXRkaXNrLnBlZXIudjEuUXVhcmFudGluZWRFeHRlbnRIAEIHCgVzdGF0ZSIOCgxBYnNlbnRFeHRlbnQiIwoKT3BlbkV4dGVudBIVCg1jaHVua19pbmRleGVzGAEgAygNIjAKDFNlYWxlZEV4dGVudBISCgpzaXplX2J5dGVzGAEgASgEEgwKBHJvb3QYAiABKAwiPgoRUXVhcmFudGluZWRFeHRlbnQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIVCg1jaHVua19pbmRleGVzGAIgAygNIkAKEkdldE1hbmlmZXN0UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IkIKE0dldE1hbmlmZXN0UmVzcG9uc2USKwoIbWFuaWZlc3QYASABKAsyGS5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3QiVgoTR2V0Q2h1bmtJbmZvUmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5EhMKC2NodW5rX2luZGV4GAIgASgNIjoKFEdldENodW5rSW5mb1Jlc3BvbnNlEg4KBmRpZ2VzdBgBIAEoDBISCgpzaXplX2J5dGVzGAIgASgNIkEKE1ZlcmlmeUV4dGVudFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleSI7ChRWZXJpZnlFeHRlbnRSZXNwb25zZRIjCgRzZWFsGAEgASgLMhUubmV0ZGlzay5wZWVyLnYxLlNlYWwiQQoTUmVtb3ZlRXh0ZW50UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IhYKFFJlbW92ZUV4dGVudFJlc3BvbnNlMqAHCg5SZXBsaWNhU2VydmljZRJVCgpPcGVuRXh0ZW50EiIubmV0ZGlzay5wZWVyLnYxLk9wZW5FeHRlbnRSZXF1ZXN0GiMubmV0ZGlzay5wZWVyLnYxLk9wZW5FeHRlbnRSZXNwb25zZRJcCgtXcml0ZUNodW5rcxIjLm5ldGRpc2sucGVlci52MS5Xcml0ZUNodW5rc1JlcXVlc3QaJC5uZXRkaXNrLnBlZXIudjEuV3JpdGVDaHVua3NSZXNwb25zZSgBMAESVQoKU2VhbEV4dGVudBIiLm5ldGRpc2sucGVlci52MS5TZWFsRXh0ZW50UmVxdWVzdBojLm5ldGRpc2sucGVlci52MS5TZWFsRXh0ZW50UmVzcG9uc2USUwoIUHV0U21hbGwSIC5uZXRkaXNrLnBlZXIudjEuUHV0U21hbGxSZXF1ZXN0GiEubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsUmVzcG9uc2UoATABEkoKBFJlYWQSHC5uZXRkaXNrLnBlZXIudjEuUmVhZFJlcXVlc3QaHS5uZXRkaXNrLnBlZXIudjEuUmVhZFJlc3BvbnNlIgOQAgEwARJmCg5HZXRFeHRlbnRTdGF0ZRImLm5ldGRpc2sucGVlci52MS5HZXRFeHRlbnRTdGF0ZVJlcXVlc3QaJy5uZXRkaXNrLnBlZXIudjEuR2V0RXh0ZW50U3RhdGVSZXNwb25zZSIDkAIBEl0KC0dldE1hbmlmZXN0EiMubmV0ZGlzay5wZWVyLnYxLkdldE1hbmlmZXN0UmVxdWVzdBokLm5ldGRpc2sucGVlci52MS5HZXRNYW5pZmVzdFJlc3BvbnNlIgOQAgESYAoMR2V0Q2h1bmtJbmZvEiQubmV0ZGlzay5wZWVyLnYxLkdldENodW5rSW5mb1JlcXVlc3QaJS5uZXRkaXNrLnBlZXIudjEuR2V0Q2h1bmtJbmZvUmVzcG9uc2UiA5ACARJbCgxWZXJpZnlFeHRlbnQSJC5uZXRkaXNrLnBlZXIudjEuVmVyaWZ5RXh0ZW50UmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5WZXJpZnlFeHRlbnRSZXNwb25zZRJbCgxSZW1vdmVFeHRlbnQSJC5uZXRkaXNrLnBlZXIudjEuUmVtb3ZlRXh0ZW50UmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5SZW1vdmVFeHRlbnRSZXNwb25zZWIGcHJvdG8z", [file_netdisk_peer_v1_peer]);
+  fileDesc("CiVuZXRkaXNrL3BlZXIvdjEvcmVwbGljYV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEieQoRT3BlbkV4dGVudFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRIgChNleHBlY3RlZF9zaXplX2J5dGVzGAIgASgESACIAQFCFgoUX2V4cGVjdGVkX3NpemVfYnl0ZXMiFAoST3BlbkV4dGVudFJlc3BvbnNlIokBChJXcml0ZUNodW5rc1JlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SEwoLY2h1bmtfaW5kZXgYBCABKA0SDgoGZGlnZXN0GAUgASgMEgwKBGRhdGEYBiABKAwiWAoTV3JpdGVDaHVua3NSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIpCgdmYWlsdXJlGAIgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmUihAEKEVNlYWxFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIvCgZvcmlnaW4YAyABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iOQoSU2VhbEV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJGChRQdXRTbWFsbEJhdGNoUmVxdWVzdBIuCgRwdXRzGAEgAygLMiAubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsUmVxdWVzdCJLChVQdXRTbWFsbEJhdGNoUmVzcG9uc2USMgoHYW5zd2VycxgBIAMoCzIhLm5ldGRpc2sucGVlci52MS5QdXRTbWFsbFJlc3BvbnNlIsIBCg9QdXRTbWFsbFJlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SFwoPb3JpZ2luX2VudHJ5X2lkGAQgASgEEhsKE29yaWdpbl9jb21taXRfaW5kZXgYBSABKAQSDgoGZGlnZXN0GAYgASgMEgwKBGRhdGEYByABKAwSGQoRb3JpZ2luX2NsdXN0ZXJfaWQYCCABKAkiiQEKEFB1dFNtYWxsUmVzcG9uc2USFgoOY29ycmVsYXRpb25faWQYASABKAQSJQoEc2VhbBgCIAEoCzIVLm5ldGRpc2sucGVlci52MS5TZWFsSAASKwoHZmFpbHVyZRgDIAEoCzIYLm5ldGRpc2sucGVlci52MS5GYWlsdXJlSABCCQoHb3V0Y29tZSJZCgtSZWFkUmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5Eg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiHAoMUmVhZFJlc3BvbnNlEgwKBGRhdGEYASABKAwiQwoVR2V0RXh0ZW50U3RhdGVSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXki6wEKFkdldEV4dGVudFN0YXRlUmVzcG9uc2USLwoGYWJzZW50GAEgASgLMh0ubmV0ZGlzay5wZWVyLnYxLkFic2VudEV4dGVudEgAEisKBG9wZW4YAiABKAsyGy5uZXRkaXNrLnBlZXIudjEuT3BlbkV4dGVudEgAEi8KBnNlYWxlZBgDIAEoCzIdLm5ldGRpc2sucGVlci52MS5TZWFsZWRFeHRlbnRIABI5CgtxdWFyYW50aW5lZBgEIAEoCzIiLm5ldGRpc2sucGVlci52MS5RdWFyYW50aW5lZEV4dGVudEgAQgcKBXN0YXRlIg4KDEFic2VudEV4dGVudCIjCgpPcGVuRXh0ZW50EhUKDWNodW5rX2luZGV4ZXMYASADKA0iMAoMU2VhbGVkRXh0ZW50EhIKCnNpemVfYnl0ZXMYASABKAQSDAoEcm9vdBgCIAEoDCI+ChFRdWFyYW50aW5lZEV4dGVudBISCgpzaXplX2J5dGVzGAEgASgEEhUKDWNodW5rX2luZGV4ZXMYAiADKA0iQAoSR2V0TWFuaWZlc3RSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkiQgoTR2V0TWFuaWZlc3RSZXNwb25zZRIrCghtYW5pZmVzdBgBIAEoCzIZLm5ldGRpc2sucGVlci52MS5NYW5pZmVzdCJWChNHZXRDaHVua0luZm9SZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEwoLY2h1bmtfaW5kZXgYAiABKA0iOgoUR2V0Q2h1bmtJbmZvUmVzcG9uc2USDgoGZGlnZXN0GAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0iQQoTVmVyaWZ5RXh0ZW50UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IjsKFFZlcmlmeUV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJBChNSZW1vdmVFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkiFgoUUmVtb3ZlRXh0ZW50UmVzcG9uc2UyrwcKDlJlcGxpY2FTZXJ2aWNlElUKCk9wZW5FeHRlbnQSIi5uZXRkaXNrLnBlZXIudjEuT3BlbkV4dGVudFJlcXVlc3QaIy5uZXRkaXNrLnBlZXIudjEuT3BlbkV4dGVudFJlc3BvbnNlElwKC1dyaXRlQ2h1bmtzEiMubmV0ZGlzay5wZWVyLnYxLldyaXRlQ2h1bmtzUmVxdWVzdBokLm5ldGRpc2sucGVlci52MS5Xcml0ZUNodW5rc1Jlc3BvbnNlKAEwARJVCgpTZWFsRXh0ZW50EiIubmV0ZGlzay5wZWVyLnYxLlNlYWxFeHRlbnRSZXF1ZXN0GiMubmV0ZGlzay5wZWVyLnYxLlNlYWxFeHRlbnRSZXNwb25zZRJiCg1QdXRTbWFsbEJhdGNoEiUubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsQmF0Y2hSZXF1ZXN0GiYubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsQmF0Y2hSZXNwb25zZSgBMAESSgoEUmVhZBIcLm5ldGRpc2sucGVlci52MS5SZWFkUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5SZWFkUmVzcG9uc2UiA5ACATABEmYKDkdldEV4dGVudFN0YXRlEiYubmV0ZGlzay5wZWVyLnYxLkdldEV4dGVudFN0YXRlUmVxdWVzdBonLm5ldGRpc2sucGVlci52MS5HZXRFeHRlbnRTdGF0ZVJlc3BvbnNlIgOQAgESXQoLR2V0TWFuaWZlc3QSIy5uZXRkaXNrLnBlZXIudjEuR2V0TWFuaWZlc3RSZXF1ZXN0GiQubmV0ZGlzay5wZWVyLnYxLkdldE1hbmlmZXN0UmVzcG9uc2UiA5ACARJgCgxHZXRDaHVua0luZm8SJC5uZXRkaXNrLnBlZXIudjEuR2V0Q2h1bmtJbmZvUmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5HZXRDaHVua0luZm9SZXNwb25zZSIDkAIBElsKDFZlcmlmeUV4dGVudBIkLm5ldGRpc2sucGVlci52MS5WZXJpZnlFeHRlbnRSZXF1ZXN0GiUubmV0ZGlzay5wZWVyLnYxLlZlcmlmeUV4dGVudFJlc3BvbnNlElsKDFJlbW92ZUV4dGVudBIkLm5ldGRpc2sucGVlci52MS5SZW1vdmVFeHRlbnRSZXF1ZXN0GiUubmV0ZGlzay5wZWVyLnYxLlJlbW92ZUV4dGVudFJlc3BvbnNlYgZwcm90bzM", [file_netdisk_peer_v1_peer]);
 
 /**
  * Announces an extent.
@@ -200,6 +200,48 @@ export const SealExtentResponseSchema: GenMessage<SealExtentResponse> = /*@__PUR
   messageDesc(file_netdisk_peer_v1_replica_service, 5);
 
 /**
+ * Small extents to write and seal.
+ *
+ * @generated from message netdisk.peer.v1.PutSmallBatchRequest
+ */
+export type PutSmallBatchRequest = Message<"netdisk.peer.v1.PutSmallBatchRequest"> & {
+  /**
+   * The extents, 1 to 256.
+   *
+   * @generated from field: repeated netdisk.peer.v1.PutSmallRequest puts = 1;
+   */
+  puts: PutSmallRequest[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.PutSmallBatchRequest.
+ * Use `create(PutSmallBatchRequestSchema)` to create a new message.
+ */
+export const PutSmallBatchRequestSchema: GenMessage<PutSmallBatchRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_replica_service, 6);
+
+/**
+ * Small extents were made durable or refused.
+ *
+ * @generated from message netdisk.peer.v1.PutSmallBatchResponse
+ */
+export type PutSmallBatchResponse = Message<"netdisk.peer.v1.PutSmallBatchResponse"> & {
+  /**
+   * An answer each, 1 to 256.
+   *
+   * @generated from field: repeated netdisk.peer.v1.PutSmallResponse answers = 1;
+   */
+  answers: PutSmallResponse[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.PutSmallBatchResponse.
+ * Use `create(PutSmallBatchResponseSchema)` to create a new message.
+ */
+export const PutSmallBatchResponseSchema: GenMessage<PutSmallBatchResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_replica_service, 7);
+
+/**
  * A small extent to write and seal. Kept flat, and in this field order, for an encoder that copies the bytes once.
  *
  * @generated from message netdisk.peer.v1.PutSmallRequest
@@ -267,7 +309,7 @@ export type PutSmallRequest = Message<"netdisk.peer.v1.PutSmallRequest"> & {
  * Use `create(PutSmallRequestSchema)` to create a new message.
  */
 export const PutSmallRequestSchema: GenMessage<PutSmallRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 6);
+  messageDesc(file_netdisk_peer_v1_replica_service, 8);
 
 /**
  * A small extent was made durable or refused.
@@ -311,7 +353,7 @@ export type PutSmallResponse = Message<"netdisk.peer.v1.PutSmallResponse"> & {
  * Use `create(PutSmallResponseSchema)` to create a new message.
  */
 export const PutSmallResponseSchema: GenMessage<PutSmallResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 7);
+  messageDesc(file_netdisk_peer_v1_replica_service, 9);
 
 /**
  * Asks for bytes of an extent.
@@ -346,7 +388,7 @@ export type ReadRequest = Message<"netdisk.peer.v1.ReadRequest"> & {
  * Use `create(ReadRequestSchema)` to create a new message.
  */
 export const ReadRequestSchema: GenMessage<ReadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 8);
+  messageDesc(file_netdisk_peer_v1_replica_service, 10);
 
 /**
  * Bytes of an extent, continuing those before.
@@ -367,7 +409,7 @@ export type ReadResponse = Message<"netdisk.peer.v1.ReadResponse"> & {
  * Use `create(ReadResponseSchema)` to create a new message.
  */
 export const ReadResponseSchema: GenMessage<ReadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 9);
+  messageDesc(file_netdisk_peer_v1_replica_service, 11);
 
 /**
  * Asks what is held of an extent.
@@ -388,7 +430,7 @@ export type GetExtentStateRequest = Message<"netdisk.peer.v1.GetExtentStateReque
  * Use `create(GetExtentStateRequestSchema)` to create a new message.
  */
 export const GetExtentStateRequestSchema: GenMessage<GetExtentStateRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 10);
+  messageDesc(file_netdisk_peer_v1_replica_service, 12);
 
 /**
  * What is held of an extent.
@@ -441,7 +483,7 @@ export type GetExtentStateResponse = Message<"netdisk.peer.v1.GetExtentStateResp
  * Use `create(GetExtentStateResponseSchema)` to create a new message.
  */
 export const GetExtentStateResponseSchema: GenMessage<GetExtentStateResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 11);
+  messageDesc(file_netdisk_peer_v1_replica_service, 13);
 
 /**
  * Nothing is held.
@@ -456,7 +498,7 @@ export type AbsentExtent = Message<"netdisk.peer.v1.AbsentExtent"> & {
  * Use `create(AbsentExtentSchema)` to create a new message.
  */
 export const AbsentExtentSchema: GenMessage<AbsentExtent> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 12);
+  messageDesc(file_netdisk_peer_v1_replica_service, 14);
 
 /**
  * Chunks of an extent that is not sealed.
@@ -477,7 +519,7 @@ export type OpenExtent = Message<"netdisk.peer.v1.OpenExtent"> & {
  * Use `create(OpenExtentSchema)` to create a new message.
  */
 export const OpenExtentSchema: GenMessage<OpenExtent> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 13);
+  messageDesc(file_netdisk_peer_v1_replica_service, 15);
 
 /**
  * A sealed extent.
@@ -505,7 +547,7 @@ export type SealedExtent = Message<"netdisk.peer.v1.SealedExtent"> & {
  * Use `create(SealedExtentSchema)` to create a new message.
  */
 export const SealedExtentSchema: GenMessage<SealedExtent> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 14);
+  messageDesc(file_netdisk_peer_v1_replica_service, 16);
 
 /**
  * A sealed extent in which damage was found.
@@ -533,7 +575,7 @@ export type QuarantinedExtent = Message<"netdisk.peer.v1.QuarantinedExtent"> & {
  * Use `create(QuarantinedExtentSchema)` to create a new message.
  */
 export const QuarantinedExtentSchema: GenMessage<QuarantinedExtent> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 15);
+  messageDesc(file_netdisk_peer_v1_replica_service, 17);
 
 /**
  * Asks for a manifest.
@@ -554,7 +596,7 @@ export type GetManifestRequest = Message<"netdisk.peer.v1.GetManifestRequest"> &
  * Use `create(GetManifestRequestSchema)` to create a new message.
  */
 export const GetManifestRequestSchema: GenMessage<GetManifestRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 16);
+  messageDesc(file_netdisk_peer_v1_replica_service, 18);
 
 /**
  * A manifest.
@@ -575,7 +617,7 @@ export type GetManifestResponse = Message<"netdisk.peer.v1.GetManifestResponse">
  * Use `create(GetManifestResponseSchema)` to create a new message.
  */
 export const GetManifestResponseSchema: GenMessage<GetManifestResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 17);
+  messageDesc(file_netdisk_peer_v1_replica_service, 19);
 
 /**
  * Asks about a chunk.
@@ -603,7 +645,7 @@ export type GetChunkInfoRequest = Message<"netdisk.peer.v1.GetChunkInfoRequest">
  * Use `create(GetChunkInfoRequestSchema)` to create a new message.
  */
 export const GetChunkInfoRequestSchema: GenMessage<GetChunkInfoRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 18);
+  messageDesc(file_netdisk_peer_v1_replica_service, 20);
 
 /**
  * Digest and size of a chunk.
@@ -631,7 +673,7 @@ export type GetChunkInfoResponse = Message<"netdisk.peer.v1.GetChunkInfoResponse
  * Use `create(GetChunkInfoResponseSchema)` to create a new message.
  */
 export const GetChunkInfoResponseSchema: GenMessage<GetChunkInfoResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 19);
+  messageDesc(file_netdisk_peer_v1_replica_service, 21);
 
 /**
  * Asks for an extent to be verified.
@@ -652,7 +694,7 @@ export type VerifyExtentRequest = Message<"netdisk.peer.v1.VerifyExtentRequest">
  * Use `create(VerifyExtentRequestSchema)` to create a new message.
  */
 export const VerifyExtentRequestSchema: GenMessage<VerifyExtentRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 20);
+  messageDesc(file_netdisk_peer_v1_replica_service, 22);
 
 /**
  * The extent is whole.
@@ -673,7 +715,7 @@ export type VerifyExtentResponse = Message<"netdisk.peer.v1.VerifyExtentResponse
  * Use `create(VerifyExtentResponseSchema)` to create a new message.
  */
 export const VerifyExtentResponseSchema: GenMessage<VerifyExtentResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 21);
+  messageDesc(file_netdisk_peer_v1_replica_service, 23);
 
 /**
  * Asks for an extent to be forgotten.
@@ -694,7 +736,7 @@ export type RemoveExtentRequest = Message<"netdisk.peer.v1.RemoveExtentRequest">
  * Use `create(RemoveExtentRequestSchema)` to create a new message.
  */
 export const RemoveExtentRequestSchema: GenMessage<RemoveExtentRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 22);
+  messageDesc(file_netdisk_peer_v1_replica_service, 24);
 
 /**
  * The extent is gone.
@@ -709,7 +751,7 @@ export type RemoveExtentResponse = Message<"netdisk.peer.v1.RemoveExtentResponse
  * Use `create(RemoveExtentResponseSchema)` to create a new message.
  */
 export const RemoveExtentResponseSchema: GenMessage<RemoveExtentResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 23);
+  messageDesc(file_netdisk_peer_v1_replica_service, 25);
 
 /**
  * Writes, seals and reads extents in this node's chunk store. Calls carry the metadata described in peer.proto.
@@ -762,18 +804,19 @@ export const ReplicaService: GenService<{
     output: typeof SealExtentResponseSchema;
   },
   /**
-   * Takes small extents of at most one chunk, each durable when answered, in any order.
+   * Takes small extents of at most one chunk, each durable when answered, in any order. Those that come together share a message.
    *
    * **Idempotency:** by itself.
    * **Errors:** per extent: NO_SPACE, UPLOAD_FINISHED, DIGEST_MISMATCH, ARGUMENT_INVALID.
-   * **Limits:** 1 byte to 1 MiB each; 1,024 extents and 32 MiB in work per stream, then the stream is not read until one is done.
+   * **Limits:** 1 byte to 1 MiB each; 256 extents a message; 1,024 extents and 32 MiB in work per stream, then the stream is not read
+   * until one is done.
    *
-   * @generated from rpc netdisk.peer.v1.ReplicaService.PutSmall
+   * @generated from rpc netdisk.peer.v1.ReplicaService.PutSmallBatch
    */
-  putSmall: {
+  putSmallBatch: {
     methodKind: "bidi_streaming";
-    input: typeof PutSmallRequestSchema;
-    output: typeof PutSmallResponseSchema;
+    input: typeof PutSmallBatchRequestSchema;
+    output: typeof PutSmallBatchResponseSchema;
   },
   /**
    * Sends verified bytes of an extent, open or sealed, in order, in pieces that end at chunk boundaries.
