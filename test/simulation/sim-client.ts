@@ -106,6 +106,8 @@ export interface SimClientOptions {
   readonly memberIds: readonly number[];
   readonly largeFiles: boolean;
   readonly thinkMeanMs: number;
+  /** Reads what a node happens to know: a planted fault. */
+  readonly staleReads: boolean;
 }
 
 class Refused extends Error {}
@@ -359,9 +361,10 @@ export class SimClient {
   }
 
   async #read(path: string): Promise<ModelResult> {
-    const { world } = this.#options;
+    const { world, staleReads } = this.#options;
+    const consistency = staleReads ? "stale" : "linearizable";
     const { entry, bytes } = await this.#call("read", async (drive, signal) => {
-      const download = await drive.openDownload({ path }, { signal });
+      const download = await drive.openDownload({ path }, { signal, consistency });
       const pieces: Uint8Array[] = [];
       for await (const piece of download.read(0, download.entry.sizeBytes, signal)) pieces.push(piece);
       return { entry: download.entry, bytes: Buffer.concat(pieces) };

@@ -14,6 +14,9 @@ const HARMLESS = new Set([
   "FINALIZATIONREGISTRY",
 ]);
 
+/** The loader of TypeScript files tidies its cache beside the run. */
+const LOADER = "/node_modules/tsx/";
+
 /** Watches the process during one simulated run. */
 export class SimGuard {
   readonly #hook: AsyncHook;
@@ -27,8 +30,9 @@ export class SimGuard {
   constructor() {
     this.#hook = createHook({
       init: (_id, type) => {
-        if (!HARMLESS.has(type) && !this.#found.has(type))
-          this.#found.set(type, new Error(type).stack ?? type);
+        if (HARMLESS.has(type) || this.#found.has(type)) return;
+        const stack = new Error(type).stack ?? type;
+        if (!stack.includes(LOADER)) this.#found.set(type, stack);
       },
     });
   }

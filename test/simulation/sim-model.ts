@@ -202,11 +202,18 @@ function look(state: ModelState, request: Look, result: ModelResult): ModelState
       if ((node.kind === "directory") !== result.isDirectory) return undefined;
       return learn(state, request.path, result.version);
     case "names": {
-      const names = childrenOf(state, request.path).map((path) => path.split("/").at(-1));
-      return names.sort().join() === [...result.names].sort().join() ? state : undefined;
+      const names = childrenOf(state, request.path).map((path) => path.slice(path.lastIndexOf("/") + 1));
+      return new Set([...names, ...result.names]).size === names.length &&
+        names.length === result.names.length
+        ? state
+        : undefined;
     }
-    default:
+    case "done":
+    case "refused":
+    case "unknown":
       return undefined;
+    default:
+      return unreachable(result);
   }
 }
 

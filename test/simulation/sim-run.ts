@@ -16,7 +16,7 @@ import { SimMachine } from "./sim-machine.ts";
 import { SimNemesis } from "./sim-nemesis.ts";
 import { SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
 import { drawPlan, type FaultKind, type SimPlan } from "./sim-plan.ts";
-import { SimProcess, SimScheduler } from "./sim-scheduler.ts";
+import { settle, SimProcess, SimScheduler } from "./sim-scheduler.ts";
 
 const MEMBER_IDS: readonly number[] = [1, 2, 3];
 const CLIENT_ADDRESS = 100;
@@ -58,6 +58,8 @@ export interface SimOptions {
   /** Replaces the plan's fields, for tests of the simulator itself. */
   readonly plan?: Partial<SimPlan>;
   readonly wrapDisk?: (disk: Disk) => Disk;
+  /** Lets clients read without linearizability, which the check of histories must notice. */
+  readonly staleReads?: boolean;
   /** Skips the watch for real asynchrony, which costs time; the fixed seeds run with it. */
   readonly unguarded?: boolean;
 }
@@ -75,6 +77,8 @@ export class SimFailure extends Error {
 
 /** Runs a seed to its end. Throws SimFailure. */
 export async function simulate(seed: number, options: SimOptions = {}): Promise<SimResult> {
+  // Whoever called may still have something to do, such as to set the timeout of a test.
+  await settle();
   const run = new SimRun(seed, options);
   const guard = options.unguarded === true ? undefined : new SimGuard();
   const onRejection = (reason: unknown): void => run.fail(asError(reason));
@@ -182,6 +186,7 @@ class SimRun {
         memberIds: MEMBER_IDS,
         largeFiles: plan.largeFiles,
         thinkMeanMs: plan.thinkMeanMs,
+        staleReads: options.staleReads ?? false,
       });
     });
   }

@@ -21,7 +21,7 @@ const FIXED_SEED_FIRST = 1;
 const FIXED_SEED_COUNT = 100;
 const FRESH_SEED_COUNT = 4;
 /** Seeds that a planted fault is looked for in; it has to show in one of them. */
-const PLANTED_SEED_COUNT = 12;
+const PLANTED_SEED_COUNT = 20;
 
 const EVERY_FAULT = [
   "partition",
@@ -133,6 +133,14 @@ describe("simulation of whole nodes", () => {
       const failure = await findFailure({ wrapDisk: lyingDisk });
 
       expect(failure, `no failure in ${PLANTED_SEED_COUNT} seeds`).to.be.instanceOf(SimFailure);
+    });
+
+    it("finds reads that are not linearizable", async function () {
+      this.timeout(60_000);
+
+      const failure = await findFailure({ staleReads: true });
+
+      expect(failure?.message ?? `no failure in ${PLANTED_SEED_COUNT} seeds`).to.include("C1: ");
     });
   });
 });
