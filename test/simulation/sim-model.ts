@@ -239,7 +239,8 @@ export function apply(
     return isUncertain(state, request, result) ? [state] : [];
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    return result.kind === "refused" && result.reason === error.reason ? [state] : [];
+    const isRefused = result.kind === "refused" && result.reason === error.reason;
+    return isRefused || isUncertain(state, request, result) ? [state] : [];
   }
 }
 
