@@ -24,6 +24,7 @@ import {
   decodeChunkHead,
   decodeManifestHead,
   decodeTombstoneHead,
+  extentName,
   KIND_CHUNK,
   KIND_MANIFEST,
   KIND_SMALL,
@@ -218,12 +219,17 @@ function getUse(reader: OrderedReader, segmentId: number): SegmentUse {
 export class ChunkIndex {
   readonly #store: OrderedStore;
   #meta: IndexMeta;
+  /** All extents that have open chunks, and perhaps some more: spares small extents, which have none, the search. */
+  readonly #openExtents: Set<string>;
+  /** Extents that lost their open chunks in the transaction under way. */
+  readonly #closedExtents = new Set<string>();
   /** Segments of the log whose live bytes fell to zero since they were last looked at; a hint, to be checked. */
   readonly emptiedSegments = new Set<number>();
 
   private constructor(store: OrderedStore, meta: IndexMeta) {
     this.#store = store;
     this.#meta = meta;
+    this.#openExtents = new Set(this.openChunks().map(({ extent }) => extentName(extent)));
   }
 
   /** Opens the index of a store; what belongs to another one, or to another version, is dropped to be rebuilt. */
@@ -257,6 +263,7 @@ export class ChunkIndex {
   /** Applies records in the order of the log, and moves the checkpoint behind them, in one transaction. */
   apply(records: readonly IndexedRecord[], checkpoint: Cursor | undefined): void {
     const before = this.#meta;
+    this.#closedExtents.clear();
     try {
       this.#store.transaction((transaction) => {
         for (const record of records) this.#applyRecord(transaction, record);
@@ -267,6 +274,7 @@ export class ChunkIndex {
       this.#meta = before;
       throw error;
     }
+    for (const name of this.#closedExtents) this.#openExtents.delete(name);
   }
 
   /** Makes everything applied so far durable. A rejection is final. */
@@ -374,6 +382,8 @@ export class ChunkIndex {
     const { extent, chunkIndex, digest } = decodeChunkHead(record.head);
     // A chunk that lost a race with the seal: nobody was promised it.
     if (record.damaged || transaction.get(key("e", extent)) !== undefined) return;
+    this.#openExtents.add(extentName(extent));
+    this.#closedExtents.delete(extentName(extent));
     const chunkKey = key("c", extent, chunkIndex);
     const replaced = transaction.get(chunkKey);
     if (replaced !== undefined) {
@@ -389,7 +399,7 @@ export class ChunkIndex {
     const head = decodeManifestHead(record.head);
     if (transaction.get(key("e", head.extent)) !== undefined) return;
     const small = record.kind === KIND_SMALL;
-    const chunks = takeOpenChunks(transaction, head.extent);
+    const chunks = this.#takeOpenChunks(transaction, head.extent);
     const uses = new Map<number, number>([[record.location.segmentId, record.location.sizeBytes]]);
     const inLog = !small && head.ownSegmentId === 0;
     const count = chunkCount(head.sizeBytes);
@@ -420,7 +430,7 @@ export class ChunkIndex {
 
   #applyTombstone(transaction: OrderedTransaction, record: IndexedRecord): void {
     const { extent, ownSegmentId } = decodeTombstoneHead(record.head);
-    for (const { location } of takeOpenChunks(transaction, extent)) {
+    for (const { location } of this.#takeOpenChunks(transaction, extent)) {
       this.#addUse(transaction, location.segmentId, -location.sizeBytes);
     }
     const value = transaction.get(key("e", extent));
@@ -436,6 +446,22 @@ export class ChunkIndex {
       this.sawOwnSegmentId(ownSegmentId);
     }
     this.#addUse(transaction, record.location.segmentId, 0, 1);
+  }
+
+  /** Removes the open chunks of an extent from the index and returns them. */
+  #takeOpenChunks(
+    transaction: OrderedTransaction,
+    extent: ExtentKey,
+  ): { readonly chunkIndex: number; readonly location: RecordLocation }[] {
+    if (!this.#openExtents.has(extentName(extent))) return [];
+    this.#closedExtents.add(extentName(extent));
+    const from = key("c", extent);
+    const records = [...transaction.range({ from, to: Buffer.concat([from, Buffer.alloc(5, 0xff)]) })];
+    return records.map((record) => {
+      transaction.delete(record.key);
+      const chunkIndex = asBuffer(record.key).readUInt32BE(13);
+      return { chunkIndex, location: decodeChunk(record.value).location };
+    });
   }
 
   #addUse(transaction: OrderedTransaction, segmentId: number, bytes: number, tombstones = 0): void {
@@ -464,20 +490,6 @@ export class ChunkIndex {
 
 function ownBytesOf(sealed: SealedExtent): number {
   return sealed.ownSegmentId === 0 ? 0 : sealed.sizeBytes;
-}
-
-/** Removes the open chunks of an extent from the index and returns them. */
-function takeOpenChunks(
-  transaction: OrderedTransaction,
-  extent: ExtentKey,
-): { readonly chunkIndex: number; readonly location: RecordLocation }[] {
-  const from = key("c", extent);
-  const records = [...transaction.range({ from, to: Buffer.concat([from, Buffer.alloc(5, 0xff)]) })];
-  return records.map((record) => {
-    transaction.delete(record.key);
-    const chunkIndex = asBuffer(record.key).readUInt32BE(13);
-    return { chunkIndex, location: decodeChunk(record.value).location };
-  });
 }
 
 /** Chunks that are known to be damaged when an extent is sealed: only a replay over damage finds any. */

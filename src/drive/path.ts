@@ -16,9 +16,8 @@ const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f]|\p{Surrogate}/u;
  * @throws DriveError PATH_INVALID or NAME_TOO_LONG, with the name in quotes and what is wrong with it
  */
 export function parseName(name: string): string {
-  const shown = JSON.stringify(name.length > 64 ? `${name.slice(0, 64)}…` : name);
   const refuse = (what: string): never => {
-    throw new DriveError("PATH_INVALID", `The name ${shown} ${what}.`, { name: shown });
+    throw new DriveError("PATH_INVALID", `The name ${shownName(name)} ${what}.`, { name: shownName(name) });
   };
   if (name === "") refuse("is empty");
   if (name === "." || name === "..") refuse("is reserved");
@@ -28,9 +27,9 @@ export function parseName(name: string): string {
   if (sizeBytes > NAME_SIZE_BYTES_MAX) {
     throw new DriveError(
       "NAME_TOO_LONG",
-      `The name ${shown} has ${sizeBytes} bytes; at most ${NAME_SIZE_BYTES_MAX} are allowed.`,
+      `The name ${shownName(name)} has ${sizeBytes} bytes; at most ${NAME_SIZE_BYTES_MAX} are allowed.`,
       {
-        name: shown,
+        name: shownName(name),
         size_bytes: String(sizeBytes),
         size_bytes_max: String(NAME_SIZE_BYTES_MAX),
       },
@@ -38,6 +37,10 @@ export function parseName(name: string): string {
   }
   if (name.normalize("NFC") !== name) refuse("is not in Unicode normal form C (NFC)");
   return name;
+}
+
+function shownName(name: string): string {
+  return JSON.stringify(name.length > 64 ? `${name.slice(0, 64)}…` : name);
 }
 
 /**

@@ -75,7 +75,10 @@ export class BodyReader {
     const onData = (data: Buffer): void => this.#take(data);
     const onEnd = (): void => this.#finish("yes");
     // "close" without "end" before it is an abort; "error" (ECONNRESET) only says the same again.
-    const onClose = (): void => this.#finish(this.#truncated());
+    const onClose = (): void => {
+      // Every body ends with "close": the error is made only where it is one.
+      if (this.#end === "no") this.#finish(this.#truncated());
+    };
     request.on("data", onData).on("end", onEnd).on("error", onClose).on("close", onClose);
     if (request.readableEnded) this.#finish("yes");
     else if (request.destroyed) this.#finish(this.#truncated());

@@ -6,7 +6,7 @@
  * A run of leaves whose count is a power of two and whose start is a multiple of it is a subtree, so the root of an extent
  * of 1,024 leaves is an inner node of the whole file's tree.
  */
-import { createHash, webcrypto, type Hash } from "node:crypto";
+import { createHash, hash, webcrypto, type Hash } from "node:crypto";
 import { assert, must } from "./assert.ts";
 
 /** Bytes in a SHA-256 digest. */
@@ -14,7 +14,7 @@ export const DIGEST_SIZE_BYTES = 32;
 
 /** The SHA-256 of `bytes`: 32 bytes owned by the caller. Runs on the calling thread. */
 export function sha256(bytes: Uint8Array): Uint8Array {
-  return createHash("sha256").update(bytes).digest();
+  return hash("sha256", bytes, "buffer");
 }
 
 /** A running SHA-256. */

@@ -79,22 +79,34 @@ export class SeededPrng extends PrngBase {
   }
 }
 
+/** Bytes asked of the operating system at once; and the most that are taken from such a pool in one piece. */
+const POOL_SIZE_BYTES = 4096;
+const POOLED_SIZE_BYTES_MAX = 64;
+
 /** The operating system's generator, fit for identifiers that must not be guessed. */
 export class SystemPrng extends PrngBase {
   #pool: Buffer = Buffer.alloc(0);
   #at = 0;
 
   uint32(): number {
-    if (this.#at + 4 > this.#pool.length) {
-      this.#pool = randomBytes(4096);
-      this.#at = 0;
-    }
+    this.#refill(4);
     const value = this.#pool.readUInt32LE(this.#at);
     this.#at += 4;
     return value;
   }
 
   override bytes(length: number): Uint8Array {
-    return new Uint8Array(randomBytes(length));
+    if (length > POOLED_SIZE_BYTES_MAX) return new Uint8Array(randomBytes(length));
+    this.#refill(length);
+    const bytes = Uint8Array.from(this.#pool.subarray(this.#at, this.#at + length));
+    this.#at += length;
+    return bytes;
+  }
+
+  /** Makes sure that `length` unused bytes are at hand: one system call gives many small ids. */
+  #refill(length: number): void {
+    if (this.#at + length <= this.#pool.length) return;
+    this.#pool = randomBytes(POOL_SIZE_BYTES);
+    this.#at = 0;
   }
 }

@@ -6,6 +6,7 @@
  * not open (no lease, too few nodes answered in time, seals rejected) nothing happened and the caller takes the long one.
  * What targets hold of a content that was not committed is removed; if that fails, collection finds it when the lease ends.
  */
+import type { SmallExtent } from "../chunks/chunk-store.ts";
 import { throwIfCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
 import type { ExtentKey, Seal } from "../drive/content.ts";
 import type { PathEntry, UploadRequest, WriteOptions } from "../drive/drive-api.ts";
@@ -133,13 +134,10 @@ export class SmallWriter {
     const answered: Seal[] = [];
     const enough = deferred<void>();
     const small = { extent, bytes, digest, origin: this.#plane.originOf(0) };
-    const all = Promise.all(
-      memberIds.map(async (memberId) => {
-        const seal = await this.#sealAt(memberId, small, signal);
-        if (seal !== undefined) answered.push(seal);
-        if (largestAgreement(answered).length >= neededCount) enough.resolve();
-      }),
-    );
+    const all = this.#sealAll(memberIds, small, signal, (seal) => {
+      answered.push(seal);
+      if (largestAgreement(answered).length >= neededCount) enough.resolve();
+    });
     all.then(
       () => enough.resolve(),
       (error: unknown) => enough.reject(error as Error),
@@ -159,27 +157,41 @@ export class SmallWriter {
     return { seals, late, memberIds };
   }
 
-  async #sealAt(
-    memberId: number,
-    small: {
-      readonly extent: ExtentKey;
-      readonly bytes: Uint8Array;
-      readonly digest: Uint8Array;
-      readonly origin: ReturnType<DataPlane["originOf"]>;
-    },
+  /** Asks all targets under one deadline; resolves when each has answered, failed or been given up. */
+  async #sealAll(
+    memberIds: readonly number[],
+    small: SmallExtent,
     signal: AbortSignal | undefined,
-  ): Promise<Seal | undefined> {
-    const { ports, clock, detector, budget } = this.#plane;
-    const port = ports.forMember(memberId);
-    if (port === undefined) return undefined;
-    const onTimeout = () => unreachableError(memberId, "a small content", SMALL_SEAL_TIMEOUT_MS);
+    onSeal: (seal: Seal) => void,
+  ): Promise<void> {
+    const { clock, detector } = this.#plane;
+    const waiting = new Set(memberIds);
+    const onTimeout = () => unreachableError(Math.min(...waiting), "a small content", SMALL_SEAL_TIMEOUT_MS);
+    const sealAt = async (memberId: number, inner: AbortSignal): Promise<void> => {
+      const seal = await this.#sealAt(memberId, small, inner);
+      waiting.delete(memberId);
+      if (seal !== undefined) onSeal(seal);
+    };
     try {
-      return await withDeadline({ clock, timeoutMs: SMALL_SEAL_TIMEOUT_MS, signal, onTimeout }, (inner) =>
-        budget.toTarget(memberId, small.bytes.length, inner, () => port.putSmall(small, inner)),
+      await withDeadline({ clock, timeoutMs: SMALL_SEAL_TIMEOUT_MS, signal, onTimeout }, (inner) =>
+        Promise.all(memberIds.map((memberId) => sealAt(memberId, inner))),
       );
     } catch (error) {
       if (!(error instanceof DriveError)) throw error;
-      if (hasReason(error, "PEER_UNREACHABLE")) detector.report(memberId, "unreachable");
+      if (!hasReason(error, "PEER_UNREACHABLE")) return;
+      for (const memberId of waiting) detector.report(memberId, "unreachable");
+    }
+  }
+
+  async #sealAt(memberId: number, small: SmallExtent, signal: AbortSignal): Promise<Seal | undefined> {
+    const { ports, detector, budget } = this.#plane;
+    const port = ports.forMember(memberId);
+    if (port === undefined) return undefined;
+    try {
+      return await budget.toTarget(memberId, small.bytes.length, signal, () => port.putSmall(small, signal));
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      if (!signal.aborted && hasReason(error, "PEER_UNREACHABLE")) detector.report(memberId, "unreachable");
       return undefined;
     }
   }
