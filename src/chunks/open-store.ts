@@ -8,7 +8,7 @@ import type { ExtentKey } from "../drive/content.ts";
 import { chunkCount } from "../drive/content.ts";
 import { utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Digester } from "../std/digest.ts";
+import type { Digester, DigestMemory } from "../std/digest.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
@@ -31,6 +31,8 @@ export interface DiskChunkStoreOptions {
   readonly clock: Clock;
   readonly prng: Prng;
   readonly digester: Digester;
+  /** Digests of bytes that this process hashed itself on their way to the store: those are not checked a second time. */
+  readonly hashed?: DigestMemory;
   /** Belongs to this store alone; its parent exists. */
   readonly directory: string;
   /** An ordered store for the index alone; closed by its owner after the chunk store. */

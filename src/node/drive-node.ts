@@ -27,7 +27,7 @@ import { Repair } from "../replication/repair.ts";
 import { ReplicaCopier } from "../replication/replica-copier.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Digester } from "../std/digest.ts";
+import { DigestMemory, type Digester } from "../std/digest.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStore, OrderedStoreProvider } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
@@ -98,6 +98,7 @@ export class DriveNode {
   readonly consensus: Consensus<CommandResult>;
   readonly #options: DriveNodeOptions;
   readonly #logger: Logger;
+  readonly #hashed = new DigestMemory();
   #running: Running | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -137,6 +138,7 @@ export class DriveNode {
       clock,
       prng: this.#options.prng,
       digester: this.#options.digester,
+      hashed: this.#hashed,
       directory: `${directory}/chunks`,
       index,
       memberId,
@@ -178,6 +180,7 @@ export class DriveNode {
       clock,
       prng,
       digester,
+      hashed: this.#hashed,
       metadata: port,
       replicas,
       detector,

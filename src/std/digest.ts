@@ -8,6 +8,7 @@
  */
 import { createHash, hash, webcrypto, type Hash } from "node:crypto";
 import { assert, must } from "./assert.ts";
+import { bytesEqual } from "./bytes.ts";
 
 /** Bytes in a SHA-256 digest. */
 export const DIGEST_SIZE_BYTES = 32;
@@ -39,6 +40,26 @@ export const threadPoolDigester: Digester = {
 
 /** Hashes on the calling thread: deterministic, for the simulator. */
 export const inlineDigester: Digester = { sha256: (bytes) => Promise.resolve(sha256(bytes)) };
+
+/**
+ * Digests that this process computed itself of arrays that it still holds, so that the next part they are handed to need not
+ * compute them again. Keyed by the array as an object: a copy of the bytes is not known. Who remembers an array promises that its
+ * bytes do not change any more.
+ */
+export class DigestMemory {
+  readonly #digests = new WeakMap<Uint8Array, Uint8Array>();
+
+  /** Takes note that `digest` is the SHA-256 of `bytes`, computed from them. */
+  remember(bytes: Uint8Array, digest: Uint8Array): void {
+    this.#digests.set(bytes, digest);
+  }
+
+  /** Whether `bytes` are known to have the SHA-256 `digest`; false says nothing. */
+  knows(bytes: Uint8Array, digest: Uint8Array): boolean {
+    const known = this.#digests.get(bytes);
+    return known !== undefined && bytesEqual(known, digest);
+  }
+}
 
 /**
  * Folds leaf digests (or the roots of equal, aligned, full subtrees, the last of which may be smaller) into the root.

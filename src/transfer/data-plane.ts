@@ -20,7 +20,7 @@ import { ReplicaReports } from "../replication/replica-reports.ts";
 import { Sealer } from "../replication/sealer.ts";
 import { WriteBudget } from "../replication/write-budget.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Digester } from "../std/digest.ts";
+import { DigestMemory, type Digester } from "../std/digest.ts";
 import type { Prng } from "../std/prng.ts";
 import { ContentPins } from "./content-pins.ts";
 import { ProgressBoard } from "./progress.ts";
@@ -30,6 +30,8 @@ export interface DataPlanePorts {
   readonly clock: Clock;
   readonly prng: Prng;
   readonly digester: Digester;
+  /** Shared with this node's own store, which then does not hash again what came in here. */
+  readonly hashed?: DigestMemory | undefined;
   readonly metadata: MetadataPort;
   readonly replicas: ReplicaPorts;
   readonly detector: FailureDetector;
@@ -45,6 +47,7 @@ export interface DataPlanePorts {
 export class DataPlane {
   readonly clock: Clock;
   readonly digester: Digester;
+  readonly hashed: DigestMemory;
   readonly metadata: MetadataClient;
   readonly ports: ReplicaPorts;
   readonly detector: FailureDetector;
@@ -64,6 +67,7 @@ export class DataPlane {
     const { clock, prng, digester, metadata, replicas, detector } = ports;
     this.clock = clock;
     this.digester = digester;
+    this.hashed = ports.hashed ?? new DigestMemory();
     this.ports = replicas;
     this.detector = detector;
     this.metadata = new MetadataClient(metadata, prng);

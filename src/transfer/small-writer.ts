@@ -63,6 +63,7 @@ export class SmallWriter {
     if (contentId === undefined) return { outcome: "closed" };
     if (bytes === undefined)
       return this.#commit(request, { contentId, sizeBytes: 0, digest, seals: [] }, options);
+    this.#plane.hashed.remember(bytes, digest);
     await budget.admit(bytes.length, options.signal);
     let sealed: SmallSeals | undefined;
     try {

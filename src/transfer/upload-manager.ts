@@ -129,6 +129,7 @@ export class UploadManager {
           actual: toHex(actual),
         });
       }
+      this.#plane.hashed.remember(bytes, actual);
       const replicaCount = await upload.writeChunk(chunkIndex, bytes, actual, signal);
       upload.progress.addTransferred(bytes.length);
       return { chunkIndex, digest: actual, replicaCount };

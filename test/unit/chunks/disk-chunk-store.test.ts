@@ -7,7 +7,7 @@ import { ChunkIndex, indexesEqual } from "../../../src/chunks/chunk-index.ts";
 import type { DiskChunkStore } from "../../../src/chunks/disk-chunk-store.ts";
 import type { ExtentKey } from "../../../src/drive/content.ts";
 import { CHUNK_SIZE_BYTES, DEDICATED_SEGMENT_SIZE_BYTES_MIN } from "../../../src/drive/limits.ts";
-import { sha256, type Digester } from "../../../src/std/digest.ts";
+import { DigestMemory, sha256, type Digester } from "../../../src/std/digest.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { IDLE_MARK_DELAY_MS } from "../../../src/segments/segment-appender.ts";
 import { extentKey, TEST_ORIGIN, testBytes, writeAll } from "../../contract/chunk-store.contract.ts";
@@ -44,6 +44,31 @@ const LOG_PATH = "/chunks/log/0000000001.seg";
 
 describe("DiskChunkStore", function () {
   this.timeout(10_000);
+
+  it("hashes what comes in, but for arrays whose digest this process computed itself", async () => {
+    let hashed = 0;
+    const digester: Digester = {
+      sha256: (bytes) => {
+        hashed += 1;
+        return Promise.resolve(sha256(bytes));
+      },
+    };
+    const memory = new DigestMemory();
+    const store = await new StoreFixture({ digester, hashed: memory }).open();
+    const bytes = testBytes(1, 100);
+    const digest = sha256(bytes);
+    const put = (contentId: number, of: Uint8Array, stated = digest) =>
+      store.putSmall({ extent: extentKey(contentId), bytes: of, digest: stated, origin: TEST_ORIGIN });
+    memory.remember(bytes, digest);
+
+    await put(1, bytes);
+    await store.writeChunk(extentKey(2), 0, bytes, digest);
+    expect(hashed).to.equal(0);
+
+    await put(3, Uint8Array.from(bytes));
+    expect(hashed).to.equal(1);
+    await expectReason("DIGEST_MISMATCH", () => put(4, bytes, sha256(testBytes(2, 100))));
+  });
 
   describe("after power failed", () => {
     it("has every sealed extent, under many outcomes", async () => {

@@ -5,7 +5,13 @@ import { AssertionError, assert, must } from "../../../src/std/assert.ts";
 import { BoundedQueue } from "../../../src/std/bounded-queue.ts";
 import { bytesEqual, compareBytes, fromHex, toHex, utf8 } from "../../../src/std/bytes.ts";
 import { crc32 } from "../../../src/std/crc32.ts";
-import { foldTreeHash, inlineDigester, sha256, threadPoolDigester } from "../../../src/std/digest.ts";
+import {
+  DigestMemory,
+  foldTreeHash,
+  inlineDigester,
+  sha256,
+  threadPoolDigester,
+} from "../../../src/std/digest.ts";
 import { SeededPrng, SystemPrng } from "../../../src/std/prng.ts";
 import { Semaphore } from "../../../src/std/semaphore.ts";
 
@@ -149,9 +155,28 @@ describe("Prng", () => {
 
     expect(bytesEqual(prng.bytes(16), prng.bytes(16))).to.equal(false);
   });
+
+  it("never gives a byte of the system's pool twice, whatever sizes are asked for", () => {
+    const prng = new SystemPrng();
+    const drawn = Array.from({ length: 2000 }, (_, i) => prng.bytes([16, 64, 65, 7][i % 4] ?? 0));
+
+    expect(drawn.map((bytes) => bytes.length).slice(0, 4)).to.deep.equal([16, 64, 65, 7]);
+    const long = drawn.filter((bytes) => bytes.length >= 16).map(toHex);
+    expect(new Set(long).size).to.equal(long.length);
+  });
 });
 
 describe("digests", () => {
+  it("are remembered for the array itself, not for a copy and not for another digest", () => {
+    const memory = new DigestMemory();
+    const bytes = utf8("abc");
+    memory.remember(bytes, sha256(bytes));
+
+    expect(memory.knows(bytes, sha256(bytes))).to.equal(true);
+    expect(memory.knows(Uint8Array.from(bytes), sha256(bytes))).to.equal(false);
+    expect(memory.knows(bytes, sha256(utf8("abd")))).to.equal(false);
+  });
+
   it("equals the published SHA-256 of no bytes and of 'abc'", async () => {
     expect(toHex(sha256(new Uint8Array()))).to.equal(
       "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
