@@ -35,6 +35,7 @@ import {
   type StoreCurrent,
   type StoreState,
 } from "./codec.ts";
+import { RecordCache } from "./record-cache.ts";
 import { SnapshotFileReader } from "./snapshot-file.ts";
 import type { StateMachine } from "./state-machine.ts";
 import { HashingTransaction, StateHashHistory, StateHashSum } from "./state-hash.ts";
@@ -89,6 +90,8 @@ export class ReplicatedStore<Result> {
   #current: StoreCurrent;
   #state: StoreState;
   #sum: StateHashSum;
+  /** Of #store, to whose state machine's records applyBatch() alone writes. */
+  readonly #cache = new RecordCache();
   #flushedIndex: number;
   #prepared: PreparedGeneration | undefined;
   /** Flushes under way: their store is not closed before they end. */
@@ -177,7 +180,7 @@ export class ReplicatedStore<Result> {
     const startMs = this.#options.clock.monotonicMs();
     const results: (Result | undefined)[] = [];
     const state = this.#store.transaction((transaction) => {
-      const hashing = new HashingTransaction(transaction, this.#sum);
+      const hashing = new HashingTransaction(transaction, this.#sum, this.#cache);
       let { appliedIndex, appliedTerm, confState } = this.#state;
       for (let at = offset; at < entries.length && results.length < BATCH_ENTRY_COUNT_MAX; at += 1) {
         const entry = must(entries[at], "inside the entries");
@@ -189,7 +192,7 @@ export class ReplicatedStore<Result> {
         results.push(this.#applyEntry(hashing, entry));
         appliedIndex = entry.index;
         appliedTerm = entry.term;
-        this.#history.record(appliedIndex, appliedTerm, this.#sum.toBytes());
+        this.#history.record(appliedIndex, appliedTerm, this.#sum);
         if (this.#options.clock.monotonicMs() - startMs >= BATCH_DURATION_MS_MAX) break;
       }
       const { clusterId } = this.#state;
@@ -277,10 +280,11 @@ export class ReplicatedStore<Result> {
     const old = { store: this.#store, name: generationName(this.#current.generation) };
     this.#prepared = undefined;
     this.#store = prepared.store;
+    this.#cache.clear();
     this.#current = current;
     this.#state = prepared.state;
     this.#sum = new StateHashSum(prepared.state.stateHash);
-    this.#history.record(index, term, prepared.state.stateHash);
+    this.#history.record(index, term, this.#sum);
     this.#flushedIndex = index;
     await Promise.all(this.#flushes);
     await old.store.close();

@@ -10,6 +10,7 @@
 import type { KeyRange, KeyValue, OrderedTransaction } from "../std/ordered-store.ts";
 import { assert } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
+import type { RecordCache } from "./record-cache.ts";
 
 /** Bytes of a state hash. */
 export const STATE_HASH_SIZE_BYTES = 8;
@@ -49,10 +50,16 @@ export class StateHashSum {
   /** The sum as 8 bytes, owned by the caller. */
   toBytes(): Uint8Array {
     const bytes = new Uint8Array(STATE_HASH_SIZE_BYTES);
-    const view = new DataView(bytes.buffer);
-    view.setUint32(0, this.#high);
-    view.setUint32(4, this.#low);
+    this.writeTo(bytes, 0);
     return bytes;
+  }
+
+  /** Writes toBytes() into `bytes` at `start`. */
+  writeTo(bytes: Uint8Array, start: number): void {
+    for (let i = 0; i < 4; i += 1) {
+      bytes[start + i] = this.#high >>> (24 - 8 * i);
+      bytes[start + 4 + i] = this.#low >>> (24 - 8 * i);
+    }
   }
 }
 
@@ -94,18 +101,23 @@ function mixWord(hash: number, word: number): number {
   return (Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64) | 0;
 }
 
-/** A transaction that keeps a StateHashSum in step with what is written through it. */
+/** A transaction that keeps a StateHashSum, and a RecordCache of the store, in step with what is written through it. */
 export class HashingTransaction implements OrderedTransaction {
   readonly #transaction: OrderedTransaction;
   readonly #sum: StateHashSum;
+  readonly #cache: RecordCache;
+  readonly #read: (key: Uint8Array) => Uint8Array | undefined;
 
-  constructor(transaction: OrderedTransaction, sum: StateHashSum) {
+  /** @param cache of the store that `transaction` belongs to; nothing else writes to the state machine's keys there */
+  constructor(transaction: OrderedTransaction, sum: StateHashSum, cache: RecordCache) {
     this.#transaction = transaction;
     this.#sum = sum;
+    this.#cache = cache;
+    this.#read = (key) => transaction.get(key);
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
-    return this.#transaction.get(key);
+    return this.#cache.get(key, this.#read);
   }
 
   range(range: KeyRange): Iterable<KeyValue> {
@@ -114,21 +126,30 @@ export class HashingTransaction implements OrderedTransaction {
 
   put(key: Uint8Array, value: Uint8Array): void {
     checkKey(key);
-    const old = this.#transaction.get(key);
+    const old = this.get(key);
     if (old !== undefined) {
       if (bytesEqual(old, value)) return;
       this.#sum.subtract(key, old);
     }
     this.#sum.add(key, value);
     this.#transaction.put(key, value);
+    this.#cache.set(key, value);
+  }
+
+  insert(key: Uint8Array, value: Uint8Array): void {
+    checkKey(key);
+    this.#sum.add(key, value);
+    this.#transaction.insert(key, value);
+    this.#cache.set(key, value);
   }
 
   delete(key: Uint8Array): void {
     checkKey(key);
-    const old = this.#transaction.get(key);
+    const old = this.get(key);
     if (old === undefined) return;
     this.#sum.subtract(key, old);
     this.#transaction.delete(key);
+    this.#cache.set(key, undefined);
   }
 }
 
@@ -156,11 +177,11 @@ export class StateHashHistory {
   }
 
   /** Notes the hash after applying the entry at `index` (from 1). */
-  record(index: number, term: number, hash: Uint8Array): void {
+  record(index: number, term: number, sum: StateHashSum): void {
     const slot = index % this.#capacity;
     this.#indexes[slot] = index;
     this.#terms[slot] = term;
-    this.#hashes.set(hash, slot * STATE_HASH_SIZE_BYTES);
+    sum.writeTo(this.#hashes, slot * STATE_HASH_SIZE_BYTES);
   }
 
   /** Term and hash after `index`, or undefined when it is too old or was not applied here entry by entry. */

@@ -115,6 +115,9 @@ export class ApplyContext implements OrderedReader {
   readonly reachable = new Map<number, boolean>();
   readonly #below: OrderedTransaction;
   readonly #overlay = new SortedMap<Overlaid>();
+  /** Keys of the overlay that are certainly not below. */
+  readonly #inserted = new Set<Uint8Array>();
+  readonly #firstNewEntryId: number;
   readonly #overlays = [this.#overlay];
   readonly #getBelow: (key: Uint8Array) => Uint8Array | undefined;
   readonly #rangeBelow: (range: KeyRange) => Iterable<KeyValue>;
@@ -132,6 +135,7 @@ export class ApplyContext implements OrderedReader {
     this.#getBelow = (key) => below.get(key);
     this.#rangeBelow = (range) => below.range(range);
     this.state = readState(below);
+    this.#firstNewEntryId = this.state.nextEntryId;
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
@@ -146,8 +150,19 @@ export class ApplyContext implements OrderedReader {
     this.#overlay.set(key, value);
   }
 
+  /** As put(), for a record that certainly is not there: its key holds a number never given before, or it was looked for. */
+  insert(key: Uint8Array, value: Uint8Array): void {
+    this.#overlay.set(key, value);
+    this.#inserted.add(key);
+  }
+
   delete(key: Uint8Array): void {
     this.#overlay.set(key, REMOVED);
+  }
+
+  /** Whether an id was given by this command. */
+  isNewEntry(entryId: number): boolean {
+    return entryId >= this.#firstNewEntryId;
   }
 
   /** An id for a new entry or upload. */
@@ -164,7 +179,7 @@ export class ApplyContext implements OrderedReader {
     previous?: { readonly parentId: number; readonly name: string },
   ): void {
     const change: Change = { index: this.index, position: this.#position, kind, entry, previous };
-    this.put(changeKey(this.index, this.#position), feedCodec.encode(change));
+    this.insert(changeKey(this.index, this.#position), feedCodec.encode(change));
     this.#position += 1;
     this.state.changeCount += 1;
   }
@@ -180,6 +195,7 @@ export class ApplyContext implements OrderedReader {
     this.put(STATE_KEY, stateCodec.encode(this.state));
     for (const [key, value] of this.#overlay.range(new Uint8Array(0), undefined, false)) {
       if (value === REMOVED) this.#below.delete(key);
+      else if (this.#inserted.has(key)) this.#below.insert(key, value);
       else this.#below.put(key, value);
     }
   }

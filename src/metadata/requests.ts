@@ -54,13 +54,13 @@ export function admit(context: ApplyContext, command: Command): void {
   });
 }
 
-/** Remembers the answer to a command. */
+/** Remembers the answer to a command. Its request was looked for by findAnswer() and not found. */
 export function remember(context: ApplyContext, command: Command, result: CommandResult): void {
   const { requestId, deadlineMs } = command;
   if (requestId === "") return;
   const expireTimeMs = deadlineMs > 0 ? deadlineMs : context.state.clusterTimeMs + REQUEST_RETENTION_MS;
-  context.put(requestKey(requestId), requestCodec.encode({ expireTimeMs, result: encodeResult(result) }));
-  context.put(requestExpiryKey(expireTimeMs, requestId), NOTHING);
+  context.insert(requestKey(requestId), requestCodec.encode({ expireTimeMs, result: encodeResult(result) }));
+  context.insert(requestExpiryKey(expireTimeMs, requestId), NOTHING);
   context.state.requestCount += 1;
 }
 

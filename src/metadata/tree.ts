@@ -104,7 +104,9 @@ export function putRow(context: ApplyContext, spot: Spot, row: EntryRecord): voi
   context.put(rowKey(spot.parentId, spot.name), entryRecordCodec.encode(row));
   if (spot.parentId === 0) return;
   if (spot.row?.entryId !== row.entryId) {
-    context.put(placeKey(row.entryId), placeCodec.encode({ parentId: spot.parentId, name: spot.name }));
+    const place = placeCodec.encode({ parentId: spot.parentId, name: spot.name });
+    if (context.isNewEntry(row.entryId)) context.insert(placeKey(row.entryId), place);
+    else context.put(placeKey(row.entryId), place);
   }
   markRow(context, spot.parentId, spot.name, true);
 }

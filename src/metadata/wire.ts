@@ -167,6 +167,8 @@ export interface Field<T> {
   /** @param before the value read so far, for repeated fields */
   read(reader: WireReader, type: number, before: T): T;
   initial(): T;
+  /** Whether initial() is asked only for a message that does not have the field, because it costs. */
+  readonly isLate?: boolean;
 }
 
 /** Encodes and decodes one kind of message. */
@@ -199,18 +201,20 @@ export function message<T extends object>(
     byNumber[each.field.number] = each;
   }
   const started = list.filter(({ field }) => !sparse || field.initial() !== undefined);
+  const late = started.filter(({ field }) => field.isLate === true);
   const write = (writer: WireWriter, value: T): void => {
     for (const { name, field } of list) field.write(writer, value[name]);
   };
   const read = (reader: WireReader): T => {
     const result: Record<string, unknown> = {};
-    for (const { name, field } of started) result[name] = field.initial();
+    for (const { name, field } of started) result[name] = field.isLate === true ? undefined : field.initial();
     while (!reader.done) {
       const tag = reader.varint();
       const known = byNumber[Math.floor(tag / 8)];
       if (known === undefined) reader.skip(tag % 8);
       else result[known.name] = known.field.read(reader, tag % 8, result[known.name]);
     }
+    for (const { name, field } of late) result[name] ??= field.initial();
     return result as T;
   };
   return {
@@ -219,7 +223,8 @@ export function message<T extends object>(
       write(scratch, value);
       return scratch.finish();
     },
-    decode: (bytes) => read(new WireReader(asBuffer(bytes), 0, bytes.length)),
+    decode: (bytes) =>
+      read(new WireReader(Buffer.isBuffer(bytes) ? bytes : asBuffer(bytes), 0, bytes.length)),
     inner: { write, read },
   };
 }
@@ -397,6 +402,7 @@ export function inner<T extends object>(number: number, codec: Codec<T>): Field<
     write: (writer, value) => writeMessage(writer, number, codec, value),
     read: (reader, type) => readMessage(reader, type, codec),
     initial: () => codec.decode(EMPTY),
+    isLate: true,
   };
 }
 

@@ -199,6 +199,7 @@ export class LmdbOrderedStore implements OrderedStore {
         return readRange(layers, range);
       },
       put: write,
+      insert: write,
       delete: (key) => write(key, REMOVED),
       end: () => {
         isOpen = false;

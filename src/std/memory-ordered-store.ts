@@ -92,6 +92,11 @@ class MemoryTransaction implements OrderedTransaction {
     this.#map.set(key, value);
   }
 
+  insert(key: Uint8Array, value: Uint8Array): void {
+    assert(this.#map.get(key) === undefined, "what is inserted was not there");
+    this.put(key, value);
+  }
+
   delete(key: Uint8Array): void {
     assert(this.open, "the transaction has ended");
     this.#map.delete(key);

@@ -33,6 +33,8 @@ export interface OrderedReader {
 /** Reads and writes inside one transaction. Must not be used after it ended. */
 export interface OrderedTransaction extends OrderedReader {
   put(key: Uint8Array, value: Uint8Array): void;
+  /** As put(), for a record that is certainly not there yet. The caller answers for that; an implementation may check it. */
+  insert(key: Uint8Array, value: Uint8Array): void;
   /** Removes the record if there is one. */
   delete(key: Uint8Array): void;
 }

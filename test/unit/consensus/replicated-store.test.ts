@@ -4,6 +4,11 @@ import { expect } from "chai";
 import { ReplicatedStore } from "../../../src/consensus/replicated-store.ts";
 import { SnapshotFileReader, SnapshotFileWriter } from "../../../src/consensus/snapshot-file.ts";
 import type { StateMachine } from "../../../src/consensus/state-machine.ts";
+import {
+  RecordCache,
+  REMEMBERED_VALUE_SIZE_BYTES_MAX,
+  SLOT_COUNT,
+} from "../../../src/consensus/record-cache.ts";
 import { HashingTransaction, StateHashHistory, StateHashSum } from "../../../src/consensus/state-hash.ts";
 import type { LogEntry } from "../../../src/raft/types.ts";
 import { AssertionError } from "../../../src/std/assert.ts";
@@ -75,18 +80,75 @@ const noConfChange = (): never => {
   throw new Error("no membership change here");
 };
 
+describe("RecordCache", () => {
+  it("asks the store once, for a record and for its absence", () => {
+    const cache = new RecordCache();
+    let asked = 0;
+    const read = (key: Uint8Array): Uint8Array | undefined => {
+      asked += 1;
+      return key[0] === 1 ? Uint8Array.of(7) : undefined;
+    };
+
+    for (const first of [1, 2, 1, 2]) cache.get(Uint8Array.of(first), read);
+
+    expect(asked).to.equal(2);
+    expect(cache.get(Uint8Array.of(1), read)).to.deep.equal(Uint8Array.of(7));
+    expect(cache.get(Uint8Array.of(2), read)).to.equal(undefined);
+    cache.clear();
+    cache.get(Uint8Array.of(1), read);
+    expect(asked).to.equal(3);
+  });
+
+  it("answers for every key as the store does, however many push each other out", () => {
+    const seed = 11;
+    const prng = new SeededPrng(seed);
+    const cache = new RecordCache();
+    const store = new Map<string, Uint8Array>();
+    const read = (key: Uint8Array): Uint8Array | undefined => store.get(toHex(key));
+    for (let round = 0; round < 50_000; round += 1) {
+      const key = Uint8Array.of(1, prng.below(256), prng.below((4 * SLOT_COUNT) / 256));
+      if (prng.below(3) === 0) {
+        const value = prng.below(4) === 0 ? undefined : Uint8Array.of(prng.below(256));
+        if (value === undefined) store.delete(toHex(key));
+        else store.set(toHex(key), value);
+        cache.set(key, value);
+      }
+      expect(cache.get(key, read), `seed=${seed}`).to.equal(read(key));
+    }
+  });
+
+  it("keeps a value of the largest size, and none above", () => {
+    const cache = new RecordCache();
+    let asked = 0;
+    const read = (): undefined => {
+      asked += 1;
+      return undefined;
+    };
+    cache.set(Uint8Array.of(1), new Uint8Array(REMEMBERED_VALUE_SIZE_BYTES_MAX));
+    cache.set(Uint8Array.of(2), new Uint8Array(REMEMBERED_VALUE_SIZE_BYTES_MAX + 1));
+
+    cache.get(Uint8Array.of(1), read);
+    expect(asked).to.equal(0);
+    cache.get(Uint8Array.of(2), read);
+    expect(asked).to.equal(1);
+  });
+});
+
 describe("state hash", () => {
   it("depends on the records alone, not on the order or number of writes", () => {
     const seed = 5;
     const prng = new SeededPrng(seed);
     const store = new MemoryOrderedStore();
     const sum = new StateHashSum();
+    const cache = new RecordCache();
     for (let round = 0; round < 2000; round += 1) {
       store.transaction((transaction) => {
-        const hashing = new HashingTransaction(transaction, sum);
+        const hashing = new HashingTransaction(transaction, sum, cache);
         const key = Uint8Array.of(1 + prng.below(3), prng.below(20));
+        const isThere = transaction.get(key) !== undefined;
         if (prng.below(3) === 0) hashing.delete(key);
-        else hashing.put(key, prng.bytes(prng.below(30)));
+        else if (isThere || prng.below(2) === 0) hashing.put(key, prng.bytes(prng.below(30)));
+        else hashing.insert(key, prng.bytes(prng.below(30)));
       });
     }
 
@@ -132,7 +194,7 @@ describe("state hash", () => {
 
   it("refuses keys that belong to consensus, and those beyond the range", () => {
     new MemoryOrderedStore().transaction((transaction) => {
-      const hashing = new HashingTransaction(transaction, new StateHashSum());
+      const hashing = new HashingTransaction(transaction, new StateHashSum(), new RecordCache());
       for (const first of [0x00, 0xff]) {
         expect(() => hashing.put(Uint8Array.of(first), new Uint8Array(0))).to.throw(AssertionError);
       }
@@ -140,9 +202,21 @@ describe("state hash", () => {
     });
   });
 
+  it("is not fooled by an insert of what is there: the store in memory refuses it", () => {
+    const store = new MemoryOrderedStore();
+    const write = (): void =>
+      store.transaction((transaction) => {
+        transaction.insert(Uint8Array.of(1), Uint8Array.of(2));
+      });
+    write();
+    expect(write).to.throw(AssertionError);
+  });
+
   it("is known for the last entries and for no others", () => {
     const history = new StateHashHistory(4);
-    for (let index = 1; index <= 6; index += 1) history.record(index, 1, new Uint8Array(8).fill(index));
+    for (let index = 1; index <= 6; index += 1) {
+      history.record(index, 1, new StateHashSum(new Uint8Array(8).fill(index)));
+    }
     expect(history.find(2)).to.equal(undefined);
     expect(history.find(3)?.hash[0]).to.equal(3);
     expect(history.find(7)).to.equal(undefined);

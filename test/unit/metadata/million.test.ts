@@ -41,6 +41,10 @@ class Million extends Harness {
           writeCount += 1;
           below.put(key, value);
         },
+        insert: (key, value) => {
+          writeCount += 1;
+          below.insert(key, value);
+        },
         delete: (key) => {
           writeCount += 1;
           below.delete(key);
