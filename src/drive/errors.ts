@@ -262,7 +262,7 @@ export const REASONS = {
     code: "data_loss",
     httpStatus: 500,
     outcome: "definite",
-    remedy: "Keep the data directory; replace the node by a fresh one, which copies from its peers.",
+    remedy: "Keep the data directory and restore what is damaged; the other nodes serve on meanwhile.",
   },
   ADDRESS_IN_USE: {
     code: "failed_precondition",
