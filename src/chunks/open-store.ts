@@ -1,11 +1,10 @@
 /**
  * Opening a chunk store: its identity, its log and index, and the open extents that the last run left.
  *
- * Open extents come back with the chunks that reached the disk; those of a sealed extent whose own segment is gone are
- * quarantined, not forgotten; files of removed extents are unlinked.
+ * Open extents come back with the chunks that reached the disk; sealed extents of which a file is gone or was cut short are
+ * quarantined, not forgotten (file-size-check.ts); files of removed extents are unlinked.
  */
 import type { ExtentKey } from "../drive/content.ts";
-import { chunkCount } from "../drive/content.ts";
 import { utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Digester, DigestMemory } from "../std/digest.ts";
@@ -16,6 +15,7 @@ import type { LogRecord } from "../segments/record.ts";
 import { SEGMENT_SIZE_BYTES_DEFAULT, SYNC_PACE_BYTES_DEFAULT } from "../segments/segment-log.ts";
 import type { SegmentFault } from "../segments/segment-error.ts";
 import { decodeChunkHead, extentName, KIND_CHUNK, sameExtent } from "./chunk-codec.ts";
+import { findCutExtents, isCutOff } from "./file-size-check.ts";
 import { OpenExtent, type OpenChunk } from "./open-extent.ts";
 import { OwnSegments } from "./own-segments.ts";
 import { SpaceGuard } from "./space-guard.ts";
@@ -107,6 +107,8 @@ export async function openStoreParts(options: DiskChunkStoreOptions): Promise<St
 function openExtentsOfLog(log: StoreLog): Map<string, OpenExtent> {
   const open = new Map<string, OpenExtent>();
   for (const { extent, chunkIndex, chunk } of log.index.openChunks()) {
+    // Lost with the end of its file: it is missing again, as if it had never come.
+    if (isCutOff(log, chunk.location)) continue;
     const name = extentName(extent);
     const found = open.get(name) ?? new OpenExtent(extent, undefined, undefined);
     open.set(name, found);
@@ -121,9 +123,8 @@ async function recoverOwnSegments(
 ): Promise<void> {
   const { log, own, open, ownIds } = parts;
   const sealed = new Map(log.index.ownSegments().map((each) => [each.segmentId, each.extent]));
-  const present = new Set(ownIds);
-  for (const [segmentId, extent] of sealed) {
-    if (!present.has(segmentId)) quarantineWhole(options, log, extent);
+  for (const { extent, chunkIndexes } of await findCutExtents(log, own, ownIds)) {
+    if (log.index.markDamaged(extent, chunkIndexes)) options.onDamage(extent, chunkIndexes);
   }
   const removed = new Set(log.index.segmentsToUnlink());
   const unneeded: number[] = [...removed];
@@ -167,11 +168,4 @@ async function recoverOpen(own: OwnSegments, segmentId: number): Promise<OpenExt
     if (sameExtent(extent, found.extent)) recovered.add(chunkIndex, chunk);
   }
   return recovered;
-}
-
-function quarantineWhole(options: DiskChunkStoreOptions, log: StoreLog, extent: ExtentKey): void {
-  const sealed = log.index.findSealed(extent);
-  if (sealed === undefined) return;
-  const chunkIndexes = [...Array(chunkCount(sealed.sizeBytes)).keys()];
-  if (log.index.markDamaged(extent, chunkIndexes)) options.onDamage(extent, chunkIndexes);
 }

@@ -2,17 +2,18 @@
  * The segments that hold one extent each, so that removing the extent is an unlink: made, read back after a restart, read
  * from and unlinked here. What they mean is in the log: an extent is sealed by a manifest there, removed by a tombstone there.
  */
-import type { ExtentKey } from "../drive/content.ts";
+import { chunkCount, chunkSizeBytes, type ExtentKey } from "../drive/content.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
 import { FileCache } from "../segments/file-cache.ts";
-import { identitySeed, type LogRecord, type RecordLocation } from "../segments/record.ts";
+import { identitySeed, recordSizeBytes, type LogRecord, type RecordLocation } from "../segments/record.ts";
 import { readRecordPart, type RecordPart } from "../segments/record-reader.ts";
 import type { Cursor } from "../segments/recover-log.ts";
 import { parseSegmentName, segmentPath } from "../segments/segment-log.ts";
+import { segmentHeaderSizeBytes } from "../segments/segment-header.ts";
 import { syncDirectory } from "../segments/segment-table.ts";
 import { recoverSingleSegment, SingleSegment } from "../segments/single-segment.ts";
-import { decodeLabel, encodeLabel } from "./chunk-codec.ts";
+import { CHUNK_HEAD_SIZE_BYTES, decodeLabel, encodeLabel } from "./chunk-codec.ts";
 
 /** Files kept open for reading. */
 const OPEN_FILE_COUNT_MAX = 128;
@@ -43,6 +44,26 @@ export class OwnSegments {
     await disk.makeDirectory(directory);
     const ids = (await disk.list(directory)).map((name) => parseSegmentName(name));
     return ids.filter((id) => id !== undefined).sort((a, b) => a - b);
+  }
+
+  /** Size of the file of a segment that is there. Errors: those of the disk. */
+  async fileSizeBytes(segmentId: number): Promise<number> {
+    const { disk, directory } = this.#options;
+    const file = await disk.open(segmentPath(directory, segmentId), "read");
+    try {
+      return await file.size();
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Size of the file of a sealed extent in which no chunk was written twice; idle marks add to it. */
+  plainSizeBytes(extent: ExtentKey, extentSizeBytes: number): number {
+    let sum = segmentHeaderSizeBytes(this.#options.identity.length, encodeLabel(extent).length);
+    for (let i = 0; i < chunkCount(extentSizeBytes); i += 1) {
+      sum += recordSizeBytes(CHUNK_HEAD_SIZE_BYTES, chunkSizeBytes(extentSizeBytes, i));
+    }
+    return sum;
   }
 
   /** Makes the segment of an extent. Errors: those of the disk. */

@@ -44,6 +44,8 @@ export interface StoreLogOptions {
 /** The log and index of a chunk store. */
 export class StoreLog {
   readonly index: ChunkIndex;
+  /** Segments whose files were found shorter than the log made them, or gone, with the bytes that are left; from the start. */
+  readonly shortSegments: ReadonlyMap<number, number>;
   readonly #options: StoreLogOptions;
   readonly #log: SegmentLog;
   /** Records appended and not yet in the index, in the order of the log. */
@@ -56,6 +58,8 @@ export class StoreLog {
     this.#options = options;
     this.#log = log;
     this.index = index;
+    const short = log.recovery.faults.filter(({ kind }) => kind === "lost-tail" || kind === "missing");
+    this.shortSegments = new Map(short.map(({ segmentId, offset }) => [segmentId, offset]));
   }
 
   /** Opens log and index; the index is brought up to the log, or rebuilt from it. Errors: DATA_CORRUPT; those of the disk. */

@@ -7,7 +7,15 @@
  */
 import { bytesEqual } from "../std/bytes.ts";
 import { errnoOf, type Disk, type DiskFile } from "../std/disk.ts";
-import { comparePositions, KIND_FOOTER, RECORD_KIND_MIN, type LogRecord, type Position } from "./record.ts";
+import {
+  comparePositions,
+  decodePrefix,
+  KIND_FOOTER,
+  RECORD_HEADER_SIZE_BYTES,
+  RECORD_KIND_MIN,
+  type LogRecord,
+  type Position,
+} from "./record.ts";
 import { decide } from "./recovery.ts";
 import { SegmentScanner, type ScanStep } from "./scan.ts";
 import { corruptError, type SegmentFault } from "./segment-error.ts";
@@ -32,7 +40,7 @@ export interface RecoverOptions {
   readonly segmentIds: readonly number[];
   readonly identity: Uint8Array;
   readonly identitySeed: number;
-  /** Scan from here; segments before it are only checked for being there. Undefined: from the beginning. */
+  /** Scan from here; segments before it are only checked for being there whole. Undefined: from the beginning. */
   readonly from: Cursor | undefined;
   /** How far the table says that the log was durable. */
   readonly durable: Position;
@@ -95,25 +103,38 @@ class LogRecovery {
 
   async #segment(segmentId: number, isLast: boolean, skip: boolean): Promise<void> {
     const path = this.#options.pathOf(segmentId);
-    if (skip) {
-      if (!(await this.#options.disk.exists(path))) this.#fault("missing", segmentId, 0, 0);
-      return;
-    }
     let file: DiskFile;
     try {
       file = await this.#options.disk.open(path, "read");
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
       this.#fault("missing", segmentId, 0, 0);
+      if (skip) return;
       this.#chain = undefined;
       this.#end = { segmentId, offset: 0, chain: 0, sealed: true };
       return;
     }
     try {
-      await this.#scan(file, segmentId, isLast);
+      if (skip) await this.#checkEnd(file, segmentId);
+      else await this.#scan(file, segmentId, isLast);
     } finally {
       await file.close();
     }
+  }
+
+  /** Checks that a segment that is not scanned still ends with its footer: a file that was cut short does not. */
+  async #checkEnd(file: DiskFile, segmentId: number): Promise<void> {
+    const sizeBytes = await file.size();
+    const offset = sizeBytes - RECORD_HEADER_SIZE_BYTES;
+    if (offset > 0) {
+      const last = decodePrefix(
+        await file.read(offset, RECORD_HEADER_SIZE_BYTES),
+        this.#options.identitySeed,
+      );
+      const inPlace = last?.location.segmentId === segmentId && last.location.offset === offset;
+      if (inPlace && last.kind === KIND_FOOTER) return;
+    }
+    this.#fault("lost-tail", segmentId, sizeBytes, 0);
   }
 
   async #scan(file: DiskFile, segmentId: number, isLast: boolean): Promise<void> {
@@ -132,6 +153,11 @@ class LogRecovery {
       readBodies: isLast || bodies === "all",
     });
     let sealed = resumed && from.sealed;
+    if (resumed && sizeBytes < from.offset) {
+      // Everything before the checkpoint was durable. The file stays as it is, and takes no more records.
+      this.#fault("lost-tail", segmentId, sizeBytes, 0);
+      scanner.previous = undefined;
+    }
     for (;;) {
       const step = await scanner.look();
       if (step.kind === "end") break;

@@ -64,7 +64,7 @@ export interface SegmentLogOptions {
   readonly onDamage?: (fault: SegmentFault, record: LogRecord | undefined) => void;
   /** Called once when a sync or write failed for another reason than space: the process must end, nothing is retried. */
   readonly onFatal: (error: Error) => void;
-  /** Recovery starts here instead of at the first record; earlier segments are only checked for being there. */
+  /** Recovery starts here instead of at the first record; earlier segments are only checked for being there whole. */
   readonly from?: Cursor;
   /** Whether recovery verifies all bodies (default) or only those of the last segment, the only one that can be torn. */
   readonly bodies?: "all" | "last-segment";

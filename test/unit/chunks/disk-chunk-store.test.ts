@@ -347,6 +347,98 @@ describe("DiskChunkStore", function () {
       expect(store.stats().quarantinedExtentCount).to.equal(0);
     });
 
+    for (const { what, path, segmentSizeBytesMax, keepBytes, lost, whole } of [
+      {
+        what: "the only segment of the log",
+        path: LOG_PATH,
+        keepBytes: 9000,
+        lost: [3, 4, 5],
+        whole: [1, 2],
+      },
+      {
+        what: "an older segment of the log",
+        path: LOG_PATH,
+        segmentSizeBytesMax: 13_000,
+        keepBytes: 9000,
+        lost: [3],
+        whole: [1, 2, 4, 5],
+      },
+      {
+        what: "a segment of the log between others, to nothing",
+        path: "/chunks/log/0000000002.seg",
+        segmentSizeBytesMax: 9000,
+        keepBytes: 0,
+        lost: [3, 4],
+        whole: [1, 2, 5],
+      },
+    ]) {
+      it(`by cutting short ${what} is found at the next start, reported, and repaired like any other`, async () => {
+        const fixture = new StoreFixture(segmentSizeBytesMax === undefined ? {} : { segmentSizeBytesMax });
+        const store = await fixture.open();
+        for (let i = 1; i <= 5; i += 1) await putSmall(store, i);
+        await store.close();
+        fixture.disk.overwrite(path, fixture.disk.contentOf(path).slice(0, keepBytes));
+
+        const after = await fixture.open();
+
+        expect(after.stats().quarantinedExtentCount).to.equal(lost.length);
+        expect(fixture.damage.map(({ extent }) => extent.contentId)).to.deep.equal(lost);
+        expect(fixture.faults.map(({ kind }) => kind)).to.include("lost-tail");
+        for (const i of whole) await after.verifyExtent(extentKey(i));
+        for (const i of lost) {
+          expect((await after.extentState(extentKey(i))).kind).to.equal("quarantined");
+          await after.removeExtent(extentKey(i));
+          await putSmall(after, i);
+        }
+        expect(after.stats().quarantinedExtentCount).to.equal(0);
+        await after.close();
+        const again = await fixture.open();
+        for (const i of [...lost, ...whole]) await again.verifyExtent(extentKey(i));
+        expect(again.stats().quarantinedExtentCount).to.equal(0);
+      });
+    }
+
+    it("by cutting short a large extent's file is found at the next start, chunk by chunk", async () => {
+      for (const [cutBytes, damaged] of [
+        [0, undefined],
+        [1, [1]],
+        [70_000 + CHUNK_SIZE_BYTES / 2, [0, 1]],
+      ] as const) {
+        const fixture = new StoreFixture();
+        const store = await fixture.open();
+        const extent = await putLarge(store, 1, "own");
+        const other = await putLarge(store, 2, "own");
+        await store.close();
+        const content = fixture.disk.contentOf(OWN_PATH);
+        fixture.disk.overwrite(OWN_PATH, content.slice(0, content.length - cutBytes));
+
+        const after = await fixture.open();
+
+        const state = await after.extentState(extent);
+        expect(state.kind === "quarantined" ? state.chunkIndexes : undefined).to.deep.equal(damaged);
+        await after.verifyExtent(other);
+        if (damaged === undefined) continue;
+        await after.removeExtent(extent);
+        await putLarge(after, 1, "own");
+        await after.verifyExtent(extent);
+        expect(after.stats().quarantinedExtentCount).to.equal(0);
+      }
+    });
+
+    it("by cutting short the log takes from a large extent in it only the chunks beyond the end", async () => {
+      const fixture = new StoreFixture({ segmentSizeBytesMax: CHUNK_SIZE_BYTES + 100_000 });
+      const store = await fixture.open();
+      const extent = await putLarge(store, 1, "shared", CHUNK_SIZE_BYTES * 2);
+      await store.close();
+      const content = fixture.disk.contentOf(LOG_PATH);
+      fixture.disk.overwrite(LOG_PATH, content.slice(0, content.length / 2));
+
+      const after = await fixture.open();
+
+      expect(await after.extentState(extent)).to.deep.include({ kind: "quarantined", chunkIndexes: [0] });
+      expect((await after.readChunk(extent, 1, 0, 10)).length).to.equal(10);
+    });
+
     it("to the identity, or its loss beside data, keeps the store closed", async () => {
       const fixture = new StoreFixture();
       const store = await fixture.open();
