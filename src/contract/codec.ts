@@ -99,6 +99,11 @@ export function decodeOnConflict(value: number): OnConflict {
   return ON_CONFLICT.get(value) ?? refuseField("on_conflict", `has the unknown value ${value}`);
 }
 
+/** As decodeOnConflict(), where unspecified means undefined. */
+export function decodeOptionalOnConflict(value: number): OnConflict | undefined {
+  return value === WireOnConflict.UNSPECIFIED ? undefined : decodeOnConflict(value);
+}
+
 /** The wire form of decodeOnConflict(). */
 export function encodeOnConflict(value: OnConflict): WireOnConflict {
   const wire = { fail: WireOnConflict.FAIL, rename: WireOnConflict.RENAME, replace: WireOnConflict.REPLACE };

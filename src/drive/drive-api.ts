@@ -22,7 +22,7 @@ export interface ReadOptions {
 
 /** Options of every mutation. */
 export interface WriteOptions {
-  /** 1 to REQUEST_ID_SIZE_BYTES_MAX printable ASCII characters; one is made when absent. */
+  /** 1 to REQUEST_ID_SIZE_BYTES_MAX printable ASCII characters without spaces; one is made when absent. */
   readonly requestId?: string | undefined;
   readonly precondition?: Precondition | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -68,6 +68,7 @@ export interface UploadTicket {
   /** True when equal bytes were here already: the upload is complete and `entry` is the file. */
   readonly instant: boolean;
   readonly entry: Entry | undefined;
+  /** Wall time, reckoned by the answering node from cluster time, which decides: for display. */
   readonly expireTimeMs: number;
 }
 
@@ -90,6 +91,7 @@ export interface UploadStatus {
   /** Bytes from the start without a gap. */
   readonly committedSizeBytes: number;
   readonly entry: Entry | undefined;
+  /** Wall time, reckoned by the answering node from cluster time, which decides: for display. */
   readonly expireTimeMs: number;
 }
 
@@ -228,11 +230,11 @@ export interface DriveApi {
   ): Promise<ChunkReceipt>;
   /**
    * Seals and commits. `sizeBytes` states the size of an upload of unknown length. Idempotent: a finished upload answers its
-   * file. Errors: UPLOAD_INCOMPLETE (metadata `missing`), DIGEST_MISMATCH (tree hash), PATH_EXISTS, VERSION_MISMATCH...
+   * file. `onConflict` takes the place of what initUpload() was told, say after PATH_EXISTS. Errors: UPLOAD_INCOMPLETE (metadata `missing`), DIGEST_MISMATCH (tree hash), PATH_EXISTS, VERSION_MISMATCH...
    */
   completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options?: WriteOptions,
   ): Promise<PathEntry>;
   uploadStatus(uploadId: number, options?: ReadOptions): Promise<UploadStatus>;

@@ -161,6 +161,12 @@ export const REASONS = {
     outcome: "definite",
     remedy: "Read the current state, then send the change as a new request.",
   },
+  REQUEST_ID_REUSED: {
+    code: "failed_precondition",
+    httpStatus: 422,
+    outcome: "definite",
+    remedy: "Use a new request id for a new change.",
+  },
   NOT_LEADER: {
     code: "failed_precondition",
     httpStatus: 503,

@@ -11,6 +11,7 @@ import { parseName, parsePath } from "../drive/path.ts";
 import { etagOf, judgeRead } from "./conditions.ts";
 import {
   checkedPath,
+  IDEMPOTENCY_KEY_DOC,
   readOptions,
   route,
   writeOptions,
@@ -34,7 +35,7 @@ import {
 import { fileView, pathEntryView } from "./views.ts";
 
 const CHANGE_HEADERS = {
-  "X-Request-Id": "Identity of the change; the same again returns the first answer. Also as Idempotency-Key.",
+  "Idempotency-Key": IDEMPOTENCY_KEY_DOC,
   "If-Match": "ETags that the entry must have one of.",
 };
 

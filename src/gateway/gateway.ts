@@ -33,7 +33,7 @@ import {
 import { nodeRoutes } from "./node-routes.ts";
 import { openApiDocument } from "./openapi.ts";
 import { progressRoutes } from "./progress-routes.ts";
-import { requestIdOf, type Answer, type Call, type Route, type Services } from "./route.ts";
+import { requestIdOf, traceIdOf, type Answer, type Call, type Route, type Services } from "./route.ts";
 import { Slots } from "./slots.ts";
 import { uploadRoutes } from "./upload-routes.ts";
 
@@ -269,12 +269,20 @@ export class Gateway {
     const route = request.routeOptions.url ?? "unmatched";
     const status = reply.raw.statusCode;
     metrics.httpRequest({ method: request.method, route, status, durationMs });
-    logger.debug("request_answered", { method: request.method, route, status, durationMs });
+    logger.debug("request_answered", {
+      method: request.method,
+      route,
+      status,
+      durationMs,
+      traceId: traceIdOf(request),
+    });
   }
 
   async #serve(route: Route, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const { prng, clock, metrics } = this.#options;
     const controller = must(this.#active.get(reply.raw), "a request under way has a controller");
+    const traceId = traceIdOf(request);
+    if (traceId !== undefined) reply.header("X-Request-Id", traceId);
     const call: Call = {
       ...this.#services,
       request,

@@ -194,8 +194,12 @@ export function readOptions(
   return { consistency: query.consistency, signal: call.signal };
 }
 
+/** What the header Idempotency-Key does, for the document. */
+export const IDEMPOTENCY_KEY_DOC =
+  "Identity of the change: the same again returns the first answer, for another change it is refused.";
+
 /**
- * Options of a change: its id and what the headers demand. Sets the header X-Request-Id of the answer.
+ * Options of a change: its id and what the headers demand. Sets the header Idempotency-Key of the answer to the id.
  * @param bodyId the field requestId of the body
  * @throws DriveError ARGUMENT_INVALID when header and body name different ids, or a condition makes no sense
  */
@@ -205,26 +209,28 @@ export function writeOptions(call: Call, bodyId?: string): WriteOptions {
     throw argumentsInvalid(["body.requestId: differs from the header"]);
   }
   const requestId = bodyId ?? call.requestId;
-  call.reply.header("X-Request-Id", requestId);
+  call.reply.header("Idempotency-Key", requestId);
+  call.reply.header("X-Request-Id", traceIdOf(call.request) ?? requestId);
   return { requestId, precondition: parsePrecondition(call.request.headers), signal: call.signal };
 }
 
 /**
- * The request id that the headers carry: X-Request-Id, or Idempotency-Key with or without quotes.
+ * The request id that the header Idempotency-Key carries, with or without quotes. X-Request-Id is none: proxies set it, some
+ * the same for several requests.
  * @throws DriveError ARGUMENT_INVALID
  */
 export function requestIdOf(request: Pick<FastifyRequest, "headers">): string | undefined {
-  const id = header(request.headers, "x-request-id");
   const key = header(request.headers, "idempotency-key")?.replace(/^"(.*)"$/, "$1");
-  if (id !== undefined && key !== undefined && id !== key) {
-    throw argumentsInvalid(["header Idempotency-Key: differs from X-Request-Id"]);
+  if (key !== undefined && !requestIdSchema.safeParse(key).success) {
+    throw argumentsInvalid(["header Idempotency-Key: not 1 to 64 printable ASCII characters without spaces"]);
   }
-  const chosen = id ?? key;
-  if (chosen !== undefined && !requestIdSchema.safeParse(chosen).success) {
-    const name = id === undefined ? "Idempotency-Key" : "X-Request-Id";
-    throw argumentsInvalid([`header ${name}: not 1 to 64 printable ASCII characters`]);
-  }
-  return chosen;
+  return key;
+}
+
+/** The header X-Request-Id when it is fit to be echoed and logged. It names the request for people and decides nothing. */
+export function traceIdOf(request: Pick<FastifyRequest, "headers">): string | undefined {
+  const id = header(request.headers, "x-request-id");
+  return requestIdSchema.safeParse(id).success ? id : undefined;
 }
 
 /** Checks a path and returns it without a trailing slash. @throws DriveError PATH_INVALID, NAME_TOO_LONG, PATH_TOO_DEEP */

@@ -54,8 +54,11 @@ export const onConflictSchema = z.enum(["fail", "rename", "replace"]).meta({
 /** A request id in a body or header. */
 export const requestIdSchema = z
   .string()
-  .regex(/^[\x20-\x7e]{1,64}$/, "not 1 to 64 printable ASCII characters")
-  .meta({ description: "The same id again within 15 minutes returns the first answer and changes nothing." });
+  .regex(/^[\x21-\x7e]{1,64}$/, "not 1 to 64 printable ASCII characters without spaces")
+  .meta({
+    description:
+      "The same id again within 15 minutes returns the first answer and changes nothing; for another change it is refused.",
+  });
 
 /** A yes-or-no query parameter; its bare name means yes. */
 export const flagSchema = z
@@ -86,9 +89,10 @@ export const listQuerySchema = z.strictObject({
 });
 
 const sizeSchema = z
-  .int("not a whole number")
-  .min(0)
-  .max(CONTENT_SIZE_BYTES_MAX)
+  .number("not a whole number")
+  .refine((size) => Number.isInteger(size), "not a whole number")
+  .min(0, "below 0")
+  .max(CONTENT_SIZE_BYTES_MAX, `over the maximum of ${CONTENT_SIZE_BYTES_MAX} bytes`)
   .meta({ description: "Bytes; absent when not known yet." });
 
 const treeHashSchema = z
@@ -119,6 +123,9 @@ export const initBodySchema = z.strictObject({
 export const completeBodySchema = z.strictObject({
   fileId: idSchema,
   size: sizeSchema.optional(),
+  onConflict: onConflictSchema
+    .optional()
+    .meta({ description: "When the name is taken; absent: as the start of the upload said." }),
   requestId: requestIdSchema.optional(),
 });
 

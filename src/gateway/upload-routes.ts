@@ -16,6 +16,7 @@ import { isGenericMediaType, isMediaType, parseDigestField } from "./headers.ts"
 import { argumentsInvalid } from "./http-error.ts";
 import {
   checkedPath,
+  IDEMPOTENCY_KEY_DOC,
   readOptions,
   refuseContentEncoding,
   route,
@@ -44,7 +45,7 @@ import { pathEntryView, ticketView, uploadView } from "./views.ts";
 
 const DIGEST_HEADERS = { "Content-Digest": "sha-256 of the body (RFC 9530); checked." };
 const WRITE_HEADERS = {
-  "X-Request-Id": "Identity of the change; the same again returns the first answer. Also as Idempotency-Key.",
+  "Idempotency-Key": IDEMPOTENCY_KEY_DOC,
   "If-Match": "ETags that the entry to be replaced must have one of.",
   "If-None-Match": 'Only "*": nothing may be there yet.',
 };
@@ -130,7 +131,7 @@ const completeRoute = route({
   async handle({ body }, call) {
     const file = await call.drive.completeUpload(
       body.fileId,
-      { sizeBytes: body.size },
+      { sizeBytes: body.size, onConflict: body.onConflict },
       writeOptions(call, body.requestId),
     );
     return { json: pathEntryView(file), headers: { ETag: etagOf(file.entry) } };
@@ -156,7 +157,7 @@ const abortRoute = route({
   summary: "Discards an upload and what was sent for it.",
   tag: "uploads",
   params: fileIdParamsSchema,
-  requestHeaders: { "X-Request-Id": WRITE_HEADERS["X-Request-Id"] },
+  requestHeaders: { "Idempotency-Key": IDEMPOTENCY_KEY_DOC },
   responses: { 204: { description: "Discarded." } },
   async handle({ params }, call) {
     await call.drive.abortUpload(params.fileId, writeOptions(call));

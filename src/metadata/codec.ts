@@ -6,7 +6,7 @@
  */
 import type { Change } from "../drive/change.ts";
 import type { Seal } from "../drive/content.ts";
-import type { Entry, EntryAttributes, Locator, Precondition } from "../drive/entry.ts";
+import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
 import { isErrorReason } from "../drive/errors.ts";
 import { assert, AssertionError, must } from "../std/assert.ts";
 import type {
@@ -17,6 +17,7 @@ import type {
   CommandResult,
   ExtentTargets,
   NodeRegistration,
+  PutIntent,
   Rejected,
   ResultValue,
 } from "./commands.ts";
@@ -125,7 +126,24 @@ const targetsCodec: Codec<ExtentTargets> = message<ExtentTargets>({
   memberIds: repeatedUint(2),
 });
 
-const conflictField = oneOf(4, ["fail", "rename", "replace"]) as Field<"fail" | "rename" | "replace">;
+const CONFLICT_POLICIES: readonly OnConflict[] = ["fail", "rename", "replace"];
+const conflictField: Field<OnConflict> = oneOf(4, CONFLICT_POLICIES);
+
+function optionalConflict(number: number): Field<OnConflict | undefined> {
+  return mapped<OnConflict | undefined, number | undefined>(
+    optionalUint(number),
+    (policy) => (policy === undefined ? undefined : CONFLICT_POLICIES.indexOf(policy) + 1),
+    (value) =>
+      value === undefined ? undefined : must(CONFLICT_POLICIES[value - 1], "a known conflict policy"),
+  );
+}
+
+const putIntentCodec: Codec<PutIntent> = message<PutIntent>({
+  at: inner(1, locatorCodec),
+  createParents: bool(2),
+  onConflict: conflictField,
+  attributes: inner(7, attributesCodec),
+});
 
 type BodyOf<Kind extends CommandKind> = Omit<Extract<CommandBody, { readonly kind: Kind }>, "kind">;
 type BodyCodecs = {
@@ -215,6 +233,8 @@ const BODIES: BodyCodecs = {
       sha256: bytes(4),
       precondition: inner(5, preconditionCodec),
       seals: repeatedInner(6, sealCodec),
+      onConflict: optionalConflict(7),
+      put: optionalInner(8, putIntentCodec),
     }),
   },
   "abort-upload": { number: 23, codec: message<BodyOf<"abort-upload">>({ uploadId: uint(1) }) },

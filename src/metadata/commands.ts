@@ -38,6 +38,14 @@ export interface ExtentTargets {
   readonly memberIds: readonly number[];
 }
 
+/** What a one-shot upload was asked to do, beside its bytes and precondition. */
+export interface PutIntent {
+  readonly at: Locator;
+  readonly createParents: boolean;
+  readonly onConflict: OnConflict;
+  readonly attributes: EntryAttributes;
+}
+
 /** What a command does. */
 export type CommandBody =
   /** First command of a cluster: its identity and the settings that every node must agree on. Applied once; later ones are ignored. */
@@ -119,6 +127,10 @@ export type CommandBody =
       readonly sha256: Uint8Array;
       readonly seals: readonly Seal[];
       readonly precondition: Precondition;
+      /** Instead of what init-upload said; undefined: as it said. */
+      readonly onConflict: OnConflict | undefined;
+      /** Set for a one-shot upload: makes its request the same whether put-small or this command answers it. */
+      readonly put: PutIntent | undefined;
     }
   | { readonly kind: "abort-upload"; readonly uploadId: number }
   /** A content of at most one chunk, written and sealed under the proposing node's write lease: the whole upload in one command. */

@@ -235,12 +235,15 @@ export const dropCodec: Codec<DropRecord> = message<DropRecord>({ uploadId: uint
 export interface RequestRecord {
   readonly expireTimeMs: number;
   readonly result: Uint8Array;
+  /** Of the command that was answered: fingerprintOf() in requests.ts. */
+  readonly fingerprint: Uint8Array;
 }
 
 /** Codec of RequestRecord. */
 export const requestCodec: Codec<RequestRecord> = message<RequestRecord>({
   expireTimeMs: uint(1),
   result: bytes(2),
+  fingerprint: bytes(3),
 });
 
 /** A run of content ids. */

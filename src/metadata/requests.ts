@@ -2,12 +2,15 @@
  * The request table: exactly-once application of commands that carry a request id.
  *
  * The answer, refusal or not, is remembered until the command's deadline in cluster time; the same id again gets it and changes
- * nothing. After the deadline a command is refused, so an answer that was forgotten can never be needed: a retry must carry the
+ * nothing. What was asked for is remembered as a fingerprint: the same id for another change is REQUEST_ID_REUSED. After the deadline a command is refused, so an answer that was forgotten can never be needed: a retry must carry the
  * deadline of the first attempt. The table is bounded; full means OVERLOADED, which is not remembered.
  */
 import { REQUEST_ID_SIZE_BYTES_MAX, REQUEST_RETENTION_MS } from "../drive/limits.ts";
-import { decodeResult, encodeResult } from "./codec.ts";
-import type { Command, CommandResult } from "./commands.ts";
+import { DriveError } from "../drive/errors.ts";
+import { bytesEqual } from "../std/bytes.ts";
+import { sha256 } from "../std/digest.ts";
+import { decodeResult, encodeCommand, encodeResult } from "./codec.ts";
+import type { Command, CommandBody, CommandResult } from "./commands.ts";
 import { readRecord, refuse, type ApplyContext } from "./context.ts";
 import { makeKey, NOTHING, requestExpiryKey, requestKey, TABLE, textInKey } from "./keys.ts";
 import { requestCodec } from "./records.ts";
@@ -15,14 +18,57 @@ import { requestCodec } from "./records.ts";
 /** Expired answers that a full table forgets to make room, before it refuses. */
 const MAKE_ROOM_COUNT = 64;
 
-const isTooLong = (requestId: string): boolean =>
-  Buffer.byteLength(requestId, "utf8") > REQUEST_ID_SIZE_BYTES_MAX;
+/** Bytes of a fingerprint: a chance meeting of two is out of the question, and nobody gains by making one. */
+export const FINGERPRINT_SIZE_BYTES = 16;
 
-/** The remembered answer to a request, expired or not. */
-export function findAnswer(context: ApplyContext, requestId: string): CommandResult | undefined {
-  if (requestId === "" || isTooLong(requestId)) return undefined;
+const NO_BYTES = new Uint8Array(0);
+
+const isProper = (requestId: string): boolean =>
+  requestId.length <= REQUEST_ID_SIZE_BYTES_MAX && /^[\x21-\x7e]+$/.test(requestId);
+
+/**
+ * The command without what a repeat of the same request, perhaps at another node, may carry otherwise: targets, seals and ids.
+ * A one-shot upload comes as put-small or as complete-upload, so both are told by the same intent.
+ */
+function intentOf(body: CommandBody): CommandBody {
+  switch (body.kind) {
+    case "init-upload":
+      return { ...body, extents: [] };
+    case "put-small":
+      return { ...body, memberId: 0, contentId: 0, seals: [] };
+    case "complete-upload": {
+      const { put, precondition, sizeBytes, treeHash } = body;
+      if (put === undefined) return { ...body, treeHash: NO_BYTES, sha256: NO_BYTES, seals: [] };
+      const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
+      return { kind: "put-small", ...put, precondition, ...content };
+    }
+    default:
+      return body;
+  }
+}
+
+/** Tells what a command asks for from what another one does: FINGERPRINT_SIZE_BYTES bytes, equal for repeats of a request. */
+export function fingerprintOf(body: CommandBody): Uint8Array {
+  const intent = encodeCommand({ requestId: "", deadlineMs: 0, wallTimeMs: 0, body: intentOf(body) });
+  return sha256(intent).subarray(0, FINGERPRINT_SIZE_BYTES);
+}
+
+/** The refusal of a request id that stands for another change. */
+export function requestIdReused(requestId: string): DriveError {
+  return new DriveError("REQUEST_ID_REUSED", `The request id ${requestId} was used for another change.`, {
+    request_id: requestId,
+  });
+}
+
+/** The remembered answer to a request, expired or not; a refusal when the request was for something else. */
+export function findAnswer(context: ApplyContext, command: Command): CommandResult | undefined {
+  const { requestId, body } = command;
+  if (!isProper(requestId)) return undefined;
   const record = readRecord(context, requestKey(requestId), requestCodec);
-  return record === undefined ? undefined : decodeResult(record.result);
+  if (record === undefined) return undefined;
+  if (bytesEqual(record.fingerprint, fingerprintOf(body))) return decodeResult(record.result);
+  const { reason, message, metadata } = requestIdReused(requestId);
+  return { outcome: "rejected", index: context.index, reason, message, metadata };
 }
 
 /** Refuses a command that came too late, has no proper request id, or finds the table full. */
@@ -43,10 +89,12 @@ export function admit(context: ApplyContext, command: Command): void {
     });
   }
   if (requestId === "") return;
-  if (isTooLong(requestId)) {
-    refuse("ARGUMENT_INVALID", `A request id has at most ${REQUEST_ID_SIZE_BYTES_MAX} bytes.`, {
-      size_bytes: String(Buffer.byteLength(requestId, "utf8")),
-    });
+  if (!isProper(requestId)) {
+    refuse(
+      "ARGUMENT_INVALID",
+      `A request id is 1 to ${REQUEST_ID_SIZE_BYTES_MAX} printable ASCII characters without spaces.`,
+      { size_bytes: String(Buffer.byteLength(requestId, "utf8")) },
+    );
   }
   if (context.state.requestCount < requestCountMax || expireRequests(context, MAKE_ROOM_COUNT) > 0) return;
   refuse("OVERLOADED", `${requestCountMax} requests are remembered, as many as may be.`, {
@@ -59,7 +107,8 @@ export function remember(context: ApplyContext, command: Command, result: Comman
   const { requestId, deadlineMs } = command;
   if (requestId === "") return;
   const expireTimeMs = deadlineMs > 0 ? deadlineMs : context.state.clusterTimeMs + REQUEST_RETENTION_MS;
-  context.insert(requestKey(requestId), requestCodec.encode({ expireTimeMs, result: encodeResult(result) }));
+  const record = { expireTimeMs, result: encodeResult(result), fingerprint: fingerprintOf(command.body) };
+  context.insert(requestKey(requestId), requestCodec.encode(record));
   context.insert(requestExpiryKey(expireTimeMs, requestId), NOTHING);
   context.state.requestCount += 1;
 }

@@ -47,7 +47,7 @@ export class MetadataStateMachine {
       wallTimeMs: command.wallTimeMs,
       limits: this.#limits,
     });
-    const remembered = findAnswer(context, command.requestId);
+    const remembered = findAnswer(context, command);
     if (remembered !== undefined) return remembered;
     const refusal = attempt(index, () => {
       admit(context, command);

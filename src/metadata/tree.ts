@@ -96,6 +96,10 @@ export function checkAttributes({ mode, mediaType }: EntryAttributes): void {
   if (mediaType !== undefined && Buffer.byteLength(mediaType, "utf8") > MEDIA_TYPE_SIZE_BYTES_MAX) {
     refuse("ARGUMENT_INVALID", `A media type has at most ${MEDIA_TYPE_SIZE_BYTES_MAX} bytes.`);
   }
+  // It goes into a header of every download as it is.
+  if (mediaType !== undefined && !/^[\x20-\x7e]*$/.test(mediaType)) {
+    refuse("ARGUMENT_INVALID", "A media type is printable ASCII.");
+  }
 }
 
 /** Writes the row of a spot and the way back to it. Counts nothing and tells nobody. */

@@ -371,7 +371,14 @@ export function completeUpload(context: ApplyContext, body: Body<"complete-uploa
     sha256: plain,
     extents: withTargets(context, uploadId, contentId, extents),
   });
-  const value = placeFile(context, spot, upload.onConflict, upload.attributes, placed, uploadId);
+  const value = placeFile(
+    context,
+    spot,
+    body.onConflict ?? upload.onConflict,
+    upload.attributes,
+    placed,
+    uploadId,
+  );
   const expireTimeMs = context.state.clusterTimeMs + REQUEST_RETENTION_MS;
   const { entry, path } = value;
   putUpload(context, uploadId, { ...upload, state: "complete", expireTimeMs, entry, path }, upload);

@@ -92,7 +92,7 @@ export class LateDrive implements DriveApi {
 
   async completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options?: WriteOptions,
   ): Promise<PathEntry> {
     return this.#drive().completeUpload(uploadId, settings, options);

@@ -23,6 +23,7 @@ import { BoundedQueue } from "../std/bounded-queue.ts";
 import { Semaphore } from "../std/semaphore.ts";
 import { ChunkAssembler, CommittedPrefix, type AssembledChunk } from "./chunk-assembler.ts";
 import {
+  decodeOptionalOnConflict,
   decodeRef,
   encodeEntry,
   encodePathEntry,
@@ -59,7 +60,9 @@ export function chunkService(drive: DriveSource): ServedService {
       checkSize(sizeBytes);
       const uploadId = toNumber(request.uploadId, "upload_id");
       const options = writeOptions(request, call.signal);
-      return { pathEntry: encodePathEntry(await drive().completeUpload(uploadId, { sizeBytes }, options)) };
+      const onConflict = decodeOptionalOnConflict(request.onConflict);
+      const done = await drive().completeUpload(uploadId, { sizeBytes, onConflict }, options);
+      return { pathEntry: encodePathEntry(done) };
     },
     async queryUpload(request, call) {
       const uploadId = toNumber(request.uploadId, "upload_id");

@@ -191,15 +191,17 @@ export class RemoteDriveApi implements DriveApi {
 
   async completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options: WriteOptions = {},
   ): Promise<PathEntry> {
     this.#uploads.forget(uploadId);
     const sizeBytes = toOptionalBigint(settings.sizeBytes);
+    const onConflict = settings.onConflict && encodeOnConflict(settings.onConflict);
     return this.#write(options, async ({ chunks }, call) => {
       const request = {
         uploadId: toBigint(uploadId),
         ...(sizeBytes !== undefined && { sizeBytes }),
+        ...(onConflict !== undefined && { onConflict }),
         ...call.write,
       };
       const answer = await chunks.completeUpload(request, {

@@ -147,7 +147,7 @@ export class LocalDrive implements DriveApi {
 
   completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options?: WriteOptions,
   ): Promise<PathEntry> {
     return this.#uploads.complete(uploadId, settings, options);

@@ -1,12 +1,18 @@
 /** From what users name entries by to what commands and reads take: checked names under a directory id. */
-import type { EntryRef } from "../drive/drive-api.ts";
+import type { EntryRef, UploadRequest } from "../drive/drive-api.ts";
 import { ROOT_ENTRY_ID, type Locator } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { parsePath } from "../drive/path.ts";
+import type { PutIntent } from "../metadata/commands.ts";
 
 /** The locator of an absolute path. @throws DriveError PATH_INVALID, NAME_TOO_LONG, PATH_TOO_DEEP */
 export function pathLocator(path: string): Locator {
   return { baseId: ROOT_ENTRY_ID, path: parsePath(path) };
+}
+
+/** What a one-shot upload asks for. @throws DriveError as pathLocator() */
+export function putIntent({ path, createParents, onConflict, attributes }: UploadRequest): PutIntent {
+  return { at: pathLocator(path), createParents, onConflict, attributes };
 }
 
 /** The locator of an entry by id or path. @throws DriveError as pathLocator(), and ARGUMENT_INVALID for an id that is none */

@@ -10,12 +10,16 @@
  */
 import { canceledError, throwIfCanceled } from "../cluster/deadline.ts";
 import type { PathEntry, UploadRequest, WriteOptions } from "../drive/drive-api.ts";
+import type { Entry } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { bytesEqual } from "../std/bytes.ts";
 import { deferred } from "../std/deferred.ts";
-import { sha256Stream } from "../std/digest.ts";
+import { sha256, sha256Stream } from "../std/digest.ts";
 import { toChunks } from "./chunker.ts";
+import { EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
+import { putIntent } from "./locators.ts";
 import { SmallWriter, type SmallOutcome } from "./small-writer.ts";
 import { derivedRequestId, type UploadManager } from "./upload-manager.ts";
 import { findAnsweredFile } from "./upload-record.ts";
@@ -64,11 +68,11 @@ export class FilePutter {
         checkSoFar(request.sizeBytes, sizeOf(head));
         if (next.value.length < CHUNK_SIZE_BYTES) break;
       }
+      const put: StreamPut = { request, options: { ...options, requestId }, commitId: requestId, head, rest };
       if (options.requestId !== undefined) {
-        const answered = await this.#findAnswered(requestId, options.signal);
+        const answered = await this.#findAnswered(put);
         if (answered !== undefined) return answered;
       }
-      const put: StreamPut = { request, options: { ...options, requestId }, commitId: requestId, head, rest };
       if (head.length < 2) {
         const small = await this.#putSmall(put);
         if (small.outcome === "done") return small.file;
@@ -85,10 +89,17 @@ export class FilePutter {
   }
 
   /** A repeat may come to a node where the other path is open, and would stumble over its own first success. */
-  async #findAnswered(requestId: string, signal: AbortSignal | undefined): Promise<PathEntry | undefined> {
+  async #findAnswered(put: StreamPut): Promise<PathEntry | undefined> {
+    const { request, options } = put;
     const { port } = this.#plane.metadata;
-    await port.linearize({ signal });
-    return findAnsweredFile(port.reader(), requestId);
+    await port.linearize({ signal: options.signal });
+    return findAnsweredFile(port.reader(), options.requestId, (entry) => {
+      if (!mayBe(put, entry)) return undefined;
+      const { sizeBytes, treeHash } = entry;
+      const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
+      const precondition = options.precondition ?? {};
+      return { kind: "put-small", ...putIntent(request), precondition, ...content };
+    });
   }
 
   #putSmall(put: StreamPut): Promise<SmallOutcome> {
@@ -108,7 +119,7 @@ export class FilePutter {
       if (finished !== undefined) return finished;
       const sent = await this.#send(uploadId, put);
       checkWhole(request.sizeBytes, sent.sizeBytes);
-      const settings = { ...sent, treeHash: request.treeHash };
+      const settings = { ...sent, treeHash: request.treeHash, put: putIntent(request) };
       return await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
     } catch (error) {
       const reason = error instanceof DriveError ? error.reason : "INTERNAL";
@@ -177,6 +188,16 @@ export class FilePutter {
   #abandon(uploadId: number): void {
     this.#plane.chores.run(() => this.#uploads.abort(uploadId));
   }
+}
+
+/** Whether the stream, as far as it was read and described, has the bytes of the file. Those of a long one come only later. */
+function mayBe({ request, head }: StreamPut, entry: Entry): boolean {
+  if (request.sizeBytes !== undefined && request.sizeBytes !== entry.sizeBytes) return false;
+  if (request.treeHash !== undefined && !bytesEqual(request.treeHash, entry.treeHash)) return false;
+  if (head.length >= 2) return sizeOf(head) <= entry.sizeBytes;
+  const [bytes] = head;
+  const treeHash = bytes === undefined ? EMPTY_TREE_HASH : sha256(bytes);
+  return sizeOf(head) === entry.sizeBytes && bytesEqual(treeHash, entry.treeHash);
 }
 
 async function* continued(put: StreamPut): AsyncGenerator<Uint8Array, void, undefined> {

@@ -16,7 +16,7 @@ import { largestAgreement } from "../replication/sealer.ts";
 import { deferred } from "../std/deferred.ts";
 import { checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
-import { pathLocator } from "./locators.ts";
+import { putIntent } from "./locators.ts";
 
 /** After the second seal the third is awaited this long: some fsyncs of a busy disk. A late one costs a command of its own. */
 export const SMALL_THIRD_SEAL_WAIT_MS = 50;
@@ -101,10 +101,7 @@ export class SmallWriter {
       const { entry, path } = await metadata.applyEntry(
         {
           kind: "put-small",
-          at: pathLocator(request.path),
-          createParents: request.createParents,
-          onConflict: request.onConflict,
-          attributes: request.attributes,
+          ...putIntent(request),
           precondition: options.precondition ?? {},
           memberId: metadata.port.memberId,
           contentId: content.contentId,

@@ -15,11 +15,12 @@ import type {
   UploadTicket,
   WriteOptions,
 } from "../drive/drive-api.ts";
+import type { OnConflict } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
-import type { ExtentTargets, ResultValue } from "../metadata/commands.ts";
-import { uploadPath } from "../metadata/view.ts";
+import type { ExtentTargets, PutIntent, ResultValue } from "../metadata/commands.ts";
+import { clusterTime, uploadPath } from "../metadata/view.ts";
 import { bytesEqual, toHex, utf8 } from "../std/bytes.ts";
 import { foldTreeHash, sha256 } from "../std/digest.ts";
 import { ActiveUpload, type SealedContent } from "./active-upload.ts";
@@ -45,6 +46,10 @@ export interface CompleteSettings {
   readonly sha256?: Uint8Array | undefined;
   /** Tree hash that the bytes must have, beside the one stated at the start. */
   readonly treeHash?: Uint8Array | undefined;
+  /** What to do when the name is taken, instead of what the start of the upload said. */
+  readonly onConflict?: OnConflict | undefined;
+  /** What a one-shot upload was asked to do. */
+  readonly put?: PutIntent | undefined;
 }
 
 interface Cached {
@@ -180,10 +185,10 @@ export class UploadManager {
     if (options.consistency !== "stale") await metadata.port.linearize({ signal: options.signal });
     const upload = getUpload(metadata.port.reader(), uploadId);
     const path = uploadPath(metadata.port.reader(), upload) ?? [upload.name];
-    if (upload.state === "complete") return statusOf(upload, path, []);
+    if (upload.state === "complete") return this.#shown(statusOf(upload, path, []));
     const { ports, placement } = this.#plane;
     const held = await heldChunks(ports, upload.contentId, upload.extents, placement.quorum());
-    return statusOf(upload, path, held);
+    return this.#shown(statusOf(upload, path, held));
   }
 
   /** Aborts. An unknown upload is UPLOAD_NOT_FOUND, a finished one UPLOAD_FINISHED. */
@@ -277,9 +282,8 @@ export class UploadManager {
 
   async #propose(
     upload: ActiveUpload,
-    content: {
+    content: CompleteSettings & {
       readonly sizeBytes: number;
-      readonly sha256?: Uint8Array | undefined;
       readonly sealed: SealedContent;
       readonly treeHash: Uint8Array;
     },
@@ -294,10 +298,23 @@ export class UploadManager {
         sha256: content.sha256 ?? new Uint8Array(0),
         seals: content.sealed.seals,
         precondition: options.precondition ?? {},
+        onConflict: content.onConflict,
+        put: content.put,
       },
       options,
     );
     return { entry, path: formatPath(path) };
+  }
+
+  /** The status with its expiry as wall time. */
+  #shown(status: UploadStatus): UploadStatus {
+    return { ...status, expireTimeMs: this.#wallTimeOf(status.expireTimeMs) };
+  }
+
+  /** About when, by this node's wall clock, cluster time will be `clusterTimeMs`: for display only. */
+  #wallTimeOf(clusterTimeMs: number): number {
+    const { clock, metadata } = this.#plane;
+    return clock.wallMs() + clusterTimeMs - clusterTime(metadata.port.reader());
   }
 
   #ticket(
@@ -317,7 +334,7 @@ export class UploadManager {
       })),
       instant: value.entry !== undefined,
       entry: value.entry,
-      expireTimeMs: value.expireTimeMs,
+      expireTimeMs: this.#wallTimeOf(value.expireTimeMs),
     };
   }
 }

@@ -1,12 +1,16 @@
 /** Uploads as the tree records them, looked up for the data plane, with the errors that users get. */
 import type { PathEntry } from "../drive/drive-api.ts";
+import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
 import { decodeResult } from "../metadata/codec.ts";
+import type { CommandBody } from "../metadata/commands.ts";
 import { readRecord } from "../metadata/context.ts";
 import { requestKey } from "../metadata/keys.ts";
 import { requestCodec } from "../metadata/records.ts";
+import { fingerprintOf, requestIdReused } from "../metadata/requests.ts";
 import { getUpload as findUpload, type UploadInfo } from "../metadata/view.ts";
+import { bytesEqual } from "../std/bytes.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 
 export { findUpload };
@@ -35,10 +39,25 @@ export function getOpenUpload(reader: OrderedReader, uploadId: number): UploadIn
   });
 }
 
-/** The file that a request made, when its answer is remembered and was one. */
-export function findAnsweredFile(reader: OrderedReader, requestId: string): PathEntry | undefined {
+/**
+ * The file that a request made, when its answer is remembered; undefined too when that was a refusal.
+ * @param commandFor the command that would make the answered file, were it what is asked for now; undefined when it cannot be
+ * @throws DriveError REQUEST_ID_REUSED when the request was for something else
+ */
+export function findAnsweredFile(
+  reader: OrderedReader,
+  requestId: string,
+  commandFor: (entry: Entry) => CommandBody | undefined,
+): PathEntry | undefined {
   const record = readRecord(reader, requestKey(requestId), requestCodec);
-  const result = record === undefined ? undefined : decodeResult(record.result);
-  if (result?.outcome !== "applied" || result.value.kind !== "entry") return undefined;
-  return { entry: result.value.entry, path: formatPath(result.value.path) };
+  if (record === undefined) return undefined;
+  const result = decodeResult(record.result);
+  if (result.outcome !== "applied") return undefined;
+  if (result.value.kind !== "entry") throw requestIdReused(requestId);
+  const { entry, path } = result.value;
+  const body = commandFor(entry);
+  if (body === undefined || !bytesEqual(record.fingerprint, fingerprintOf(body))) {
+    throw requestIdReused(requestId);
+  }
+  return { entry, path: formatPath(path) };
 }

@@ -68,7 +68,7 @@ function chunksOf(state: ExtentState): readonly number[] {
   }
 }
 
-/** The status of an upload of which the chunks `held` (ascending) were received. */
+/** The status of an upload of which the chunks `held` (ascending) were received. Its expiry is still in cluster time. */
 export function statusOf(upload: UploadInfo, path: readonly string[], held: readonly number[]): UploadStatus {
   const { uploadId, sizeBytes } = upload;
   const count = sizeBytes === undefined ? undefined : chunkCount(sizeBytes);

@@ -232,7 +232,7 @@ export class MemoryDrive implements DriveApi {
 
   completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options?: WriteOptions,
   ): Promise<PathEntry> {
     return this.#write("completeUpload", options, () => {
@@ -248,7 +248,8 @@ export class MemoryDrive implements DriveApi {
         throw new DriveError("UPLOAD_INCOMPLETE", `Chunks are missing: ${shown}.`, { missing: shown });
       }
       const chunks = [...upload.chunks].sort(([a], [b]) => a - b).map(([, bytes]) => bytes);
-      upload.entry = this.#putAt(upload.request, chunks, uploadId, options);
+      const { onConflict = upload.request.onConflict } = settings;
+      upload.entry = this.#putAt({ ...upload.request, onConflict }, chunks, uploadId, options);
       return this.#pathEntry(upload.entry);
     });
   }

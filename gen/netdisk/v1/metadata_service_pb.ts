@@ -184,7 +184,7 @@ export type CreateDirectoryRequest = Message<"netdisk.v1.CreateDirectoryRequest"
   precondition?: Precondition | undefined;
 
   /**
-   * 1 to 64 printable ASCII characters; when empty the node makes one, and a retry is a new request.
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one, and a retry is a new request.
    *
    * @generated from field: string request_id = 6;
    */
@@ -254,7 +254,7 @@ export type MoveRequest = Message<"netdisk.v1.MoveRequest"> & {
   precondition?: Precondition | undefined;
 
   /**
-   * 1 to 64 printable ASCII characters; when empty the node makes one, and a retry is a new request.
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one, and a retry is a new request.
    *
    * @generated from field: string request_id = 5;
    */
@@ -324,7 +324,7 @@ export type CopyRequest = Message<"netdisk.v1.CopyRequest"> & {
   precondition?: Precondition | undefined;
 
   /**
-   * 1 to 64 printable ASCII characters; when empty the node makes one, and a retry is a new request.
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one, and a retry is a new request.
    *
    * @generated from field: string request_id = 5;
    */
@@ -387,7 +387,7 @@ export type DeleteRequest = Message<"netdisk.v1.DeleteRequest"> & {
   precondition?: Precondition | undefined;
 
   /**
-   * 1 to 64 printable ASCII characters; when empty the node makes one, and a retry is a new request.
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one, and a retry is a new request.
    *
    * @generated from field: string request_id = 4;
    */
@@ -444,7 +444,7 @@ export type UpdateRequest = Message<"netdisk.v1.UpdateRequest"> & {
   precondition?: Precondition | undefined;
 
   /**
-   * 1 to 64 printable ASCII characters; when empty the node makes one, and a retry is a new request.
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one, and a retry is a new request.
    *
    * @generated from field: string request_id = 4;
    */

@@ -14,6 +14,7 @@ import type {
   UploadRequest,
   WriteOptions,
 } from "../../../src/drive/drive-api.ts";
+import type { OnConflict } from "../../../src/drive/entry.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { toHex } from "../../../src/std/bytes.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
@@ -64,7 +65,7 @@ class FlakyDrive extends MemoryDrive {
 
   override async completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined },
+    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
     options?: WriteOptions,
   ): Promise<PathEntry> {
     this.#failNext("completeUpload");

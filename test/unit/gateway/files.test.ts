@@ -147,16 +147,29 @@ describe("The tree over HTTP", () => {
 
   it("gives every change an identity that the answer names", async () => {
     const own = await at.send("POST", "/api/folders", { path: "/a", requestId: "mine" });
-    expect([own.headers.get("x-request-id"), at.drive.lastWrite?.requestId]).to.deep.equal(["mine", "mine"]);
+    expect([own.headers.get("idempotency-key"), at.drive.lastWrite?.requestId]).to.deep.equal([
+      "mine",
+      "mine",
+    ]);
     const made = await at.send("POST", "/api/folders", { path: "/b" });
-    expect(made.headers.get("x-request-id")).to.match(/^[0-9a-f]{32}$/);
+    expect(made.headers.get("idempotency-key")).to.match(/^[0-9a-f]{32}$/);
     const both = await at.send(
       "POST",
       "/api/folders",
       { path: "/c", requestId: "x" },
-      { "X-Request-Id": "y" },
+      { "Idempotency-Key": "y" },
     );
     expect(await errorOf(both)).to.equal("400 ARGUMENT_INVALID");
+  });
+
+  it("echoes X-Request-Id, which names no change", async () => {
+    const traced = await at.send("POST", "/api/folders", { path: "/t" }, { "X-Request-Id": "trace" });
+    expect(traced.headers.get("x-request-id")).to.equal("trace");
+    expect(at.drive.lastWrite?.requestId).to.match(/^[0-9a-f]{32}$/);
+    const read = await at.fetch("/api/files", { headers: { "X-Request-Id": "trace" } });
+    expect(read.headers.get("x-request-id")).to.equal("trace");
+    const spaced = await at.fetch("/api/files", { headers: { "X-Request-Id": "a b" } });
+    expect(spaced.headers.get("x-request-id")).to.equal(null);
   });
 });
 

@@ -127,8 +127,25 @@ describe("Uploads over HTTP", () => {
       const send = () =>
         at.send("POST", "/api/upload/init", { name: "twice", size: 1 }, { "Idempotency-Key": '"key-1"' });
       const [first, second] = [await send(), await send()];
-      expect(first.headers.get("x-request-id")).to.equal("key-1");
+      expect(first.headers.get("idempotency-key")).to.equal("key-1");
       expect(await second.json()).to.deep.equal(await first.json());
+    });
+
+    it("says of a size that it is over the maximum", async () => {
+      const refused = await at.send("POST", "/api/upload/init", { name: "big", size: 1e15 });
+      expect(refused.status).to.equal(400);
+      expect(await refused.text()).to.contain("over the maximum of 8796093022208 bytes");
+      const broken = await at.send("POST", "/api/upload/init", { name: "big", size: 1.5 });
+      expect(await broken.text()).to.contain("not a whole number");
+    });
+
+    it("can be completed under another name when its own was taken meanwhile", async () => {
+      const [first, second] = [await init({ name: "same", size: 0 }), await init({ name: "same", size: 0 })];
+      const complete = (body: object) => at.send("POST", "/api/upload/complete", body);
+      expect((await complete({ fileId: first })).status).to.equal(200);
+      expect(await errorOf(await complete({ fileId: second }))).to.equal("409 PATH_EXISTS");
+      const renamed = await complete({ fileId: second, onConflict: "rename" });
+      expect(await renamed.json()).to.have.property("name", "same (2)");
     });
 
     it("takes a chunk of the full size and refuses one byte more, announced or not", async () => {
@@ -289,7 +306,7 @@ describe("Uploads over HTTP", () => {
       [
         "a request id of 65 characters",
         "path=/x",
-        { "X-Request-Id": "a".repeat(65) },
+        { "Idempotency-Key": "a".repeat(65) },
         "400 ARGUMENT_INVALID",
       ],
     ];
@@ -302,7 +319,7 @@ describe("Uploads over HTTP", () => {
 
     it("takes the longest name, the deepest path and the longest request id", async () => {
       expect(
-        (await put(`path=/${"a".repeat(255)}`, "x", { "X-Request-Id": "a".repeat(64) })).status,
+        (await put(`path=/${"a".repeat(255)}`, "x", { "Idempotency-Key": "a".repeat(64) })).status,
       ).to.equal(200);
       expect((await put(`path=${"/a".repeat(128)}`, "x")).status).to.equal(200);
     });

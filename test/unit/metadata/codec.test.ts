@@ -89,7 +89,11 @@ const bodies: CommandBody[] = [
     treeHash: digest,
     sha256: digest,
     seals: [seal, seal],
-    precondition,
+    ...{
+      precondition,
+      onConflict: "rename",
+      put: { at, createParents: true, onConflict: "fail", attributes },
+    },
   },
   { kind: "abort-upload", uploadId: 1 },
   {
@@ -258,7 +262,7 @@ describe("records", () => {
       "RequestRecord",
       gen.RequestRecordSchema,
       records.requestCodec as never,
-      { expireTimeMs: 1, result: digest },
+      { expireTimeMs: 1, result: digest, fingerprint: digest.subarray(0, 16) },
     ],
     [
       "LeaseRecord",

@@ -7,6 +7,7 @@ import { ROOT_ENTRY_ID } from "../../../src/drive/entry.ts";
 import { CLOCK_ADVANCE_MS_MAX, PATH_DEPTH_MAX, REQUEST_RETENTION_MS } from "../../../src/drive/limits.ts";
 import type { CommandBody } from "../../../src/metadata/commands.ts";
 import { freeName, numberedName } from "../../../src/metadata/names.ts";
+import { fingerprintOf, FINGERPRINT_SIZE_BYTES } from "../../../src/metadata/requests.ts";
 import {
   changesAfter,
   clusterInfo,
@@ -180,6 +181,21 @@ describe("names for onConflict rename", () => {
   });
 });
 
+describe("media types", () => {
+  it("are printable ASCII of at most 255 characters", () => {
+    const h = new Harness().bootstrap();
+    const { entryId } = h.put("/f", { text: "1" });
+    const set = (mediaType: string): CommandBody => ({
+      ...{ kind: "update-entry", at: { baseId: entryId, path: [] }, attributes: { mediaType } },
+      precondition: {},
+    });
+    for (const bad of ["a/b\r\nX: y", "a/\u0000", "é/b", "a\x7f", "x".repeat(256)]) {
+      h.refused("ARGUMENT_INVALID", set(bad));
+    }
+    for (const good of ["", 'a/b; c="d e"', "x".repeat(255)]) h.ok(set(good));
+  });
+});
+
 describe("the request table", () => {
   const again = (h: Harness, requestId: string, deadlineMs = 0): unknown =>
     h.apply(mkdirBody("/once"), { requestId, deadlineMs });
@@ -195,6 +211,50 @@ describe("the request table", () => {
     expect(again(h, "r-2")).to.deep.equal(refusal);
     expect(refusal).to.include({ outcome: "rejected", reason: "PATH_EXISTS" });
     expect(dump(h.store)).to.deep.equal(before);
+  });
+
+  it("refuses a request id that stands for another change, and remembers the first", () => {
+    const h = new Harness().bootstrap();
+    const first = again(h, "r-1");
+    const before = dump(h.store);
+
+    const other = h.apply(mkdirBody("/other"), { requestId: "r-1" });
+
+    expect(other).to.include({ outcome: "rejected", reason: "REQUEST_ID_REUSED" });
+    expect(dump(h.store)).to.deep.equal(before);
+    expect(again(h, "r-1", 5)).to.deep.equal(first);
+  });
+
+  it("takes request ids of 1 to 64 printable ASCII characters without spaces", () => {
+    const h = new Harness().bootstrap();
+    for (const requestId of ["a b", "a\n", "\x7f", "é", "x".repeat(65)]) {
+      expect(again(h, requestId)).to.include({ reason: "ARGUMENT_INVALID" });
+    }
+    expect(again(h, "!~".repeat(32))).to.include({ outcome: "applied" });
+  });
+
+  it("takes a put of the same bytes by another path for the same request", () => {
+    const put = {
+      at: { baseId: 1, path: ["a"] },
+      createParents: true,
+      onConflict: "fail",
+      attributes: {},
+    } as const;
+    const content = { sizeBytes: 1, treeHash: new Uint8Array(32), seals: [], precondition: {} };
+    const small = { kind: "put-small", ...put, ...content, memberId: 3, contentId: 4 } as const;
+    const long = {
+      ...{ kind: "complete-upload" as const, uploadId: 7, ...content },
+      ...{ sha256: new Uint8Array(0), onConflict: undefined, put },
+    } as const;
+    const same = fingerprintOf(small);
+
+    expect(same).to.have.lengthOf(FINGERPRINT_SIZE_BYTES);
+    expect(fingerprintOf(long)).to.deep.equal(same);
+    expect(fingerprintOf({ ...small, memberId: 5, contentId: 6 })).to.deep.equal(same);
+    expect(fingerprintOf({ ...long, uploadId: 8 })).to.deep.equal(same);
+    expect(fingerprintOf({ ...small, sizeBytes: 2 })).not.to.deep.equal(same);
+    expect(fingerprintOf({ ...small, onConflict: "replace" })).not.to.deep.equal(same);
+    expect(fingerprintOf({ ...long, put: undefined })).not.to.deep.equal(same);
   });
 
   it("refuses what comes after its deadline or has one too far ahead, and forgets by cluster time", () => {

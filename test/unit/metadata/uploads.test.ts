@@ -66,7 +66,7 @@ function completeBody(
       sizeBytes: BYTES.length,
       treeHash: sha256(BYTES),
     },
-    ...{ sha256: EMPTY, seals, precondition: {} },
+    ...{ sha256: EMPTY, seals, precondition: {}, onConflict: undefined, put: undefined },
     ...overrides,
   };
 }
@@ -78,6 +78,14 @@ describe("uploads", () => {
   let h: Harness;
   beforeEach(() => {
     h = new Harness().bootstrap();
+  });
+
+  it("take another answer to a taken name when they are completed", () => {
+    const [first, second] = [init(h, "/taken"), init(h, "/taken")];
+    h.ok(completeBody(first));
+    h.refused("PATH_EXISTS", completeBody(second));
+    const done = h.ok(completeBody(second, { onConflict: "rename" }));
+    expect(done).to.have.nested.property("entry.name", "taken (2)");
   });
 
   it("become a file with the upload's id, and completing again answers the same", () => {

@@ -200,6 +200,35 @@ describe("putFile()", () => {
     });
   }
 
+  for (const lease of [true, false]) {
+    it(`refuses a request id that made another file, ${lease ? "with" : "without"} the small path`, async () => {
+      const drives = new TestDrives(3);
+      if (lease) drives.grantLease();
+      const put = (path: string, bytes: Uint8Array, options: object = {}) =>
+        drives.drive().putFile(uploadOf(path, options), streamOf(bytes), { requestId: "r" });
+      const bytes = patternBytes(50);
+      const first = await put("/f", bytes);
+
+      await expectReason("REQUEST_ID_REUSED", () => put("/g", bytes));
+      await expectReason("REQUEST_ID_REUSED", () => put("/f", patternBytes(50, 9)));
+      await expectReason("REQUEST_ID_REUSED", () => put("/f", bytes, { onConflict: "replace" }));
+      await expectReason("REQUEST_ID_REUSED", () => put("/f", patternBytes(3 * CHUNK_SIZE_BYTES)));
+      await expectReason("REQUEST_ID_REUSED", () =>
+        drives.drive().remove({ path: "/f" }, { recursive: false }, { requestId: "r" }),
+      );
+      expect(await put("/f", bytes)).to.deep.equal(first);
+    });
+  }
+
+  it("repeats a refusal to a repeat that takes the other path", async () => {
+    const drives = new TestDrives(3);
+    await drives.drive().putFile(uploadOf("/f"), streamOf(patternBytes(10)));
+    drives.grantLease();
+    const put = () => drives.drive().putFile(uploadOf("/f"), streamOf(patternBytes(50)), { requestId: "r" });
+    await expectReason("PATH_EXISTS", put);
+    await expectReason("PATH_EXISTS", put);
+  });
+
   it("gets the first answer too when the repeat takes the other path", async () => {
     const drives = new TestDrives(3);
     const put = () =>

@@ -8,6 +8,7 @@ import {
   CONTENT_SIZE_BYTES_MAX,
   EXTENT_SIZE_BYTES_MAX,
   THIRD_SEAL_WAIT_MS,
+  UPLOAD_LEASE_MS,
 } from "../../../src/drive/limits.ts";
 import type { Progress } from "../../../src/drive/drive-api.ts";
 import { RENEW_INTERVAL_MS } from "../../../src/transfer/active-upload.ts";
@@ -391,6 +392,26 @@ describe("UploadManager", () => {
     expect(ticket.instant).to.equal(true);
     expect(ticket.entry?.contentId).to.equal(entry.contentId);
     expect((await drives.drive(2).completeUpload(ticket.uploadId, {})).path).to.equal("/again");
+  });
+
+  it("tells its expiry as wall time", async () => {
+    const drives = new TestDrives(3);
+    const ticket = await drives.drive().initUpload(uploadOf("/f", { sizeBytes: SIZE_BYTES }));
+    const status = await drives.drive(2).uploadStatus(ticket.uploadId);
+    const expected = drives.clock.wallMs() + UPLOAD_LEASE_MS;
+    expect(ticket.expireTimeMs).to.be.closeTo(expected, 60_000);
+    expect(status.expireTimeMs).to.be.closeTo(expected, 60_000);
+  });
+
+  it("takes another answer to a taken name at completion", async () => {
+    const drives = new TestDrives(3);
+    const [first, second] = [await begin(drives.drive()), await begin(drives.drive())];
+    for (const uploadId of [first, second]) await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    const { path } = await drives.drive().completeUpload(first, {});
+    await expectReason("PATH_EXISTS", () => drives.drive().completeUpload(second, {}));
+
+    const renamed = await drives.drive().completeUpload(second, { onConflict: "rename" });
+    expect(renamed.path).not.to.equal(path);
   });
 
   it("reports progress through its phases", async () => {
