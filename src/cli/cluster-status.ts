@@ -6,12 +6,32 @@
  */
 import type { ClusterStatus, NodeStatus } from "../drive/drive-api.ts";
 import type { CommandContext } from "./command-context.ts";
-import { EXIT_OK } from "./exit-code.ts";
+import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatBytes, formatCount, formatDuration, formatQuantity, formatTable } from "./format.ts";
+import { isPassing } from "./patience.ts";
 
-/** Shows the state of the cluster. */
-export async function clusterStatus({ drive, patience, output }: CommandContext): Promise<number> {
-  const status = await patience.run((signal) => drive.cluster({ signal }));
+/** How long a leader is waited for before any node is asked for what it knows: longer than an election. */
+export const LEADER_WAIT_MS = 5000;
+
+/** Shows the state of the cluster; what one node knows, and EXIT_FAILURE, when no leader answers. */
+export async function clusterStatus(context: CommandContext): Promise<number> {
+  const { drive, patience } = context;
+  let status: ClusterStatus;
+  try {
+    status = await patience.within(LEADER_WAIT_MS).read((signal) => drive.cluster({ signal }));
+  } catch (error) {
+    patience.signal.throwIfAborted();
+    if (!isPassing(error)) throw error;
+    const seen = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
+    await show(context, { ...seen, leaderId: undefined });
+    const down = seen.nodes.filter(({ health }) => health !== "up").length;
+    context.output.note(`no leader; ${down} of ${formatQuantity(seen.nodes.length, "node")} down`);
+    return EXIT_FAILURE;
+  }
+  return show(context, status);
+}
+
+async function show({ output }: CommandContext, status: ClusterStatus): Promise<number> {
   if (output.json) {
     const { fully, sentence } = judgeCopies(status);
     await output.record({
@@ -72,6 +92,9 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   }
   if (extentCount === 0 && status.contentBytes > 0) {
     return { fully: false, sentence: `${status.nodeId} does not know the copies yet; ask again.` };
+  }
+  if (extentCount === 0 && status.fileCount === 0 && away.length === 0 && status.leaderId !== undefined) {
+    return { fully: true, sentence: "There are no files yet." };
   }
   if (away.length > 0) {
     return {

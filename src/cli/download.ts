@@ -92,7 +92,7 @@ export async function* downloadPieces(context: DownloadContext, ref: EntryRef): 
 }
 
 function openDownload({ drive, patience }: DownloadContext, ref: EntryRef): Promise<Download> {
-  return patience.run((signal) => drive.openDownload(ref, { signal }));
+  return patience.read((signal) => drive.openDownload(ref, { signal }));
 }
 
 /** The bytes from `offset` on, opened again when reading fails for a passing reason. */
@@ -114,7 +114,7 @@ async function* readOn(
     try {
       const pieces = download.read(at, entry.sizeBytes - at, attempt.signal)[Symbol.asyncIterator]();
       for (;;) {
-        const next = await patience.bounded(pieces.next());
+        const next = await patience.bounded(pieces.next(), "NO_LEADER");
         if (next.done === true) break;
         failureCount = 0;
         at += next.value.length;

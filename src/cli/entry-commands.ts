@@ -40,7 +40,7 @@ export async function ls(
   options: { readonly long: boolean },
 ): Promise<number> {
   const { drive, patience, output } = context;
-  const { entry, path: shownPath } = await patience.run((signal) =>
+  const { entry, path: shownPath } = await patience.read((signal) =>
     drive.stat({ path: parseRemotePath(path).path }, { signal }),
   );
   if (entry.kind === "file") {
@@ -50,7 +50,7 @@ export async function ls(
   let cursor: string | undefined;
   do {
     const page = { cursor, countMax: PAGE_SIZE_DEFAULT };
-    const listed = await patience.run((signal) => drive.list({ entryId: entry.entryId }, page, { signal }));
+    const listed = await patience.read((signal) => drive.list({ entryId: entry.entryId }, page, { signal }));
     const pathOf = (each: Entry): string => (output.json ? joinRemote(shownPath, each.name) : each.name);
     await showEntries(context, listed.entries, pathOf, options);
     cursor = listed.nextCursor;
@@ -62,11 +62,11 @@ export async function ls(
 export async function statPaths(context: CommandContext, paths: readonly string[]): Promise<number> {
   const { drive, patience, output } = context;
   return forEachPath(context, paths, async ({ path }) => {
-    const found = await patience.run((signal) => drive.stat({ path }, { signal }));
+    const found = await patience.read((signal) => drive.stat({ path }, { signal }));
     const { entry } = found;
     const durability =
       entry.kind === "file"
-        ? await patience.run((signal) => drive.durability({ entryId: entry.entryId }, { signal }))
+        ? await patience.read((signal) => drive.durability({ entryId: entry.entryId }, { signal }))
         : undefined;
     if (output.json) {
       const copies =
@@ -187,7 +187,7 @@ async function relocate(
 
 async function isFolder({ drive, patience }: CommandContext, target: RemotePath): Promise<boolean> {
   try {
-    const { entry } = await patience.run((signal) => drive.stat({ path: target.path }, { signal }));
+    const { entry } = await patience.read((signal) => drive.stat({ path: target.path }, { signal }));
     return entry.kind === "directory";
   } catch (error) {
     // "x/" says that x is a folder: then its absence is the error. Otherwise it is the new name.

@@ -100,7 +100,7 @@ class GetCommand {
     const found: { source: RemotePath; at: PathEntry }[] = [];
     for (const source of sources) {
       try {
-        const at = await patience.run((signal) => drive.stat({ path: source.path }, { signal }));
+        const at = await patience.read((signal) => drive.stat({ path: source.path }, { signal }));
         found.push({ source, at });
       } catch (error) {
         await this.#fail(source.path, undefined, error);
@@ -170,7 +170,7 @@ class GetCommand {
       if (this.#fatal !== undefined) return;
       const page = { cursor, countMax: PAGE_SIZE_DEFAULT };
       try {
-        const listed = await patience.run((signal) =>
+        const listed = await patience.read((signal) =>
           drive.list({ entryId: work.entryId }, page, { signal }),
         );
         for (const entry of listed.entries) await this.#takeEntry(work, entry);

@@ -26,6 +26,12 @@ export function isPassing(error: unknown): error is DriveError {
   return error instanceof DriveError && error.spec.code === "unavailable";
 }
 
+/** What failed changed nothing, so nothing may have happened unseen. */
+function readFailure(error: unknown): unknown {
+  if (!(error instanceof DriveError) || error.reason !== "COMMIT_OUTCOME_UNKNOWN") return error;
+  return new DriveError("NO_LEADER", error.message, error.metadata, error);
+}
+
 /** What Patience needs. */
 export interface PatienceOptions {
   readonly clock: Clock;
@@ -44,9 +50,11 @@ export class Patience {
   readonly #clock: Clock;
   readonly #prng: Prng;
   readonly #timeoutMs: number;
+  readonly #options: PatienceOptions;
   #onSlow: (() => void) | undefined;
 
   constructor(options: PatienceOptions) {
+    this.#options = options;
     this.#clock = options.clock;
     this.#prng = options.prng;
     this.#timeoutMs = options.timeoutMs;
@@ -57,6 +65,21 @@ export class Patience {
   /** A request id that no other request has: 128 random bits. */
   requestId(): string {
     return toHex(this.#prng.bytes(16));
+  }
+
+  /** The same with less patience: at most `timeoutMs` for a step, and no word about slow ones. */
+  within(timeoutMs: number): Patience {
+    const least = Math.min(timeoutMs, this.#timeoutMs);
+    return new Patience({ ...this.#options, timeoutMs: least, onSlow: undefined });
+  }
+
+  /** As run(), for a step that changes nothing. @throws NO_LEADER where run() would say COMMIT_OUTCOME_UNKNOWN */
+  async read<T>(step: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    try {
+      return await this.run(step);
+    } catch (error) {
+      throw readFailure(error);
+    }
   }
 
   /**
@@ -92,12 +115,17 @@ export class Patience {
     }
   }
 
-  /** Waits for `work`, longer than the client of the drive should take to give up. @throws COMMIT_OUTCOME_UNKNOWN */
-  bounded<T>(work: Promise<T>): Promise<T> {
-    const limitMs = this.#timeoutMs * BACKSTOP_FACTOR;
-    return withTimeout(this.#clock, limitMs, work, () => {
-      const message = `No node answered within ${Math.round(limitMs / 1000)} s.`;
-      return new DriveError("COMMIT_OUTCOME_UNKNOWN", message, { timeout_ms: String(limitMs) });
+  /**
+   * Waits for `work`, longer than the client of the drive should take to give up.
+   * @param reason what to throw then: COMMIT_OUTCOME_UNKNOWN for what may have changed something, else NO_LEADER
+   */
+  bounded<T>(
+    work: Promise<T>,
+    reason: "COMMIT_OUTCOME_UNKNOWN" | "NO_LEADER" = "COMMIT_OUTCOME_UNKNOWN",
+  ): Promise<T> {
+    return withTimeout(this.#clock, this.#timeoutMs * BACKSTOP_FACTOR, work, () => {
+      const message = `No node answered within ${Math.round(this.#timeoutMs / 1000)} s.`;
+      return new DriveError(reason, message, { timeout_ms: String(this.#timeoutMs) });
     });
   }
 

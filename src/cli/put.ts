@@ -188,7 +188,7 @@ class PutCommand {
   async #isFolderTarget(sourceCount: number, hasFolder: boolean, target: RemotePath): Promise<boolean> {
     if (sourceCount > 1 || hasFolder || target.trailingSlash) return true;
     try {
-      const { entry } = await this.#context.patience.run((signal) =>
+      const { entry } = await this.#context.patience.read((signal) =>
         this.#context.drive.stat({ path: target.path }, { signal }),
       );
       return entry.kind === "directory";
@@ -299,7 +299,7 @@ class PutCommand {
   async #isStored(file: LocalFile, remote: string): Promise<boolean> {
     const { drive, patience } = this.#context;
     try {
-      const { entry } = await patience.run((signal) => drive.stat({ path: remote }, { signal }));
+      const { entry } = await patience.read((signal) => drive.stat({ path: remote }, { signal }));
       if (entry.kind !== "file" || entry.sizeBytes !== file.sizeBytes) return false;
       return bytesEqual(entry.treeHash, await hashLocalFile(file));
     } catch (error) {

@@ -5,6 +5,7 @@
 import { expect } from "chai";
 import { Writable } from "node:stream";
 import { judgeCopies } from "../../../src/cli/cluster-status.ts";
+import type { ReadOptions } from "../../../src/drive/drive-api.ts";
 import { exitCodeOf, exitCodeOfCounts, UsageError } from "../../../src/cli/exit-code.ts";
 import { formatBytes, formatCount, formatDuration, formatMode } from "../../../src/cli/format.ts";
 import { NODE_COUNT_MAX, TIMEOUT_SECONDS_MAX } from "../../../src/cli/program.ts";
@@ -181,6 +182,24 @@ describe("netdisk mkdir, mv, cp and rm", () => {
 });
 
 describe("netdisk cluster status", () => {
+  it("shows what one node knows, and fails, when no leader answers", async () => {
+    class Leaderless extends MemoryDrive {
+      override cluster(options?: ReadOptions): Promise<ClusterStatus> {
+        if (options?.consistency === "stale") return super.cluster(options);
+        return Promise.reject(new DriveError("COMMIT_OUTCOME_UNKNOWN", "No answer."));
+      }
+    }
+
+    const { code, out, err } = await netdisk(["cluster", "status", "--timeout", "1"], {
+      drive: new Leaderless(),
+    });
+
+    expect(code).to.equal(1);
+    expect(out).to.include("no leader is known");
+    expect(err).to.match(/no leader; \d+ of \d+ nodes? down/);
+    expect(err).to.not.include("may have happened");
+  });
+
   it("says that every file has three verified copies when it is so", async () => {
     const drive = await smallDrive();
     const status = await drive.cluster();

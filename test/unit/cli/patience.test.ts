@@ -63,6 +63,18 @@ describe("Patience", () => {
     expect(seen.signal?.aborted).to.equal(true);
   });
 
+  it("says NO_LEADER, and the time that was asked for, when a read gets no answer", async () => {
+    const { clock, patience } = setUp();
+    const running = patience.read(() => new Promise(() => undefined)).catch((error: unknown) => error);
+    await clock.advance(2 * TIMEOUT_MS);
+
+    const error = await running;
+
+    expect(error).to.be.instanceOf(DriveError);
+    expect((error as DriveError).reason).to.equal("NO_LEADER");
+    expect((error as DriveError).message).to.include("10 s");
+  });
+
   it("does not repeat what cannot pass by itself", async () => {
     const { patience } = setUp();
     let tries = 0;
