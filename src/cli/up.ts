@@ -8,7 +8,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdir, open, readFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { basename, relative, join, resolve } from "node:path";
 import { defaultConfig } from "../config/config.ts";
 import { DriveError } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
@@ -67,7 +67,7 @@ export async function up(io: CliIo, output: Output, options: UpOptions): Promise
       if (!stopping.signal.aborted) throw ready.problem;
       return EXIT_OK;
     }
-    await announce(output, layout, dataDirectory, io.clock.monotonicMs() - startMs);
+    await announce(io, output, layout, dataDirectory, io.clock.monotonicMs() - startMs);
     const died = watchDeaths(output, running, stopping.signal);
     await Promise.race([asked.promise, died]);
     return stopping.signal.aborted ? EXIT_OK : EXIT_FAILURE;
@@ -184,6 +184,7 @@ async function logTail(each: RunningNode): Promise<string> {
 }
 
 async function announce(
+  io: CliIo,
   output: Output,
   layout: readonly LocalNode[],
   dataDirectory: string,
@@ -197,7 +198,8 @@ async function announce(
   if (output.json) return output.record({ type: "ready", nodes, dataDirectory });
   const addresses = nodes.map(({ grpc }) => grpc).join(",");
   const isDefault = addresses === DEFAULT_NODES.join(",");
-  const prefix = isDefault ? "netdisk" : `netdisk --nodes ${addresses}`;
+  const program = programName(io);
+  const prefix = isDefault ? program : `${program} --nodes ${addresses}`;
   await output.line(
     [
       `${formatQuantity(layout.length, "node")} ready after ${formatDuration(elapsedMs)}:`,
@@ -216,6 +218,13 @@ async function announce(
       "Ctrl-C stops all nodes; the data stays, and the next start uses it.",
     ].join("\n"),
   );
+}
+
+/** How the user can start this program again: by its name when it was started so, else by its file. */
+function programName({ program, workingDirectory }: CliIo): string {
+  const script = program.leadingArguments.at(-1);
+  if (script === undefined || basename(script) === "netdisk") return "netdisk";
+  return `node ${relative(workingDirectory, script)}`;
 }
 
 /** Reports nodes that die; resolves when none is left. */
