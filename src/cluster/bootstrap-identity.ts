@@ -1,7 +1,10 @@
 /**
  * Who a node is, on disk: made when its data directory is formatted, never reused, replaced only as a whole.
  *
- *   empty --(all agreed on a proposal)--> accepted --(all have accepted)--> formed
+ *   empty --(all agreed on a proposal)--> accepted --(all have accepted)--> formed --(log and state were made)--> started
+ *
+ * Whoever has started may have promised something to the others: its log and state must be there ever after. The mark lies
+ * outside their directories, so that losing those cannot take it along.
  *
  * The member id is random and belongs to the data: a wiped node comes back as somebody else, because what it promised under
  * its old id is gone. A damaged file, or data without one, is never taken for an empty node.
@@ -40,7 +43,7 @@ export interface NodeIdentity {
   readonly memberId: number;
   /** Changes whenever the data is made anew. */
   readonly incarnation: string;
-  readonly phase: "empty" | "accepted" | "formed";
+  readonly phase: "empty" | "accepted" | "formed" | "started";
   /** Absent while empty. */
   readonly cluster?: ClusterProposal;
 }
@@ -58,6 +61,11 @@ export function makeClusterId(prng: Prng): string {
 export function makeIdentity(prng: Prng, nodeId: string): NodeIdentity {
   const memberId = 1 + prng.below(Number.MAX_SAFE_INTEGER);
   return { nodeId, memberId, incarnation: toHex(prng.bytes(RANDOM_SIZE_BYTES)), phase: "empty" };
+}
+
+/** Whether the node belongs to a cluster for good. */
+export function isFormed(identity: NodeIdentity): boolean {
+  return identity.phase === "formed" || identity.phase === "started";
 }
 
 /** Replaces the identity durably. The directory must exist. */
@@ -93,7 +101,8 @@ function parseIdentity(text: string): NodeIdentity | undefined {
     return undefined;
   if (phase === "empty") return { nodeId, memberId, incarnation, phase };
   const cluster = parseProposal(value["cluster"]);
-  if ((phase !== "accepted" && phase !== "formed") || cluster === undefined) return undefined;
+  if (phase !== "accepted" && phase !== "formed" && phase !== "started") return undefined;
+  if (cluster === undefined) return undefined;
   return { nodeId, memberId, incarnation, phase, cluster };
 }
 

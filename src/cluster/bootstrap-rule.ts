@@ -11,7 +11,12 @@
  * data yet anywhere, so removing it and starting again loses nothing. Nodes of two clusters in one list are WRONG_CLUSTER.
  */
 import { DriveError } from "../drive/errors.ts";
-import type { ClusterProposal, FoundingMember, NodeIdentity } from "./bootstrap-identity.ts";
+import {
+  isFormed,
+  type ClusterProposal,
+  type FoundingMember,
+  type NodeIdentity,
+} from "./bootstrap-identity.ts";
 
 /** What a node says about itself to whoever asks. */
 export interface BootstrapReport {
@@ -73,7 +78,7 @@ export function reportOf(view: Omit<BootstrapView, "reports">): BootstrapReport 
   const { phase, nodeId, memberId, cluster } = identity;
   return {
     empty: phase === "empty",
-    formed: phase === "formed",
+    formed: isFormed(identity),
     nodeId,
     memberId,
     address,
@@ -89,7 +94,7 @@ export function reportOf(view: Omit<BootstrapView, "reports">): BootstrapReport 
 export function decideBootstrap(view: BootstrapView, makeClusterId: () => string): BootstrapStep {
   const { identity } = view;
   const { cluster } = identity;
-  if (identity.phase === "formed" && cluster !== undefined) return { kind: "start", cluster };
+  if (isFormed(identity) && cluster !== undefined) return { kind: "start", cluster };
   const foreign = findForeign(view);
   if (foreign !== undefined) return { kind: "fail", error: foreign };
   if (cluster !== undefined) return decideAccepted(view, cluster);

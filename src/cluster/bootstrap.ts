@@ -6,7 +6,7 @@
  * travel is the port's matter. Time and chance come in, so that the simulator can run all of it.
  */
 import { DriveError } from "../drive/errors.ts";
-import { must } from "../std/assert.ts";
+import { assert, must } from "../std/assert.ts";
 import { makeDurableDirectory } from "../std/atomic-file.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
@@ -14,6 +14,7 @@ import type { Prng } from "../std/prng.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import {
   findIdentity,
+  isFormed,
   makeClusterId,
   makeIdentity,
   storeIdentity,
@@ -65,6 +66,8 @@ export interface ClusterMembership {
   readonly clusterId: string;
   readonly memberId: number;
   readonly incarnation: string;
+  /** Whether this member has taken part before (markStarted()): then its log and state must be there. */
+  readonly isStarted: boolean;
   /** Those that formed the cluster, this node among them. */
   readonly founders: ClusterProposal["members"];
 }
@@ -129,8 +132,7 @@ export class Bootstrap {
     const { clock, prng } = this.#options;
     for (;;) {
       signal?.throwIfAborted();
-      const isFormed = this.#known().phase === "formed";
-      const reports = isFormed ? new Map<string, BootstrapReport>() : await this.#askAll();
+      const reports = isFormed(this.#known()) ? new Map<string, BootstrapReport>() : await this.#askAll();
       const step = decideBootstrap(this.#view(reports), () => makeClusterId(prng));
       switch (step.kind) {
         case "start":
@@ -147,6 +149,16 @@ export class Bootstrap {
       }
       await sleep(clock, BOOTSTRAP_ASK_INTERVAL_MS, signal);
     }
+  }
+
+  /**
+   * Makes it durable that this member's log and state were made, so that they are never made again under its id. After run()
+   * has answered; before the member votes or acknowledges anything. Harmless when it was done before.
+   */
+  async markStarted(): Promise<void> {
+    const identity = this.#known();
+    assert(isFormed(identity), "a member of a cluster starts");
+    if (identity.phase === "formed") await this.#store({ ...identity, phase: "started" });
   }
 
   /**
@@ -198,8 +210,9 @@ export class Bootstrap {
   }
 
   #membership(cluster: ClusterProposal): ClusterMembership {
-    const { memberId, incarnation } = this.#known();
-    return { clusterId: cluster.clusterId, memberId, incarnation, founders: cluster.members };
+    const { memberId, incarnation, phase } = this.#known();
+    const { clusterId, members: founders } = cluster;
+    return { clusterId, memberId, incarnation, isStarted: phase === "started", founders };
   }
 
   #view(reports: ReadonlyMap<string, BootstrapReport>): BootstrapView {

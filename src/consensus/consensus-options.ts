@@ -22,6 +22,16 @@ export interface ConsensusOptions<Result> {
   readonly disk: Disk;
   /** Belongs to consensus alone; its parent exists. */
   readonly directory: string;
+  /**
+   * Whether log and state are made when both are absent, or are DATA_CORRUPT because they must exist: "refuse" once
+   * onCreated() has ended for this member id, since an empty log must not vote under an id that was used.
+   */
+  readonly whenAbsent: "create" | "refuse";
+  /**
+   * Makes it durable, outside `directory`, that log and state exist. Awaited by each start with "create" once they do, before
+   * this member takes part; when it rejects, so does start().
+   */
+  readonly onCreated: () => Promise<void>;
   /** Where the generations of the replicated store live. */
   readonly stores: OrderedStoreProvider;
   readonly clock: Clock;

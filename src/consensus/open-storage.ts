@@ -4,8 +4,10 @@
  *   directory/CURRENT, *.dump    replicated-store.ts, snapshots.ts
  *   directory/log/               segment-raft-log.ts
  *
- * The log is made first and CURRENT last, so that a store without a log, or a log without a store, is loss and not a
- * beginning: it is refused with DATA_CORRUPT, because an empty node must not vote under an old name.
+ * The log is made first, then the store, and CURRENT last, so that a store without a log, or a log without a store, is loss
+ * and not a beginning: it is refused with DATA_CORRUPT, because an empty node must not vote under an old name. When all of it
+ * is gone, only somebody outside can know: the caller is told once it is made (onCreated), before anything is promised to
+ * anybody, and says "refuse" from then on. Nothing is made, changed or removed when data is missing.
  */
 import { DriveError } from "../drive/errors.ts";
 import type { HardState } from "../raft/types.ts";
@@ -13,7 +15,12 @@ import { makeDurableDirectory } from "../std/atomic-file.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { needsLogReset, ReplicatedStore, type ReplicatedStoreOptions } from "./replicated-store.ts";
+import {
+  FIRST_GENERATION_NAME,
+  needsLogReset,
+  ReplicatedStore,
+  type ReplicatedStoreOptions,
+} from "./replicated-store.ts";
 import { SegmentRaftLog } from "./segment-raft-log.ts";
 
 /** Settings and dependencies of openStorage(). */
@@ -24,6 +31,9 @@ export interface OpenStorageOptions<Result> {
   readonly directory: string;
   readonly clusterId: string;
   readonly memberId: number;
+  /** See ConsensusOptions. */
+  readonly whenAbsent: "create" | "refuse";
+  readonly onCreated: () => Promise<void>;
   readonly store: Omit<ReplicatedStoreOptions<Result>, "disk" | "directory" | "clock" | "clusterId">;
   readonly logCacheSizeBytesMax?: number | undefined;
   readonly logSegmentSizeBytes?: number | undefined;
@@ -37,20 +47,22 @@ export interface Storage<Result> {
 }
 
 /**
- * Opens log and store, making them when there are none; finishes an install that a crash interrupted.
+ * Opens log and store, making them when there are none and that may be; finishes an install that a crash interrupted.
  * @throws DriveError DATA_CORRUPT, WRONG_CLUSTER; errors of the disk
  */
 export async function openStorage<Result>(options: OpenStorageOptions<Result>): Promise<Storage<Result>> {
   const { disk, clock, directory, clusterId, memberId } = options;
-  await makeDurableDirectory(disk, directory);
+  const hasLog = await SegmentRaftLog.exists({ disk, directory: `${directory}/log` });
   const hasStore = await ReplicatedStore.exists({ disk, directory });
+  await refuseLoss(options, hasLog, hasStore);
+  await makeDurableDirectory(disk, directory);
   const log = await SegmentRaftLog.open({
     disk,
     clock,
     directory: `${directory}/log`,
     clusterId,
     memberId,
-    whenAbsent: hasStore ? "refuse" : "create",
+    whenAbsent: hasLog ? "refuse" : "create",
     onFatal: options.onFatal,
     cacheSizeBytesMax: options.logCacheSizeBytesMax,
     segmentSizeBytes: options.logSegmentSizeBytes,
@@ -63,12 +75,33 @@ export async function openStorage<Result>(options: OpenStorageOptions<Result>): 
     store = await ReplicatedStore.open({ ...options.store, disk, directory, clock, clusterId });
     await finishInstall(log, store, options.logger);
     checkTogether(log, store);
+    if (options.whenAbsent === "create") await options.onCreated();
     return { log, store };
   } catch (error) {
     await store?.close();
     await log.close();
     throw error;
   }
+}
+
+/** What is absent must never have been there: else it is lost, and so is what this member promised. */
+async function refuseLoss<Result>(
+  options: OpenStorageOptions<Result>,
+  hasLog: boolean,
+  hasStore: boolean,
+): Promise<void> {
+  const { directory, store, whenAbsent } = options;
+  if (hasLog && hasStore) return;
+  const absent = [...(hasLog ? [] : [`${directory}/log`]), ...(hasStore ? [] : [`${directory}/CURRENT`])];
+  const gone = `${absent.join(" and ")} ${absent.length > 1 ? "are" : "is"} gone`;
+  if (whenAbsent === "refuse") {
+    throw corrupt(`${gone}, and it has taken part in its cluster; it must not vote with an empty log`);
+  }
+  if (hasStore) throw corrupt(`${gone}, but there is a state`);
+  // The log is made before the first store, and other generations come after CURRENT.
+  const generations = await ReplicatedStore.generations(store.provider);
+  const lost = hasLog ? generations.filter((name) => name !== FIRST_GENERATION_NAME) : generations;
+  if (lost.length > 0) throw corrupt(`${gone}, but there is the store ${lost.join(", ")}`);
 }
 
 async function finishInstall<Result>(

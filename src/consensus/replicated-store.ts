@@ -119,8 +119,8 @@ export class ReplicatedStore<Result> {
   static async open<Result>(options: ReplicatedStoreOptions<Result>): Promise<ReplicatedStore<Result>> {
     const current = (await readCurrent(options)) ?? (await create(options));
     const name = generationName(current.generation);
-    for (const other of await options.provider.list()) {
-      if (/^state-\d+$/.test(other) && other !== name) await options.provider.remove(other);
+    for (const other of await ReplicatedStore.generations(options.provider)) {
+      if (other !== name) await options.provider.remove(other);
     }
     const store = await options.provider.open(name);
     try {
@@ -135,6 +135,11 @@ export class ReplicatedStore<Result> {
   /** Whether there is a store in the directory; false also after a crash in the middle of making one. */
   static async exists(options: { readonly disk: Disk; readonly directory: string }): Promise<boolean> {
     return (await readCurrent(options)) !== undefined;
+  }
+
+  /** Names of the stores that hold a generation, in use or not. */
+  static async generations(provider: OrderedStoreProvider): Promise<readonly string[]> {
+    return (await provider.list()).filter((name) => /^state-\d+$/.test(name));
   }
 
   /** The state to read. Ask again after every wait: an installed snapshot replaces it. */
@@ -305,6 +310,9 @@ export class ReplicatedStore<Result> {
 export function needsLogReset(installedSnapshot: LogPosition, logStart: LogPosition): boolean {
   return logStart.index < installedSnapshot.index;
 }
+
+/** Name of the store that a member's state is made in; the following ones come from snapshots. */
+export const FIRST_GENERATION_NAME = generationName(1);
 
 function generationName(generation: number): string {
   return `state-${generation}`;

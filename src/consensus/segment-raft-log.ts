@@ -17,6 +17,7 @@ import { CompactedError, UnavailableError, type HardState, type LogEntry } from 
 import { identitySeed, type LogRecord, type RecordLocation } from "../segments/record.ts";
 import { readRecordSync } from "../segments/record-reader.ts";
 import { SegmentLog, segmentPath } from "../segments/segment-log.ts";
+import { TABLE_NAME } from "../segments/segment-table.ts";
 import { assert, must } from "../std/assert.ts";
 import { utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
@@ -149,6 +150,11 @@ export class SegmentRaftLog {
     const log = new SegmentRaftLog(options, segments, recovered);
     await log.#openFiles();
     return log;
+  }
+
+  /** Whether there is a log in the directory, whole or damaged; false also after a crash in the middle of making one. */
+  static exists(options: { readonly disk: Disk; readonly directory: string }): Promise<boolean> {
+    return options.disk.exists(`${options.directory}/${TABLE_NAME}`);
   }
 
   /** Whether the log was made by open(). */

@@ -55,6 +55,10 @@ export interface DriveNodeOptions {
   readonly disk: Disk;
   /** The data directory. */
   readonly directory: string;
+  /** "refuse" once onCreated() has ended in this data directory: see ConsensusOptions. */
+  readonly whenAbsent: "create" | "refuse";
+  /** Makes it durable that the Raft log and the state were made; awaited before this node takes part. */
+  readonly onCreated: () => Promise<void>;
   /** Where the generations of the replicated store live. */
   readonly stores: OrderedStoreProvider;
   /** Where the chunk index lives. */
@@ -111,6 +115,8 @@ export class DriveNode {
       initialVoters: options.founderIds,
       disk: options.disk,
       directory: `${options.directory}/raft`,
+      whenAbsent: options.whenAbsent,
+      onCreated: options.onCreated,
       stores: options.stores,
       clock: options.clock,
       prng: options.prng,

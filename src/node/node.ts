@@ -107,7 +107,7 @@ export class Node {
     this.#logger.info("listening", { grpc: config.node.address, http: url });
     const membership = await this.#bootstrap.run(this.#stopSignal.signal);
     this.#membership = membership;
-    this.#drive = this.#makeDriveNode(membership, url);
+    this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
     await this.#drive.start();
     this.#observe();
     this.#logger.info("node_started", { member_id: membership.memberId, cluster_id: membership.clusterId });
@@ -185,7 +185,7 @@ export class Node {
     });
   }
 
-  #makeDriveNode(membership: ClusterMembership, httpUrl: string): DriveNode {
+  #makeDriveNode(bootstrap: Bootstrap, membership: ClusterMembership, httpUrl: string): DriveNode {
     const config = this.#config;
     const clients = new PeerClients({
       pool: this.#pool,
@@ -211,6 +211,8 @@ export class Node {
       },
       disk: this.#disk,
       directory: config.data.directory,
+      whenAbsent: membership.isStarted ? "refuse" : "create",
+      onCreated: () => bootstrap.markStarted(),
       stores: stores("stores"),
       indexes: stores("index"),
       clock: this.#clock,

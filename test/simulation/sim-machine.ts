@@ -64,6 +64,8 @@ export class SimMachine {
   #process: SimProcess | undefined;
   #node: DriveNode | undefined;
   #isServing = false;
+  /** The durable mark that a process keeps in its identity. */
+  #isStarted = false;
 
   constructor(options: SimMachineOptions) {
     this.#options = options;
@@ -175,6 +177,12 @@ export class SimMachine {
       },
       disk: wrapDisk === undefined ? disk : wrapDisk(disk),
       directory: DATA_DIRECTORY,
+      whenAbsent: this.#isStarted ? "refuse" : "create",
+      onCreated: async () => {
+        // Hangs for ever when the process dies meanwhile.
+        await this.#diskTime("sync", 0);
+        this.#isStarted = true;
+      },
       stores: this.#stores,
       indexes: this.#indexes,
       clock: process,

@@ -60,6 +60,8 @@ export class TestMember {
   readonly failures: Error[] = [];
   /** Settings for the next start(). */
   overrides: Partial<ConsensusOptions<string>> = {};
+  /** Whether its log and state were made once. */
+  isStarted = false;
   consensus: Consensus<string> | undefined;
   readonly #cluster: TestCluster;
   #starts = 0;
@@ -83,6 +85,11 @@ export class TestMember {
       initialVoters: ids,
       disk: this.disk,
       directory: "/raft",
+      whenAbsent: this.isStarted ? "refuse" : "create",
+      onCreated: async () => {
+        await this.disk.syncDirectory("/");
+        this.isStarted = true;
+      },
       stores: this.stores,
       clock,
       prng: new SeededPrng(seed * 1000 + this.id * 10 + this.#starts),

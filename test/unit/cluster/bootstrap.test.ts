@@ -306,6 +306,43 @@ describe("Bootstrap", () => {
     }
   }).timeout(20_000);
 
+  it("knows for ever that a member has started, and not before that is durable", async () => {
+    let isMarked = false;
+    for (let operation = 1; !isMarked; operation += 1) {
+      const network = new TestNetwork(["a:1"], []);
+      const node = network.node("a:1");
+      node.start();
+      await network.clock.advance(0);
+      expect(node.membership?.isStarted).to.equal(false);
+      let count = 0;
+      node.disk.onOperation = () => {
+        count += 1;
+        if (count === operation) node.crash(operation);
+        return undefined;
+      };
+      void node.bootstrap?.markStarted().then(() => {
+        isMarked = true;
+      });
+      await network.clock.advance(0);
+      node.disk.onOperation = undefined;
+      if (isMarked) node.crash(operation);
+
+      node.start();
+      await network.clock.advance(0);
+
+      // A crash may also leave the mark of a call that never ended.
+      if (isMarked) expect(node.membership?.isStarted).to.equal(true);
+      expect(node.error).to.equal(undefined);
+      await node.bootstrap?.markStarted();
+      await node.bootstrap?.markStarted();
+      node.crash(operation);
+      node.start();
+      await network.clock.advance(0);
+      expect(node.membership?.isStarted).to.equal(true);
+      expect(node.bootstrap?.answer().formed).to.equal(true);
+    }
+  });
+
   it("refuses a damaged identity, and data without one", async () => {
     const network = new TestNetwork(["a:1"], []);
     const node = network.node("a:1");
