@@ -171,7 +171,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
 function addTransferCommands(program: Command, io: CliIo, output: Output, set: (code: number) => void): void {
   const putCommand = program
     .command("put")
-    .description("Put files and folders on the drive; run again it goes on.")
+    .description("Put files and folders on the drive; run again it skips equal files and goes on.")
     .argument(
       "<paths...>",
       'SRC... DEST: files and folders here ("-": stdin), and where they go on the drive',
@@ -185,14 +185,13 @@ function addTransferCommands(program: Command, io: CliIo, output: Output, set: (
         "Modes and modification times are kept; symbolic links and special files are ignored with a note.",
       ].join("\n"),
     )
-    .addOption(onConflictOption("when a file of that name is there"))
-    .option("--resume", "skip files that are there already with equal bytes")
+    .addOption(onConflictOption("when another file of that name is there"))
+    .option("--resume", "accepted for habit: equal files that are there are always skipped")
     .option("-q, --quiet", "no progress and no summary");
   addDriveAction(putCommand, program, io, output, set, (paths, options) => {
     const [sources, destination] = splitDestination(paths, "SRC... DEST");
     const settings = {
       onConflict: conflictOf(options),
-      resume: options["resume"] === true,
       quiet: options["quiet"] === true,
     };
     return (context) => put(context, sources, destination, settings);

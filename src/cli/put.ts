@@ -35,8 +35,6 @@ import { WorkPile } from "./work-pile.ts";
 /** Options of `put`. */
 export interface PutOptions {
   readonly onConflict: OnConflict;
-  /** Skip files that are on the drive already with equal bytes. */
-  readonly resume: boolean;
   readonly quiet: boolean;
 }
 
@@ -271,7 +269,7 @@ class PutCommand {
           modifyTimeMs: Math.floor(stats.mtimeMs),
         };
         this.meter.foundBytes += file.sizeBytes;
-        if (this.#options.resume && (await this.#isStored(file, remote))) {
+        if (await this.#isStored(file, remote)) {
           share.transferredBytes = file.sizeBytes;
           return { status: "skipped", path: remote, sizeBytes: file.sizeBytes, treeHash: undefined };
         }
@@ -387,7 +385,7 @@ function explain(error: unknown): unknown {
   if (hasReason(error, "PATH_EXISTS")) {
     return new DriveError(
       "PATH_EXISTS",
-      `${error.message} Use --resume to skip equal files, --on-conflict replace or rename otherwise.`,
+      `${error.message} It differs; use --on-conflict replace or rename.`,
       error.metadata,
       error,
     );

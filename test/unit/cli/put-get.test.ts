@@ -281,7 +281,7 @@ describe("netdisk put and get", () => {
     expect(fs.readdirSync(join(here.path, "state/uploads"))).to.deep.equal([]);
   });
 
-  it("refuses to replace what is there, says how, and skips equal files with --resume", async () => {
+  it("refuses to replace what is there, says how, and skips equal files", async () => {
     const drive = new MemoryDrive();
     makeTree(here.path, { "src/a.txt": "alpha", "src/b.txt": "beta", "src/big.bin": pattern(2 * MIB) });
     const world = { drive, directory: here.path };
@@ -290,14 +290,11 @@ describe("netdisk put and get", () => {
     fs.writeFileSync(join(here.path, "src/c.txt"), "new");
 
     const again = await netdisk(["put", "src", "/"], world);
-    const resumed = await netdisk(
-      ["put", "--json", "--resume", "--on-conflict", "replace", "src", "/"],
-      world,
-    );
+    const resumed = await netdisk(["put", "--json", "--on-conflict", "replace", "src", "/"], world);
 
     expect(resumed.err).to.equal("");
     expect(again.code).to.equal(3);
-    expect(again.err).to.include("--resume").and.include("[PATH_EXISTS]");
+    expect(again.err).to.include("--on-conflict").and.include("[PATH_EXISTS]");
     expect(resumed.code).to.equal(0);
     const status = Object.fromEntries(
       resumed
