@@ -31,20 +31,13 @@ const isProper = (requestId: string): boolean =>
  * A one-shot upload comes as put-small or as complete-upload, so both are told by the same intent.
  */
 function intentOf(body: CommandBody): CommandBody {
-  switch (body.kind) {
-    case "init-upload":
-      return { ...body, extents: [] };
-    case "put-small":
-      return { ...body, memberId: 0, contentId: 0, seals: [] };
-    case "complete-upload": {
-      const { put, precondition, sizeBytes, treeHash } = body;
-      if (put === undefined) return { ...body, treeHash: NO_BYTES, sha256: NO_BYTES, seals: [] };
-      const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
-      return { kind: "put-small", ...put, precondition, ...content };
-    }
-    default:
-      return body;
-  }
+  if (body.kind === "init-upload") return { ...body, extents: [] };
+  if (body.kind === "put-small") return { ...body, memberId: 0, contentId: 0, seals: [] };
+  if (body.kind !== "complete-upload") return body;
+  const { put, precondition, sizeBytes, treeHash } = body;
+  if (put === undefined) return { ...body, treeHash: NO_BYTES, sha256: NO_BYTES, seals: [] };
+  const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
+  return { kind: "put-small", ...put, precondition, ...content };
 }
 
 /** Tells what a command asks for from what another one does: FINGERPRINT_SIZE_BYTES bytes, equal for repeats of a request. */
