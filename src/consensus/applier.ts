@@ -43,9 +43,7 @@ export class Applier<Result> {
   enqueue(work: Message): void {
     this.#queue.push(work);
     if (this.#isStopped) return;
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
   }
 
   /** Resolves when nothing is being applied and nothing waits. */
@@ -77,6 +75,9 @@ export class Applier<Result> {
       }
     } catch (error) {
       this.#options.onFatal(error as Error);
+    } finally {
+      // In the same turn as the last look at the queue: work that comes between the two would wait for ever.
+      this.#running = undefined;
     }
   }
 

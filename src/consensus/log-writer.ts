@@ -98,10 +98,7 @@ export class LogWriter {
 
   #start(): void {
     if (this.#running !== undefined || this.#stop.signal.aborted) return;
-    this.#running = this.#run().finally(() => {
-      this.#running = undefined;
-      this.#roundSinceMs = undefined;
-    });
+    this.#running = this.#run();
   }
 
   async #run(): Promise<void> {
@@ -115,6 +112,10 @@ export class LogWriter {
       }
     } catch (error) {
       if (!this.#stop.signal.aborted) this.#options.onFatal(error as Error);
+    } finally {
+      // In the same turn as the last look at the queue: work that comes between the two would wait for ever.
+      this.#running = undefined;
+      this.#roundSinceMs = undefined;
     }
   }
 
