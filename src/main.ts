@@ -10,6 +10,7 @@ import { MessageChannel } from "node:worker_threads";
 import { runCli } from "./cli/program.ts";
 import { systemIo } from "./cli/system-io.ts";
 import { Node } from "./node/node.ts";
+import { setHeapGrowth } from "./std/heap-growth.ts";
 
 /** EX_SOFTWARE of sysexits.h: an internal error. */
 const EXIT_BROKEN = 70;
@@ -24,12 +25,14 @@ function endBroken(error: unknown): never {
 process.on("uncaughtException", endBroken);
 process.on("unhandledRejection", endBroken);
 
+setHeapGrowth();
+
 // Timers do not keep a process alive (std/clock.ts), and a command may have nothing but a timer to wait for.
 const alive = new MessageChannel();
 alive.port1.ref();
 
 const io = systemIo({
-  createNode: (config) => new Node({ config, version: io.version, onFatal: endBroken }),
+  createNode: (config, logger) => new Node({ config, logger, version: io.version, onFatal: endBroken }),
   exit: (code) => process.exit(code),
 });
 const exitCode = await runCli(process.argv.slice(2), io);

@@ -14,6 +14,9 @@ export const KIND_CHUNK = 16;
 export const KIND_MANIFEST = 17;
 export const KIND_SMALL = 18;
 export const KIND_TOMBSTONE = 19;
+/** As manifest and small, written by compaction: the extent is sealed so, whatever the records before said of it. */
+export const KIND_MOVED_MANIFEST = 20;
+export const KIND_MOVED_SMALL = 21;
 
 /** Bytes of a chunk record's head. Format: never change. */
 export const CHUNK_HEAD_SIZE_BYTES = 16 + DIGEST_SIZE_BYTES;
@@ -22,6 +25,8 @@ export const CHUNK_HEAD_SIZE_BYTES = 16 + DIGEST_SIZE_BYTES;
 export const MANIFEST_ENTRY_SIZE_BYTES = DIGEST_SIZE_BYTES + 8;
 
 const KEY_SIZE_BYTES = 12;
+const SHARE_SIZE_BYTES = 8;
+const MANIFEST_HEAD_SIZE_BYTES_MIN = 73;
 const CLUSTER_ID_SIZE_BYTES_MAX = 255;
 
 /** Head of a chunk record; its body is the chunk. */
@@ -127,6 +132,41 @@ export function decodeManifestHead(head: Uint8Array): ManifestHead {
   };
 }
 
+/** Live bytes of an extent in a segment of the log. */
+export interface SegmentShare {
+  readonly segmentId: number;
+  readonly sizeBytes: number;
+}
+
+/** Head of a moved manifest: that of a manifest, and where its chunks in the log lie, the record itself left out. */
+export function encodeMovedHead(head: ManifestHead, shares: readonly SegmentShare[]): Uint8Array {
+  const bytes = Buffer.alloc(shares.length * SHARE_SIZE_BYTES);
+  shares.forEach(({ segmentId, sizeBytes }, i) => {
+    bytes.writeUInt32LE(segmentId, i * SHARE_SIZE_BYTES);
+    bytes.writeUInt32LE(sizeBytes, i * SHARE_SIZE_BYTES + 4);
+  });
+  return Buffer.concat([encodeManifestHead(head), bytes]);
+}
+
+/** The shares in the head of a moved manifest. */
+export function decodeShares(head: Uint8Array): readonly SegmentShare[] {
+  const bytes = asBuffer(head).subarray(manifestHeadSize(head));
+  assert(bytes.length % SHARE_SIZE_BYTES === 0, "shares of another length");
+  return Array.from({ length: bytes.length / SHARE_SIZE_BYTES }, (_, i) => ({
+    segmentId: bytes.readUInt32LE(i * SHARE_SIZE_BYTES),
+    sizeBytes: bytes.readUInt32LE(i * SHARE_SIZE_BYTES + 4),
+  }));
+}
+
+/** The head of any record that seals an extent: manifest or small, moved or not. */
+export function decodeSealHead(kind: number, head: Uint8Array): ManifestHead {
+  return decodeManifestHead(kind === KIND_MOVED_MANIFEST ? head.subarray(0, manifestHeadSize(head)) : head);
+}
+
+function manifestHeadSize(head: Uint8Array): number {
+  return MANIFEST_HEAD_SIZE_BYTES_MIN + asBuffer(head).readUInt8(MANIFEST_HEAD_SIZE_BYTES_MIN - 1);
+}
+
 /** One chunk in a manifest's body. */
 export interface ManifestEntry {
   readonly digest: Uint8Array;
@@ -184,4 +224,9 @@ export function extentName(extent: ExtentKey): string {
 /** Whether two keys name the same extent. */
 export function sameExtent(a: ExtentKey, b: ExtentKey): boolean {
   return a.contentId === b.contentId && a.extentIndex === b.extentIndex;
+}
+
+/** Orders extents by content, then by position in it. */
+export function compareExtents(a: ExtentKey, b: ExtentKey): number {
+  return a.contentId - b.contentId || a.extentIndex - b.extentIndex;
 }

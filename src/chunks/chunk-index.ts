@@ -23,17 +23,21 @@ import type { Cursor } from "../segments/recover-log.ts";
 import {
   decodeChunkHead,
   decodeManifestHead,
+  decodeSealHead,
+  decodeShares,
   decodeTombstoneHead,
   extentName,
   KIND_CHUNK,
   KIND_MANIFEST,
+  KIND_MOVED_MANIFEST,
+  KIND_MOVED_SMALL,
   KIND_SMALL,
   KIND_TOMBSTONE,
   type ManifestHead,
 } from "./chunk-codec.ts";
 
 /** Version of the index: another one is dropped and rebuilt. */
-const INDEX_VERSION = 1;
+const INDEX_VERSION = 2;
 
 /** Records cleared per transaction before a rebuild. */
 const CLEAR_COUNT = 1000;
@@ -55,6 +59,8 @@ export interface IndexedRecord {
 export interface SealedExtent {
   /** Whether the record is a small one (its body is the chunk) or a manifest. */
   readonly small: boolean;
+  /** Whether compaction wrote it: then no record before it counts for the extent. */
+  readonly moved: boolean;
   readonly sizeBytes: number;
   readonly root: Uint8Array;
   readonly ownSegmentId: number;
@@ -130,7 +136,7 @@ function decodeLocation(bytes: Buffer, at: number): RecordLocation {
 function encodeSealed(extent: SealedExtent): Uint8Array {
   const { uses, damagedChunks } = extent;
   const bytes = Buffer.alloc(75 + 12 * uses.length + 4 * damagedChunks.length);
-  bytes.writeUInt8(extent.small ? 1 : 0, 0);
+  bytes.writeUInt8((extent.small ? 1 : 0) + (extent.moved ? 2 : 0), 0);
   bytes.writeDoubleLE(extent.sizeBytes, 1);
   bytes.set(extent.root, 9);
   bytes.writeUInt32LE(extent.ownSegmentId, 41);
@@ -158,7 +164,8 @@ function decodeSealed(value: Uint8Array): SealedExtent {
   const damagedCount = bytes.readUInt32LE(69);
   const damagedAt = 75 + 12 * useCount;
   return {
-    small: bytes.readUInt8(0) === 1,
+    small: (bytes.readUInt8(0) & 1) !== 0,
+    moved: (bytes.readUInt8(0) & 2) !== 0,
     sizeBytes: bytes.readDoubleLE(1),
     root: Uint8Array.from(bytes.subarray(9, 41)),
     ownSegmentId: bytes.readUInt32LE(41),
@@ -354,6 +361,11 @@ export class ChunkIndex {
     return getUse(this.#store, segmentId);
   }
 
+  /** Whether an extent has chunks in the log and no seal. */
+  isOpen(extent: ExtentKey): boolean {
+    return this.#openExtents.has(extentName(extent));
+  }
+
   /** Forgets the figures of segments that were removed. */
   forgetSegments(segmentIds: readonly number[]): void {
     this.#store.transaction((transaction) => {
@@ -369,6 +381,10 @@ export class ChunkIndex {
       case KIND_SMALL:
       case KIND_MANIFEST:
         this.#applySealed(transaction, record);
+        return;
+      case KIND_MOVED_SMALL:
+      case KIND_MOVED_MANIFEST:
+        this.#applyMoved(transaction, record);
         return;
       case KIND_TOMBSTONE:
         this.#applyTombstone(transaction, record);
@@ -411,6 +427,7 @@ export class ChunkIndex {
     this.#addUse(transaction, record.location.segmentId, record.location.sizeBytes);
     const sealed: SealedExtent = {
       small,
+      moved: false,
       sizeBytes: head.sizeBytes,
       root: head.root,
       ownSegmentId: head.ownSegmentId,
@@ -426,6 +443,51 @@ export class ChunkIndex {
       this.sawOwnSegmentId(head.ownSegmentId);
     }
     this.#count(1, sealed.damagedChunks.length > 0 ? 1 : 0, sealed.sizeBytes, ownBytesOf(sealed));
+  }
+
+  /** Compaction: the extent is sealed as this record says; whatever was known of it before is given back. */
+  #applyMoved(transaction: OrderedTransaction, record: IndexedRecord): void {
+    const head = decodeSealHead(record.kind, record.head);
+    const small = record.kind === KIND_MOVED_SMALL;
+    for (const { location } of this.#takeOpenChunks(transaction, head.extent)) {
+      this.#addUse(transaction, location.segmentId, -location.sizeBytes);
+    }
+    const before = transaction.get(key("e", head.extent));
+    if (before !== undefined) this.#forgetSealed(transaction, decodeSealed(before), head.ownSegmentId);
+    const uses = new Map<number, number>();
+    for (const { segmentId, sizeBytes } of small ? [] : decodeShares(record.head)) {
+      uses.set(segmentId, (uses.get(segmentId) ?? 0) + sizeBytes);
+    }
+    const { segmentId, sizeBytes } = record.location;
+    uses.set(segmentId, (uses.get(segmentId) ?? 0) + sizeBytes);
+    for (const [id, bytes] of uses) this.#addUse(transaction, id, bytes);
+    const sealed: SealedExtent = {
+      small,
+      moved: true,
+      sizeBytes: head.sizeBytes,
+      root: head.root,
+      ownSegmentId: head.ownSegmentId,
+      location: record.location,
+      headSizeBytes: record.head.length,
+      bodySizeBytes: record.bodySizeBytes,
+      uses: [...uses].map(([id, bytes]) => ({ segmentId: id, sizeBytes: bytes })),
+      damagedChunks: damagedAtSeal(record, head, undefined),
+    };
+    transaction.put(key("e", head.extent), encodeSealed(sealed));
+    if (head.ownSegmentId !== 0) {
+      transaction.put(segmentKey("d", head.ownSegmentId), key("e", head.extent));
+      this.sawOwnSegmentId(head.ownSegmentId);
+    }
+    this.#count(1, sealed.damagedChunks.length > 0 ? 1 : 0, sealed.sizeBytes, ownBytesOf(sealed));
+  }
+
+  /** Gives back what a sealed extent uses; its own segment is to be unlinked unless it is `keptSegmentId`. */
+  #forgetSealed(transaction: OrderedTransaction, sealed: SealedExtent, keptSegmentId: number): void {
+    for (const use of sealed.uses) this.#addUse(transaction, use.segmentId, -use.sizeBytes);
+    this.#count(-1, sealed.damagedChunks.length > 0 ? -1 : 0, -sealed.sizeBytes, -ownBytesOf(sealed));
+    if (sealed.ownSegmentId === 0 || sealed.ownSegmentId === keptSegmentId) return;
+    transaction.delete(segmentKey("d", sealed.ownSegmentId));
+    transaction.put(segmentKey("u", sealed.ownSegmentId), new Uint8Array(0));
   }
 
   #applyTombstone(transaction: OrderedTransaction, record: IndexedRecord): void {

@@ -9,16 +9,18 @@ import { hasReason } from "../drive/errors.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { errnoOf } from "../std/disk.ts";
 import { must } from "../std/assert.ts";
-import { recordSizeBytes, type RecordLocation } from "../segments/record.ts";
+import { comparePositions, recordSizeBytes, type RecordLocation } from "../segments/record.ts";
 import type { RecordPart } from "../segments/record-reader.ts";
 import {
   CHUNK_HEAD_SIZE_BYTES,
   decodeChunkHead,
   decodeManifestEntry,
-  decodeManifestHead,
+  decodeSealHead,
   extentName,
   KIND_CHUNK,
   KIND_MANIFEST,
+  KIND_MOVED_MANIFEST,
+  KIND_MOVED_SMALL,
   KIND_SMALL,
   MANIFEST_ENTRY_SIZE_BYTES,
   sameExtent,
@@ -46,6 +48,8 @@ export class DamageError extends Error {
 
 /** A manifest as it is cached. */
 export interface LoadedManifest {
+  /** Where the record lies. */
+  readonly location: RecordLocation;
   readonly head: ManifestHead;
   /** Digests and places of the chunks; see decodeManifestEntry(). */
   readonly body: Uint8Array;
@@ -99,7 +103,7 @@ export class ChunkReader {
         sizeBytes,
         location,
         headSizeBytes,
-        kind: KIND_SMALL,
+        kind: sealed.moved ? KIND_MOVED_SMALL : KIND_SMALL,
         own: false,
       };
     }
@@ -123,7 +127,8 @@ export class ChunkReader {
   async manifest(extent: ExtentKey, sealed: SealedExtent): Promise<LoadedManifest> {
     const name = extentName(extent);
     const cached = this.#manifests.get(name);
-    if (cached !== undefined) {
+    // One that was read while compaction moved the extent names places that are gone.
+    if (cached !== undefined && comparePositions(cached.location, sealed.location) === 0) {
       this.#manifests.delete(name);
       this.#manifests.set(name, cached);
       return cached;
@@ -146,8 +151,8 @@ export class ChunkReader {
       offset: 0,
       length: 0,
     };
-    const { head } = await damaging(undefined, () => this.#log.readPart(sealed.location, part));
-    return decodeManifestHead(head);
+    const { kind, head } = await damaging(undefined, () => this.#log.readPart(sealed.location, part));
+    return decodeSealHead(kind, head);
   }
 
   /** Forgets what is cached of an extent. */
@@ -171,19 +176,21 @@ export class ChunkReader {
     const { headSizeBytes, bodySizeBytes, location } = sealed;
     const part = { headSizeBytes, bodySizeBytes, offset: 0, length: bodySizeBytes };
     const found = await damaging(undefined, () => this.#log.readPart(location, part));
-    const head = decodeManifestHead(found.head);
+    const isManifest = found.kind === (sealed.moved ? KIND_MOVED_MANIFEST : KIND_MANIFEST);
+    if (!isManifest) throw new DamageError(undefined, "another record lies in the place of the manifest");
+    const head = decodeSealHead(found.kind, found.head);
     const whole = bodySizeBytes === chunkCount(sealed.sizeBytes) * MANIFEST_ENTRY_SIZE_BYTES;
-    if (found.kind !== KIND_MANIFEST || !sameExtent(head.extent, extent) || !whole) {
+    if (!sameExtent(head.extent, extent) || !whole) {
       throw new DamageError(undefined, "another record lies in the place of the manifest");
     }
-    return { head, body: found.bytes };
+    return { location, head, body: found.bytes };
   }
 }
 
 function isChunk(found: RecordPart, chunk: PlacedChunk): boolean {
   if (found.kind !== chunk.kind) return false;
-  if (chunk.kind === KIND_SMALL) {
-    const head = decodeManifestHead(found.head);
+  if (chunk.kind === KIND_SMALL || chunk.kind === KIND_MOVED_SMALL) {
+    const head = decodeSealHead(found.kind, found.head);
     return sameExtent(head.extent, chunk.extent) && bytesEqual(head.root, chunk.digest);
   }
   const head = decodeChunkHead(found.head);
@@ -204,4 +211,9 @@ async function damaging<T>(chunkIndex: number | undefined, read: () => Promise<T
       error,
     );
   }
+}
+
+/** Whether an extent is still sealed by the same record. */
+export function isSameSeal(a: SealedExtent, b: SealedExtent | undefined): boolean {
+  return b !== undefined && comparePositions(a.location, b.location) === 0;
 }

@@ -28,7 +28,13 @@ export type ExtentState =
   | { readonly kind: "absent" }
   /** Being written: the chunks that are here, ascending. */
   | { readonly kind: "open"; readonly chunkIndexes: readonly number[] }
-  | { readonly kind: "sealed"; readonly sizeBytes: number; readonly root: Uint8Array }
+  | {
+      readonly kind: "sealed";
+      readonly sizeBytes: number;
+      readonly root: Uint8Array;
+      /** Cluster time at which the scrub pass began that last read it; absent when none did or nobody keeps it. */
+      readonly checkTimeMs?: number;
+    }
   /** Damage was found: the bytes are kept, reads of the damaged chunks are refused. */
   | { readonly kind: "quarantined"; readonly sizeBytes: number; readonly chunkIndexes: readonly number[] };
 
@@ -96,8 +102,11 @@ export interface ChunkStore {
   /** State of an extent. Absence is not an error. */
   extentState(extent: ExtentKey): Promise<ExtentState>;
 
-  /** Re-reads a sealed extent whole and checks every digest against the manifest; damage quarantines and is CHUNK_CORRUPT. */
-  verifyExtent(extent: ExtentKey): Promise<Seal>;
+  /**
+   * Re-reads a sealed extent whole and checks every digest against the manifest; damage quarantines and is CHUNK_CORRUPT.
+   * @param beforeChunk awaited before each chunk is read, with its size: paces; what it throws ends the check
+   */
+  verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal>;
 
   /** Forgets an extent, sealed or open; durable when it resolves. Harmless when absent. */
   removeExtent(extent: ExtentKey): Promise<void>;

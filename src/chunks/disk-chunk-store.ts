@@ -18,7 +18,6 @@ import { assert, must } from "../std/assert.ts";
 import { bytesEqual, toHex } from "../std/bytes.ts";
 import { foldTreeHash, type Digester } from "../std/digest.ts";
 import { Semaphore } from "../std/semaphore.ts";
-import { comparePositions } from "../segments/record.ts";
 import type { SingleSegment } from "../segments/single-segment.ts";
 import {
   encodeChunkHead,
@@ -31,16 +30,21 @@ import {
   KIND_MANIFEST,
   KIND_SMALL,
   KIND_TOMBSTONE,
+  compareExtents,
   decodeManifestEntry,
 } from "./chunk-codec.ts";
 import type { SealedExtent } from "./chunk-index.ts";
+import { Compaction, type CompactionResult } from "./compaction.ts";
 import { corrupt, finished, incomplete, notFound, operatingError, outOfRange } from "./chunk-errors.ts";
-import { ChunkReader, DamageError, type PlacedChunk } from "./chunk-reader.ts";
+import { ChunkReader, DamageError, isSameSeal, type PlacedChunk } from "./chunk-reader.ts";
 import type { ChunkStore, ChunkStoreStats, ExtentState, SealRequest, SmallExtent } from "./chunk-store.ts";
-import { OpenExtent } from "./open-extent.ts";
+import { OpenExtent, requireChunks } from "./open-extent.ts";
 import { openStoreParts, type StoreParts, type DiskChunkStoreOptions } from "./open-store.ts";
 
 export type { DiskChunkStoreOptions } from "./open-store.ts";
+
+/** Tries of a read under which compaction moves the extent again and again. */
+const READ_TRY_COUNT_MAX = 5;
 
 /** A chunk store on a disk. */
 export class DiskChunkStore implements ChunkStore {
@@ -50,6 +54,7 @@ export class DiskChunkStore implements ChunkStore {
   readonly #parts: StoreParts;
   readonly #digester: Digester;
   readonly #reader: ChunkReader;
+  readonly #compaction: Compaction;
   readonly #budget: Semaphore;
   /** Seals and removals under way, by extent: the last of each queue. */
   readonly #turns = new Map<string, Promise<void>>();
@@ -62,6 +67,13 @@ export class DiskChunkStore implements ChunkStore {
     this.#parts = parts;
     this.#digester = options.digester;
     this.#reader = new ChunkReader(parts.log, parts.own);
+    this.#compaction = new Compaction({
+      parts,
+      reader: this.#reader,
+      digester: this.#digester,
+      inTurn: (extent, work) => this.#inTurn(extent, work),
+      onDamage: (extent, chunkIndex) => this.#noteDamage(extent, chunkIndex),
+    });
     this.#budget = new Semaphore(parts.bytesInFlightMax);
     assert(parts.bytesInFlightMax >= CHUNK_SIZE_BYTES, "a store takes at least one chunk at a time");
   }
@@ -217,7 +229,7 @@ export class DiskChunkStore implements ChunkStore {
     return { kind: "open", chunkIndexes: [...open.chunks.keys()].sort((a, b) => a - b) };
   }
 
-  async verifyExtent(extent: ExtentKey): Promise<Seal> {
+  async verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal> {
     return await this.#reading(extent, async () => {
       const sealed = this.#index.findSealed(extent);
       if (sealed === undefined) throw notFound(extent);
@@ -227,7 +239,11 @@ export class DiskChunkStore implements ChunkStore {
       }
       const damaged: number[] = [];
       for (const [chunkIndex, digest] of digests.entries()) {
+        await beforeChunk?.(chunkSizeBytes(sealed.sizeBytes, chunkIndex));
         if (!(await this.#isIntact(extent, sealed, chunkIndex, digest))) damaged.push(chunkIndex);
+      }
+      if (damaged.length > 0 && !isSameSeal(sealed, this.#index.findSealed(extent))) {
+        throw new DamageError(damaged[0], "the extent was moved or removed under the check");
       }
       this.#quarantine(extent, damaged);
       const known = this.#index.findSealed(extent)?.damagedChunks ?? damaged;
@@ -258,6 +274,13 @@ export class DiskChunkStore implements ChunkStore {
       if (after === undefined || compareExtents(extent, after) > 0) keys.push(extent);
     }
     return keys.sort(compareExtents).slice(0, countMax);
+  }
+
+  /** Gives back the space of one segment that is partly dead; undefined when none is worth it. See Compaction.run(). */
+  compact(beforeBytes: (sizeBytes: number) => Promise<void>): Promise<CompactionResult | undefined> {
+    return this.#compaction.run(beforeBytes).catch((error: unknown) => {
+      throw operatingError(error);
+    });
   }
 
   /** Asks the file system how much space is left, so that stats() tells what others did to the disk. */
@@ -419,7 +442,9 @@ export class DiskChunkStore implements ChunkStore {
     digest: Uint8Array,
   ): Promise<void> {
     if (sealed.damagedChunks.includes(chunkIndex)) throw corrupt(extent, sealed.damagedChunks);
-    const chunk = await this.#reading(extent, () => this.#reader.placeSealed(extent, sealed, chunkIndex));
+    const chunk = await this.#reading(extent, () =>
+      this.#reader.placeSealed(extent, this.#index.findSealed(extent) ?? sealed, chunkIndex),
+    );
     if (chunk === undefined || !bytesEqual(chunk.digest, digest)) throw finished(extent);
   }
 
@@ -538,44 +563,36 @@ export class DiskChunkStore implements ChunkStore {
   }
 
   /** Runs a read; damage found on the way is kept in mind and becomes CHUNK_CORRUPT. */
-  async #reading<T>(extent: ExtentKey, work: () => Promise<T>): Promise<T> {
+  async #reading<T>(extent: ExtentKey, work: () => Promise<T>, tryCount = 1): Promise<T> {
     const before = this.#index.findSealed(extent);
     try {
       return await work();
     } catch (error) {
       if (!(error instanceof DamageError)) throw operatingError(error);
+      const later = this.#index.findSealed(extent);
+      const isMoved = before !== undefined && later?.moved === true && !isSameSeal(before, later);
+      // Compaction moved it under the reader: what is there now is read.
+      if (isMoved && tryCount < READ_TRY_COUNT_MAX) return await this.#reading(extent, work, tryCount + 1);
       // Removed, and perhaps written anew, under the reader: what it missed was not damage.
       const now = this.#index.findSealed(extent);
       const open = this.#findOpen(extent);
       const gone = before === undefined ? (open ?? now) === undefined : !isSameSeal(before, now);
       if (gone) throw notFound(extent, error.chunkIndex);
       if (error.chunkIndex !== undefined) open?.chunks.delete(error.chunkIndex);
-      const all = [...Array(chunkCount(now?.sizeBytes ?? 0)).keys()];
-      const damaged = error.chunkIndex === undefined ? all : [error.chunkIndex];
-      this.#quarantine(extent, damaged);
-      throw corrupt(extent, damaged, error);
+      throw corrupt(extent, this.#noteDamage(extent, error.chunkIndex), error);
     }
+  }
+
+  /** Quarantines a chunk of a sealed extent, or all when the manifest itself is damaged; returns which. */
+  #noteDamage(extent: ExtentKey, chunkIndex: number | undefined): readonly number[] {
+    const { sizeBytes = 0 } = this.#index.findSealed(extent) ?? {};
+    const damaged = chunkIndex === undefined ? [...Array(chunkCount(sizeBytes)).keys()] : [chunkIndex];
+    this.#quarantine(extent, damaged);
+    return damaged;
   }
 
   #quarantine(extent: ExtentKey, chunkIndexes: readonly number[]): void {
     if (chunkIndexes.length === 0) return;
     if (this.#index.markDamaged(extent, chunkIndexes)) this.#options.onDamage(extent, chunkIndexes);
   }
-}
-
-/** Orders extents by content, then by position in it. */
-function compareExtents(a: ExtentKey, b: ExtentKey): number {
-  return a.contentId - b.contentId || a.extentIndex - b.extentIndex;
-}
-
-function isSameSeal(a: SealedExtent, b: SealedExtent | undefined): boolean {
-  return b !== undefined && comparePositions(a.location, b.location) === 0;
-}
-
-function requireChunks(open: OpenExtent, sizeBytes: number): void {
-  const missing: number[] = [];
-  for (let i = 0; i < chunkCount(sizeBytes); i += 1) {
-    if (open.chunks.get(i)?.sizeBytes !== chunkSizeBytes(sizeBytes, i)) missing.push(i);
-  }
-  if (missing.length > 0) throw incomplete(missing);
 }

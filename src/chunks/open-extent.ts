@@ -4,7 +4,8 @@
  * Chunks count once they are in a file; nothing of it is promised before the seal. Several writes go on at once; a seal or a
  * removal first waits until none does. Does no I/O.
  */
-import type { ExtentKey } from "../drive/content.ts";
+import { chunkCount, chunkSizeBytes, type ExtentKey } from "../drive/content.ts";
+import { incomplete } from "./chunk-errors.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
 import { comparePositions, type RecordLocation } from "../segments/record.ts";
@@ -89,4 +90,13 @@ export class OpenExtent {
     if (before !== undefined && comparePositions(before.location, chunk.location) > 0) return;
     this.chunks.set(chunkIndex, chunk);
   }
+}
+
+/** Errors: UPLOAD_INCOMPLETE when chunks of an extent of `sizeBytes` are missing or have another size. */
+export function requireChunks(open: OpenExtent, sizeBytes: number): void {
+  const missing: number[] = [];
+  for (let i = 0; i < chunkCount(sizeBytes); i += 1) {
+    if (open.chunks.get(i)?.sizeBytes !== chunkSizeBytes(sizeBytes, i)) missing.push(i);
+  }
+  if (missing.length > 0) throw incomplete(missing);
 }

@@ -25,6 +25,9 @@ import { StoreLog } from "./store-log.ts";
 /** Bytes of chunks that a store holds in memory at most while they are on their way to the disk, unless told otherwise. */
 export const BYTES_IN_FLIGHT_MAX_DEFAULT = 64 * 1024 * 1024;
 
+/** Segments of the log that compaction can write while nothing else may. */
+export const COMPACTION_RESERVE_SEGMENT_COUNT = 2;
+
 /** How a store is opened. */
 export interface DiskChunkStoreOptions {
   readonly disk: Disk;
@@ -48,6 +51,8 @@ export interface DiskChunkStoreOptions {
   readonly onTrouble: (error: Error) => void;
   /** Bytes of the disk that stay free; default: defaultReserveBytes() of space-guard.ts. */
   readonly reserveBytes?: number;
+  /** Bytes beside them for compaction alone; default two segments. */
+  readonly compactionReserveBytes?: number;
   /** At least one chunk; default BYTES_IN_FLIGHT_MAX_DEFAULT. */
   readonly bytesInFlightMax?: number;
   readonly segmentSizeBytesMax?: number;
@@ -98,7 +103,13 @@ export async function openStoreParts(options: DiskChunkStoreOptions): Promise<St
   await finishStoreFormat(disk, directory, format);
   const open = openExtentsOfLog(log);
   await recoverOwnSegments(options, { log, own, open, ownIds });
-  const guard = await SpaceGuard.open(disk, directory, options.reserveBytes);
+  const segmentSizeBytesMax = options.segmentSizeBytesMax ?? SEGMENT_SIZE_BYTES_DEFAULT;
+  const guard = await SpaceGuard.open(
+    disk,
+    directory,
+    options.reserveBytes,
+    options.compactionReserveBytes ?? COMPACTION_RESERVE_SEGMENT_COUNT * segmentSizeBytesMax,
+  );
   const bytesInFlightMax = options.bytesInFlightMax ?? BYTES_IN_FLIGHT_MAX_DEFAULT;
   return { storeIncarnation, log, own, guard, open, bytesInFlightMax };
 }

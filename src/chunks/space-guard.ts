@@ -16,21 +16,41 @@ export class SpaceGuard {
   readonly #disk: Disk;
   readonly #path: string;
   readonly #reserveBytes: number;
+  /** Beyond the reserve, for compaction alone: a disk that fills with what is dead can still be cleaned. */
+  readonly #compactionBytes: number;
   #space: DiskSpace;
   #takenBytes = 0;
   #refreshing: Promise<void> | undefined;
 
-  private constructor(disk: Disk, path: string, reserveBytes: number, space: DiskSpace) {
+  private constructor(
+    disk: Disk,
+    path: string,
+    reserves: { readonly reserveBytes: number; readonly compactionBytes: number },
+    space: DiskSpace,
+  ) {
     this.#disk = disk;
     this.#path = path;
-    this.#reserveBytes = reserveBytes;
+    this.#reserveBytes = reserves.reserveBytes;
+    this.#compactionBytes = reserves.compactionBytes;
     this.#space = space;
   }
 
-  /** @param reserveBytes what stays free; undefined: defaultReserveBytes() of the file system */
-  static async open(disk: Disk, path: string, reserveBytes: number | undefined): Promise<SpaceGuard> {
+  /**
+   * @param reserveBytes what stays free; undefined: defaultReserveBytes() of the file system
+   * @param compactionBytes what stays free beside it for compaction alone, but never more than a twentieth of the disk
+   */
+  static async open(
+    disk: Disk,
+    path: string,
+    reserveBytes: number | undefined,
+    compactionBytes = 0,
+  ): Promise<SpaceGuard> {
     const space = await disk.space(path);
-    return new SpaceGuard(disk, path, reserveBytes ?? defaultReserveBytes(space), space);
+    const reserves = {
+      reserveBytes: reserveBytes ?? defaultReserveBytes(space),
+      compactionBytes: Math.min(compactionBytes, Math.floor(space.totalBytes / 20)),
+    };
+    return new SpaceGuard(disk, path, reserves, space);
   }
 
   /** Free and total bytes as known now. */
@@ -52,17 +72,19 @@ export class SpaceGuard {
     this.#takenBytes += sizeBytes;
   }
 
+  /** Accounts for a write of compaction, which may use what is kept for it. Errors: NO_SPACE when it would touch the reserve. */
+  async takeForCompaction(sizeBytes: number): Promise<void> {
+    const isEnough = (): boolean =>
+      this.#space.freeBytes - this.#takenBytes - sizeBytes >= this.#reserveBytes;
+    if (!isEnough()) await this.refresh();
+    if (!isEnough()) throw this.#noSpace();
+    this.#takenBytes += sizeBytes;
+  }
+
   /** Checks that `sizeBytes` could be written, without accounting for them. Errors: NO_SPACE. */
   async require(sizeBytes: number): Promise<void> {
     if (!this.#allows(sizeBytes) || this.#takenBytes >= REFRESH_INTERVAL_BYTES) await this.refresh();
-    if (!this.#allows(sizeBytes)) {
-      const freeBytes = String(this.space.freeBytes);
-      throw new DriveError(
-        "NO_SPACE",
-        `The disk has ${freeBytes} bytes left, and ${this.#reserveBytes} are kept in reserve.`,
-        { free_bytes: freeBytes, reserve_bytes: String(this.#reserveBytes) },
-      );
-    }
+    if (!this.#allows(sizeBytes)) throw this.#noSpace();
   }
 
   /** Asks the file system. */
@@ -79,7 +101,18 @@ export class SpaceGuard {
   }
 
   #allows(sizeBytes: number): boolean {
-    return this.#space.freeBytes - this.#takenBytes - sizeBytes >= this.#reserveBytes;
+    const kept = this.#reserveBytes + this.#compactionBytes;
+    return this.#space.freeBytes - this.#takenBytes - sizeBytes >= kept;
+  }
+
+  #noSpace(): DriveError {
+    const freeBytes = String(this.space.freeBytes);
+    const reserveBytes = this.#reserveBytes + this.#compactionBytes;
+    return new DriveError(
+      "NO_SPACE",
+      `The disk has ${freeBytes} bytes left, and ${reserveBytes} are kept in reserve.`,
+      { free_bytes: freeBytes, reserve_bytes: String(reserveBytes) },
+    );
   }
 }
 

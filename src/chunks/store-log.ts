@@ -8,7 +8,7 @@
  * index that is right or lags, and what it lags is replayed. Also gives segments back in which nothing is live.
  */
 import type { Clock } from "../std/clock.ts";
-import { must } from "../std/assert.ts";
+import { assert, must } from "../std/assert.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
 import { comparePositions, type LogRecord, type RecordLocation } from "../segments/record.ts";
@@ -190,6 +190,40 @@ export class StoreLog {
     await this.#reclaiming;
   }
 
+  /** Segments that take no more records, ascending: all that compaction may look at. */
+  get closedSegmentIds(): readonly number[] {
+    const checkpoint = must(this.index.meta.checkpoint, "a log that is open has a checkpoint");
+    return this.#log.segmentIds.filter((segmentId) => segmentId < checkpoint.segmentId);
+  }
+
+  /** The oldest segment. */
+  get oldestSegmentId(): number {
+    return must(this.#log.segmentIds[0], "a log has a segment");
+  }
+
+  /** Bytes of a segment's file. Errors: those of the disk. */
+  segmentSizeBytes(segmentId: number): Promise<number> {
+    return this.#log.sizeOf(segmentId);
+  }
+
+  /** Hands out the records of a closed segment; see SegmentLog.scanSegment(). Errors: DATA_CORRUPT; those of the disk. */
+  scanSegment(segmentId: number, onRecord: (record: LogRecord) => void): Promise<void> {
+    return this.#log.scanSegment(segmentId, onRecord);
+  }
+
+  /**
+   * Removes a closed segment from which everything that counts was moved: nothing in it is live, and each tombstone in it is
+   * repeated behind it or not needed. Errors: those of the disk.
+   */
+  async removeMoved(segmentId: number): Promise<void> {
+    assert(this.index.segmentUse(segmentId).liveBytes === 0, `segment ${segmentId} is in use`);
+    await this.#reclaiming?.catch(() => undefined);
+    this.#reclaiming = this.#removeSegments([segmentId]).finally(() => {
+      this.#reclaiming = undefined;
+    });
+    await this.#reclaiming;
+  }
+
   /** Commits, flushes the index and closes the log. The index store stays open for its owner to close. */
   async close(): Promise<void> {
     await this.#reclaiming?.catch(() => undefined);
@@ -215,7 +249,10 @@ export class StoreLog {
 
   async #reclaim(scope: "emptied" | "all"): Promise<void> {
     const removable = this.#removableSegments(scope);
-    if (removable.length === 0) return;
+    if (removable.length > 0) await this.#removeSegments(removable);
+  }
+
+  async #removeSegments(removable: readonly number[]): Promise<void> {
     // The index must never fall back to a checkpoint in a segment that is gone.
     await this.#flushing;
     await this.flushIndex();

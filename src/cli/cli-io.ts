@@ -6,13 +6,17 @@
  */
 import type { Readable, Writable } from "node:stream";
 import type { Config } from "../config/config.ts";
+import type { ClusterAdmin } from "../drive/cluster-admin.ts";
 import type { DriveApi } from "../drive/drive-api.ts";
+import type { DriveError } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Prng } from "../std/prng.ts";
+import type { LogDestination, Logger } from "../telemetry/logger.ts";
 
 /** A drive reached over a list of nodes. */
 export interface DriveConnection {
   readonly drive: DriveApi;
+  readonly admin: ClusterAdmin;
   /** Closes all connections; harmless when closed. */
   close(): Promise<void>;
 }
@@ -22,6 +26,8 @@ export interface RunnableNode {
   start(): Promise<void>;
   /** Stops in order; idempotent. */
   stop(): Promise<void>;
+  /** Resolves when the cluster does not want this node any more, with the reason: it must be stopped. */
+  readonly refused?: Promise<DriveError> | undefined;
 }
 
 /** Requests from outside to end: SIGINT, SIGTERM, or a parent process that went away. */
@@ -61,5 +67,12 @@ export interface CliIo {
    */
   connect(addresses: readonly string[], timeoutMs: number): DriveConnection;
   /** Builds the node of a configuration, not started. */
-  createNode(config: Config): RunnableNode;
+  createNode(config: Config, logger: Logger): RunnableNode;
+  /** Where the log of a node goes; undefined: standard output. */
+  readonly logDestination: LogDestination | undefined;
+  /**
+   * Hears the warnings of the runtime (process "warning") instead of having them printed as text: the latest listener alone.
+   * Returns a function that ends it.
+   */
+  onWarning(listener: (warning: Error) => void): () => void;
 }

@@ -1,5 +1,6 @@
 /** What the commands that talk to a drive have in common, and where they are told of things. */
 import { Semaphore } from "../std/semaphore.ts";
+import type { ClusterAdmin } from "../drive/cluster-admin.ts";
 import type { DriveApi } from "../drive/drive-api.ts";
 import type { CliIo } from "./cli-io.ts";
 import type { Output } from "./output.ts";
@@ -23,6 +24,7 @@ export interface CommandContext {
   readonly io: CliIo;
   readonly output: Output;
   readonly drive: DriveApi;
+  readonly admin: ClusterAdmin;
   readonly patience: Patience;
   /** The nodes talked to, as given: "host:port,host:port". */
   readonly nodes: string;

@@ -5,13 +5,14 @@
  * failure does not stop the rest; the exit code tells.
  */
 import type { PathEntry } from "../drive/drive-api.ts";
-import type { Entry, OnConflict } from "../drive/entry.ts";
+import { ROOT_ENTRY_ID, type Entry, type OnConflict } from "../drive/entry.ts";
+import { describeDurability } from "../drive/durability.ts";
 import { hasReason } from "../drive/errors.ts";
 import { PAGE_SIZE_DEFAULT, REPLICA_COUNT } from "../drive/limits.ts";
 import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_OK, exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { formatCount, formatMode, formatTable, formatTime, isoTime } from "./format.ts";
+import { formatCount, formatMode, formatTable, formatTime, isoTime, printable } from "./format.ts";
 import { OutputClosedError } from "./output.ts";
 import { baseName, joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
 
@@ -28,9 +29,19 @@ export function entryJson(entry: Entry, path: string): Record<string, unknown> {
     ...(entry.sha256.length > 0 ? { sha256: toHex(entry.sha256) } : {}),
     ...(entry.mediaType === "" ? {} : { mediaType: entry.mediaType }),
     ...(entry.mode === undefined ? {} : { mode: entry.mode.toString(8).padStart(4, "0") }),
-    modifyTime: isoTime(entry.modifyTimeMs),
-    createTime: isoTime(entry.createTimeMs),
+    ...(hasTimes(entry)
+      ? { modifyTime: isoTime(entry.modifyTimeMs), createTime: isoTime(entry.createTimeMs) }
+      : {}),
   };
+}
+
+/** Whether anybody knows when the entry was made: the root was there before the first command, and its clock. */
+function hasTimes(entry: Entry): boolean {
+  return entry.entryId !== ROOT_ENTRY_ID || entry.createTimeMs !== 0;
+}
+
+function shownTime(entry: Entry, timeMs: number, zone = ""): string {
+  return hasTimes(entry) ? `${formatTime(timeMs)}${zone}` : "-";
 }
 
 /** Lists a folder, or shows a file. */
@@ -75,6 +86,7 @@ export async function statPaths(context: CommandContext, paths: readonly string[
           : {
               durability: {
                 verifiedCopies: durability.verifiedCount,
+                oldestCheckAgeMs: durability.oldestCheckAgeMs ?? null,
                 of: REPLICA_COUNT,
                 nodes: durability.nodeIds,
               },
@@ -83,15 +95,15 @@ export async function statPaths(context: CommandContext, paths: readonly string[
       return;
     }
     const rows: string[][] = [
-      ["Path", found.path],
+      ["Path", printable(found.path)],
       ["Kind", entry.kind],
       ["Id", `${entry.entryId}, version ${entry.version}`],
       [
         "Mode",
-        `${formatMode(entry.kind, entry.mode)}${entry.mode === undefined ? "" : ` (${entry.mode.toString(8).padStart(4, "0")})`}`,
+        `${formatMode(entry.kind, entry.mode)} (${entry.mode === undefined ? "none given" : entry.mode.toString(8).padStart(4, "0")})`,
       ],
-      ["Modified", `${formatTime(entry.modifyTimeMs)} UTC`],
-      ["Created", `${formatTime(entry.createTimeMs)} UTC`],
+      ["Modified", shownTime(entry, entry.modifyTimeMs, " UTC")],
+      ["Created", shownTime(entry, entry.createTimeMs, " UTC")],
     ];
     if (durability !== undefined) {
       const nodes = durability.nodeIds.length === 0 ? "" : ` on ${durability.nodeIds.join(", ")}`;
@@ -99,7 +111,7 @@ export async function statPaths(context: CommandContext, paths: readonly string[
       rows.push(["Tree hash", toHex(entry.treeHash)]);
       if (entry.sha256.length > 0) rows.push(["SHA-256", toHex(entry.sha256)]);
       if (entry.mediaType !== "") rows.push(["Type", entry.mediaType]);
-      rows.push(["Copies", `${durability.verifiedCount}/${REPLICA_COUNT} verified${nodes}`]);
+      rows.push(["Copies", `${describeDurability(durability)}${nodes}`]);
     }
     for (const line of formatTable(rows)) await output.line(line);
   });
@@ -227,13 +239,14 @@ async function showEntries(
     for (const entry of entries) await output.record(entryJson(entry, pathOf(entry)));
     return;
   }
-  const label = (entry: Entry): string => `${pathOf(entry)}${entry.kind === "directory" ? "/" : ""}`;
+  const label = (entry: Entry): string =>
+    `${printable(pathOf(entry))}${entry.kind === "directory" ? "/" : ""}`;
   const lines = options.long
     ? formatTable(
         entries.map((entry) => [
           formatMode(entry.kind, entry.mode),
           String(entry.sizeBytes),
-          formatTime(entry.modifyTimeMs),
+          shownTime(entry, entry.modifyTimeMs),
           label(entry),
         ]),
         [1],

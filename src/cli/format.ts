@@ -28,6 +28,26 @@ export function formatQuantity(count: number, singular: string, plural = `${sing
   return `${formatCount(count)} ${count === 1 ? singular : plural}`;
 }
 
+// Controls, line separators, what turns the direction of writing, and halves of surrogate pairs.
+const UNPRINTABLE =
+  // oxlint-disable-next-line no-control-regex -- control characters are exactly what is looked for
+  /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu;
+
+/**
+ * `text` with everything escaped that could move the cursor, colour the terminal, or pretend to be another line: names come
+ * from file systems and from other people.
+ */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (character) =>
+    character === "\n" ? "\\n" : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** As printable(), for text of several lines. */
+export function printableLines(text: string): string {
+  return text.split("\n").map(printable).join("\n");
+}
+
 /** Milliseconds since 1970 as "2026-01-02 03:04:05" in UTC. */
 export function formatTime(timeMs: number): string {
   return isoTime(timeMs).slice(0, 19).replace("T", " ");
@@ -47,10 +67,13 @@ export function formatDuration(durationMs: number): string {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
-/** Kind and permission bits as `ls -l` shows them: "drwxr-xr-x"; "?" in place of bits that are not known. */
-export function formatMode(kind: "file" | "directory", mode: number | undefined): string {
+/** Permission bits of what was made without any: what most systems give, and `get` leaves to the umask. */
+const MODE_DEFAULT = { file: 0o644, directory: 0o755 } as const;
+
+/** Kind and permission bits as `ls -l` shows them: "drwxr-xr-x"; the usual ones where none were given. */
+export function formatMode(kind: "file" | "directory", given: number | undefined): string {
   const letter = kind === "directory" ? "d" : "-";
-  if (mode === undefined) return `${letter}?????????`;
+  const mode = given ?? MODE_DEFAULT[kind];
   const bits = "rwxrwxrwx".split("").map((each, i) => ((mode & (0o400 >> i)) === 0 ? "-" : each));
   const special = (at: number, bit: number, set: string, unset: string): void => {
     if ((mode & bit) !== 0) bits[at] = bits[at] === "x" ? set : unset;

@@ -24,12 +24,12 @@ import {
 } from "./command-context.ts";
 import { downloadFile, downloadPieces, type DownloadContext } from "./download.ts";
 import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { formatBytes, formatDuration, formatQuantity } from "./format.ts";
+import { printable } from "./format.ts";
 import { enterDirectory, findAt, openDestination, parseLocalName, utimeSeconds } from "./local-folder.ts";
-import { describeError, OutputClosedError } from "./output.ts";
+import { OutputClosedError } from "./output.ts";
 import { isPassing } from "./patience.ts";
 import { baseName, joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
-import { TransferMeter } from "./transfer-meter.ts";
+import { summarise, TransferMeter } from "./transfer-meter.ts";
 import { hashLocalFile } from "./upload.ts";
 import { WorkPile } from "./work-pile.ts";
 
@@ -132,14 +132,7 @@ class GetCommand {
     const { meter } = this;
     if (output.json) return output.record(meter.record("summary"));
     if (this.#options.quiet) return;
-    const parts = [
-      `${formatQuantity(meter.doneCount, "file")} fetched to ${destination} and verified`,
-      formatBytes(meter.totals().transferredBytes),
-      formatDuration(meter.elapsedMs()),
-      ...(meter.skippedCount > 0 ? [`${formatQuantity(meter.skippedCount, "file")} unchanged`] : []),
-      ...(meter.failedCount > 0 ? [`${formatQuantity(meter.failedCount, "failure")}, shown above`] : []),
-    ];
-    await output.line(parts.join(", ") + ".");
+    await output.line(summarise(meter, `fetched to ${printable(destination)} and verified`));
   }
 
   async #begin(
@@ -223,6 +216,7 @@ class GetCommand {
       let fetched = entry;
       if (await this.#isHere(entry, local)) {
         share.transferredBytes = entry.sizeBytes;
+        this.meter.skippedBytes += entry.sizeBytes;
       } else {
         if (large) await this.#slots.largeFiles.acquire(1, this.#context.patience.signal);
         try {
@@ -251,11 +245,11 @@ class GetCommand {
     const found = await findAt(local);
     if (found === undefined) return false;
     if (found === "directory")
-      throw new DriveError("IS_A_DIRECTORY", `${local} is a folder.`, { path: local });
+      throw new DriveError("IS_A_DIRECTORY", `${printable(local)} is a folder.`, { path: local });
     if (found === "file" && (await hasBytesOf(local, entry))) return true;
     if (this.#options.overwrite) return false;
     const what = found === "file" ? "exists with other bytes" : "is not an ordinary file";
-    throw new DriveError("PATH_EXISTS", `${local} ${what}. Use --overwrite to replace it.`, { path: local });
+    throw new DriveError("PATH_EXISTS", `${printable(local)} ${what}.`, { path: local });
   }
 
   /** Gives folders their mode and time, the deepest first: a folder may forbid what follows. */
@@ -286,7 +280,7 @@ class GetCommand {
         source: remote,
         ...path,
         status: "failed",
-        error: describeError(error),
+        error: output.describe(error),
       });
     } else output.error(error, remote);
   }
@@ -321,7 +315,10 @@ function refuseTwins(
     const name = baseName(source);
     if (name === undefined || (kind === "directory" && source.trailingSlash)) continue;
     const twin = seen.get(name);
-    if (twin !== undefined) throw new UsageError(`${twin} and ${source.path} would both become ${name}.`);
+    if (twin !== undefined)
+      throw new UsageError(
+        `${printable(twin)} and ${printable(source.path)} would both become ${printable(name)}.`,
+      );
     seen.set(name, source.path);
   }
 }

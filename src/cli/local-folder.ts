@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { DriveError } from "../drive/errors.ts";
 import { parseName } from "../drive/path.ts";
 import { errnoOf } from "../std/disk.ts";
+import { printable } from "./format.ts";
 
 /** Names that Windows gives to devices, with any extension. */
 const WINDOWS_DEVICE = /^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$/i;
@@ -59,9 +60,13 @@ export async function enterDirectory(parent: string, name: string, platform: str
   }
   const found = await lstat(path);
   if (found.isSymbolicLink()) {
-    throw new DriveError("NOT_A_DIRECTORY", `${path} is a symbolic link; nothing is written through it.`, {
-      path,
-    });
+    throw new DriveError(
+      "NOT_A_DIRECTORY",
+      `${printable(path)} is a symbolic link; nothing is written through it.`,
+      {
+        path,
+      },
+    );
   }
   if (!found.isDirectory()) throw notADirectory(path);
   return path;
@@ -93,5 +98,5 @@ export async function findAt(path: string): Promise<"file" | "directory" | "othe
 }
 
 function notADirectory(path: string): DriveError {
-  return new DriveError("NOT_A_DIRECTORY", `${path} is not a folder.`, { path });
+  return new DriveError("NOT_A_DIRECTORY", `${printable(path)} is not a folder.`, { path });
 }

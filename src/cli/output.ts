@@ -8,7 +8,9 @@ import { once } from "node:events";
 import type { Writable } from "node:stream";
 import { DriveError } from "../drive/errors.ts";
 import { errnoOf } from "../std/disk.ts";
+import { adviceFor } from "./advice.ts";
 import { UsageError } from "./exit-code.ts";
+import { printable, printableLines } from "./format.ts";
 
 /** The reader of stdout went away; there is nobody to tell. */
 export class OutputClosedError extends Error {
@@ -39,11 +41,11 @@ const SYSTEM_MESSAGES: Readonly<Record<string, string>> = {
   EIO: "The disk here reports an error.",
 };
 
-/** An error as one sentence, what to do about it, and a stable code. */
-export function describeError(error: unknown): ErrorJson {
+/** An error as one sentence, what somebody who ran `command` can do about it, and a stable code. */
+export function describeError(error: unknown, command?: string): ErrorJson {
   if (error instanceof DriveError) {
-    const { remedy, outcome } = error.spec;
-    return { code: error.reason, message: error.message, remedy, outcome, metadata: error.metadata };
+    const { reason, message, metadata, spec } = error;
+    return { code: reason, message, remedy: adviceFor(reason, command), outcome: spec.outcome, metadata };
   }
   if (error instanceof UsageError) {
     return {
@@ -59,7 +61,7 @@ export function describeError(error: unknown): ErrorJson {
     error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : undefined;
   if (error instanceof Error && code !== undefined) {
     const sentence = SYSTEM_MESSAGES[code] ?? error.message;
-    const message = path === undefined ? sentence : `${path}: ${sentence}`;
+    const message = path === undefined ? sentence : `${printable(path)}: ${sentence}`;
     return { code, message, remedy: "", outcome: "definite", metadata: path === undefined ? {} : { path } };
   }
   const message = error instanceof Error ? error.message : String(error);
@@ -73,8 +75,8 @@ export function describeError(error: unknown): ErrorJson {
 }
 
 /** An error in one line for people: message, remedy and code. */
-export function formatError(error: unknown): string {
-  const { code, message, remedy } = describeError(error);
+export function formatError(error: unknown, command?: string): string {
+  const { code, message, remedy } = describeError(error, command);
   return [message, remedy, `[${code}]`].filter((part) => part !== "").join(" ");
 }
 
@@ -83,6 +85,8 @@ export class Output {
   readonly json: boolean;
   readonly #stdout: Writable;
   readonly #stderr: Writable;
+  /** Name of the command, for its advice. */
+  command: string | undefined;
   #failure: Error | undefined;
   #drained: Promise<void> | undefined;
   /** Clears and redraws the progress line around what is written to the terminal. */
@@ -95,6 +99,11 @@ export class Output {
     stdout.on("error", (error) => (this.#failure ??= error));
     // When stderr is gone there is nobody to tell, and what is being done does not depend on it.
     stderr.on("error", () => undefined);
+  }
+
+  /** describeError() for the command that runs. */
+  describe(error: unknown): ErrorJson {
+    return describeError(error, this.command);
   }
 
   /** Makes `overlay` step aside whenever something else is written; undefined ends it. */
@@ -138,7 +147,18 @@ export class Output {
   note(text: string): void {
     if (this.json) return;
     this.#overlay?.hide();
-    this.#stderr.write(`${text}\n`);
+    this.#stderr.write(`${printableLines(text)}\n`);
+    this.#overlay?.show();
+  }
+
+  /** Passes on a warning of the runtime, on stderr. */
+  warning({ name, message }: Error): void {
+    this.#overlay?.hide();
+    this.#stderr.write(
+      this.json
+        ? `${JSON.stringify({ type: "warning", name, message })}\n`
+        : `netdisk: ${name}: ${message}\n`,
+    );
     this.#overlay?.show();
   }
 
@@ -148,8 +168,8 @@ export class Output {
     const about = subject === undefined ? {} : { subject };
     this.#stderr.write(
       this.json
-        ? `${JSON.stringify({ type: "error", ...about, error: describeError(error) })}\n`
-        : `netdisk: ${subject === undefined ? "" : `${subject}: `}${formatError(error)}\n`,
+        ? `${JSON.stringify({ type: "error", ...about, error: this.describe(error) })}\n`
+        : `netdisk: ${subject === undefined ? "" : `${printable(subject)}: `}${printableLines(formatError(error, this.command))}\n`,
     );
     this.#overlay?.show();
   }

@@ -8,25 +8,34 @@ import { setMaxListeners } from "node:events";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { findAddress } from "../config/address.ts";
 import { SETTINGS } from "../config/settings.ts";
+import { CATALOG_PAGE_SIZE_MAX, CATALOG_SORTS, USAGE_GROUPS } from "../drive/catalog.ts";
 import type { OnConflict } from "../drive/entry.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { JOIN_TOKEN_LIFETIME_MS_MAX } from "../drive/limits.ts";
 import { AssertionError } from "../std/assert.ts";
-import { clusterStatus } from "./cluster-status.ts";
+import { duplicates, rebuildCatalog, search, usage } from "./catalog-commands.ts";
+import { addNode, removeNode, transferLeadership, type TokenSettings } from "./cluster-commands.ts";
+import { clusterDrain, clusterScrub, clusterStatus } from "./cluster-status.ts";
 import type { CliIo } from "./cli-io.ts";
 import type { CommandContext } from "./command-context.ts";
 import { cp, ls, mkdir, mv, rm, statPaths } from "./entry-commands.ts";
 import { EXIT_INTERRUPTED, EXIT_OK, exitCodeOf, UsageError } from "./exit-code.ts";
 import { get } from "./get.ts";
+import { findHttpPort } from "./http-port.ts";
 import { Output, OutputClosedError } from "./output.ts";
 import { Patience } from "./patience.ts";
 import { put } from "./put.ts";
+import { recover } from "./recover.ts";
 import { printConfig, serve, type ConfigOptions } from "./serve.ts";
-import { LOCAL_NODE_COUNT_MAX, type PortChoice } from "./up-layout.ts";
-import { DEFAULT_NODES, up } from "./up.ts";
+import { GRPC_PORT_DEFAULT, HTTP_PORT_DEFAULT, LOCAL_NODE_COUNT_MAX, type PortChoice } from "./up-layout.ts";
+import { DEFAULT_NODES, programName, up } from "./up.ts";
 
 /** Seconds that a step may take without success: default and maximum. */
 export const TIMEOUT_SECONDS_DEFAULT = 60;
 export const TIMEOUT_SECONDS_MAX = 86_400;
+
+/** Results that a command shows at most. */
+export const SHOWN_COUNT_MAX = 1_000_000;
 
 /** Nodes that --nodes may name. */
 export const NODE_COUNT_MAX = 64;
@@ -48,6 +57,7 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
   const json = (end < 0 ? args : args.slice(0, end)).includes("--json");
   const output = new Output(io.stdout, io.stderr, { json });
   const run: { code: number } = { code: EXIT_OK };
+  const stopListening = io.onWarning((warning) => output.warning(warning));
   try {
     await buildProgram(io, output, run).parseAsync([...args], { from: "user" });
     return run.code;
@@ -65,6 +75,8 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
         output.error(new UsageError(error.message.replace(/^error: /, "")));
     } else output.error(error);
     return exitCodeOf(error);
+  } finally {
+    stopListening();
   }
 }
 
@@ -78,6 +90,7 @@ function buildProgram(io: CliIo, output: Output, run: { code: number }): Command
     .description("A network drive on several nodes: every file in three verified copies.")
     .version(io.version, "-V, --version", "Show the version.")
     .helpOption("-h, --help", "Show help.")
+    .helpCommand("help [command]", "Show help of a command.")
     .enablePositionalOptions()
     .showHelpAfterError(false)
     .exitOverride()
@@ -99,17 +112,21 @@ function buildProgram(io: CliIo, output: Output, run: { code: number }): Command
   addNodeCommands(program, io, output, set);
   addTransferCommands(program, io, output, set);
   addEntryCommands(program, io, output, set);
+  addCatalogCommands(program, io, output, set);
   return program;
 }
 
 function globalOptions(): readonly Option[] {
   return [
-    new Option("--nodes <addresses>", "gRPC addresses of the nodes, host:port,... (NETDISK_NODES)").argParser(
-      parseNodes,
-    ),
-    new Option("--timeout <seconds>", "give up a step after this long without an answer").argParser((text) =>
-      parseInteger(text, 1, TIMEOUT_SECONDS_MAX),
-    ),
+    // The defaults are told but not set: an option of the command line counts wherever it stands.
+    new Option(
+      "--nodes <addresses>",
+      `gRPC addresses of the nodes, host:port,... (default: NETDISK_NODES, else ${DEFAULT_NODES.join(",")})`,
+    ).argParser(parseNodes),
+    new Option(
+      "--timeout <seconds>",
+      `give up a step after this long without an answer (default: ${TIMEOUT_SECONDS_DEFAULT})`,
+    ).argParser((text) => parseInteger(text, 1, TIMEOUT_SECONDS_MAX)),
     jsonOption(),
   ];
 }
@@ -123,7 +140,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .command("up")
     .description("Run a cluster on this machine until Ctrl-C; started again it goes on with its data.")
     .addOption(
-      new Option("--nodes <count>", "how many nodes, 3 for a new cluster").argParser((text) =>
+      new Option("--nodes <count>", "how many nodes (default: as before, else 3)").argParser((text) =>
         parseInteger(text, 1, LOCAL_NODE_COUNT_MAX),
       ),
     )
@@ -131,7 +148,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .addOption(
       new Option(
         "--base-port <port>",
-        'first gRPC port (HTTP is 100 higher), or "auto" for any free ones',
+        `first gRPC port, or "auto" for any free ones (default: ${GRPC_PORT_DEFAULT}, HTTP from ${HTTP_PORT_DEFAULT}; else HTTP is 100 higher)`,
       ).argParser(parseBasePort),
     )
     .addOption(jsonOption())
@@ -150,6 +167,18 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
   addConfigOptions(serveCommand).action(async (options: Record<string, string | undefined>) => {
     set(await serve(io, output, configOptions(options)));
   });
+  const recoverCommand = program
+    .command("recover")
+    .description(
+      "When the majority is lost for good: found a new cluster from this stopped node. Says first what may be lost.",
+    )
+    .option("--confirm <cluster>", "id of the old cluster, as shown without it: do it");
+  addConfigOptions(recoverCommand)
+    .addOption(jsonOption())
+    .action(async (options: Record<string, string | undefined>) => {
+      const { confirm } = options;
+      set(await recover(io, output, { config: configOptions(options), confirm }));
+    });
   const config = program.command("config").description("Look at the configuration of a node.");
   const print = config
     .command("print")
@@ -161,11 +190,89 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .action(async (options: Record<string, string | undefined>) => {
       set(await printConfig(io, output, configOptions(options)));
     });
-  const cluster = program.command("cluster").description("Look at the cluster.");
+  const cluster = program
+    .command("cluster")
+    .description("Look at the cluster, and change who belongs to it.");
   const status = cluster
     .command("status")
     .description("Who leads, which nodes are well, and how many copies there are.");
   addDriveAction(status, program, io, output, set, () => clusterStatus);
+  const scrub = cluster
+    .command("scrub")
+    .description("Have every node read and verify all its copies now, yielding to users.");
+  addDriveAction(scrub, program, io, output, set, () => clusterScrub);
+  const drain = cluster
+    .command("drain")
+    .description("Have a node give its copies to others and take no new ones, before it is removed.")
+    .argument("<node>", "name of the node, as in cluster status")
+    .option("--stop", "end that: the node takes copies again");
+  addDriveAction(
+    drain,
+    program,
+    io,
+    output,
+    set,
+    ([nodeId], options) =>
+      (context) =>
+        clusterDrain(context, nodeId ?? "", options["stop"] !== true),
+  );
+  addMembershipCommands(cluster, (command, make) => addDriveAction(command, program, io, output, set, make));
+}
+
+function addMembershipCommands(
+  cluster: Command,
+  add: (
+    command: Command,
+    make: (args: readonly string[], options: Record<string, unknown>) => Action,
+  ) => void,
+): void {
+  const tokenOptions = (command: Command): Command =>
+    command
+      .addOption(
+        new Option("--lifetime <seconds>", "how long the token is good, an hour when absent").argParser(
+          (text) => parseInteger(text, 1, JOIN_TOKEN_LIFETIME_MS_MAX / 1000),
+        ),
+      )
+      .option("--wait", "until a node has joined with it");
+  const tokenSettings = (options: Record<string, unknown>): TokenSettings => ({
+    lifetimeSeconds: typeof options["lifetime"] === "number" ? options["lifetime"] : undefined,
+    wait: options["wait"] === true,
+  });
+  add(
+    tokenOptions(cluster.command("add").description("Make a token with which one more node joins.")),
+    (_, options) => (context) => addNode(context, undefined, tokenSettings(options)),
+  );
+  add(
+    tokenOptions(
+      cluster
+        .command("replace")
+        .description("Make a token with which a new node takes the place of one that is gone for good.")
+        .argument("<node>", "name or member id of the one to replace"),
+    ),
+    ([node], options) =>
+      (context) =>
+        addNode(context, node, tokenSettings(options)),
+  );
+  add(
+    cluster
+      .command("remove")
+      .description("Remove a node; its copies are made elsewhere.")
+      .argument("<node>", "name or member id")
+      .option("--force", "also when the rest has no live quorum, or a file would lose its last copy")
+      .option("--no-wait", "do not wait until it is out"),
+    ([node = ""], options) =>
+      (context) =>
+        removeNode(context, node, { force: options["force"] === true, wait: options["wait"] !== false }),
+  );
+  add(
+    cluster
+      .command("transfer")
+      .description("Hand leadership to a node, or to the one that is furthest along.")
+      .argument("[node]", "name or member id"),
+    ([node]) =>
+      (context) =>
+        transferLeadership(context, node),
+  );
 }
 
 function addTransferCommands(program: Command, io: CliIo, output: Output, set: (code: number) => void): void {
@@ -182,7 +289,8 @@ function addTransferCommands(program: Command, io: CliIo, output: Output, set: (
         "",
         "A folder goes into DEST under its own name; written with a trailing / its contents go there.",
         "A file becomes DEST, or goes into DEST when that is a folder or ends in /.",
-        "Modes and modification times are kept; symbolic links and special files are ignored with a note.",
+        "A file that is there with other bytes is left alone and reported, unless --on-conflict says otherwise.",
+        "Modes and modification times are kept; names go into Unicode normal form C, with a note; symbolic links and special files are ignored with a note.",
       ].join("\n"),
     )
     .addOption(onConflictOption("when another file of that name is there"))
@@ -272,6 +380,68 @@ function addEntryCommands(program: Command, io: CliIo, output: Output, set: (cod
   );
 }
 
+function addCatalogCommands(program: Command, io: CliIo, output: Output, set: (code: number) => void): void {
+  const limit = (what: string): Option =>
+    new Option("--limit <count>", `at most this many ${what}`)
+      .argParser((text) => parseInteger(text, 1, SHOWN_COUNT_MAX))
+      .default(100);
+  const size = (text: string): number => parseInteger(text, 0, Number.MAX_SAFE_INTEGER);
+  const searchCommand = program
+    .command("search")
+    .description("Find files and folders by a part of their name, or of their path when it has a slash.")
+    .argument("[text]", "what to look for; without it everything that the options let through")
+    .addOption(new Option("--under <folder>", "only below this folder"))
+    .addOption(new Option("--kind <kind>", "only these").choices(["file", "directory"]))
+    .addOption(new Option("--type <type>", 'only this media type, or its first half, as in "image/"'))
+    .addOption(new Option("--min-size <bytes>", "only files of at least this size").argParser(size))
+    .addOption(new Option("--max-size <bytes>", "only files of at most this size").argParser(size))
+    .option("--under-replicated", "only files that lack copies")
+    .addOption(new Option("--sort <order>", "by what").choices([...CATALOG_SORTS]).default("created"))
+    .option("--ascending", "smallest, oldest or first first")
+    .addOption(limit("entries"))
+    .option("-l, --long", "with size, time (UTC) and copies");
+  addDriveAction(searchCommand, program, io, output, set, ([text], options) => {
+    const textOf = (name: string): string | undefined => options[name] as string | undefined;
+    const numberOf = (name: string): number | undefined => options[name] as number | undefined;
+    const query = {
+      text,
+      under: textOf("under"),
+      kind: (["file", "directory"] as const).find((kind) => kind === options["kind"]),
+      mediaType: textOf("type"),
+      sizeBytesMin: numberOf("minSize"),
+      sizeBytesMax: numberOf("maxSize"),
+      underReplicated: options["underReplicated"] === true,
+      sort: CATALOG_SORTS.find((sort) => sort === options["sort"]) ?? "created",
+      descending: options["ascending"] !== true,
+    };
+    const shown = { countMax: numberOf("limit") ?? 100, long: options["long"] === true };
+    return (context) => search(context, query, shown);
+  });
+  const usageCommand = program
+    .command("usage")
+    .description("Show how much is used below a folder.")
+    .argument("[path]", "a folder", "/")
+    .addOption(new Option("--by <group>", "counted by").choices([...USAGE_GROUPS]).default("folder"));
+  addDriveAction(usageCommand, program, io, output, set, ([path = "/"], options) => {
+    const by = USAGE_GROUPS.find((group) => group === options["by"]) ?? "folder";
+    return (context) => usage(context, path, by);
+  });
+  const duplicatesCommand = program
+    .command("duplicates")
+    .description("Show the groups of equal files that take most bytes.")
+    .addOption(limit("groups"));
+  addDriveAction(duplicatesCommand, program, io, output, set, (_paths, options) => {
+    const countMax = Math.min(CATALOG_PAGE_SIZE_MAX, (options["limit"] as number | undefined) ?? 100);
+    return (context) => duplicates(context, countMax);
+  });
+  const rebuild = program
+    .command("catalog")
+    .description("Look after the catalog, which search and reports ask.")
+    .command("rebuild")
+    .description("Throw the catalog away and let it be built anew from the tree; files are not affected.");
+  addDriveAction(rebuild, program, io, output, set, () => rebuildCatalog);
+}
+
 /** Gives a command the options of every command that talks to a drive, and runs it with a connection that is closed after. */
 function addDriveAction(
   command: Command,
@@ -283,7 +453,15 @@ function addDriveAction(
 ): void {
   for (const option of globalOptions()) command.addOption(option);
   command.action(async () => {
-    const action = make(command.processedArgs.flat().map(String), command.opts());
+    output.command = command.name();
+    const action = make(
+      // An optional argument that is not there is undefined.
+      command.processedArgs
+        .flat()
+        .filter((argument) => argument !== undefined)
+        .map(String),
+      command.opts(),
+    );
     const options: GlobalOptions = { ...program.opts<GlobalOptions>(), ...command.opts<GlobalOptions>() };
     set(await withDrive(io, output, options, action));
   });
@@ -303,15 +481,27 @@ async function withDrive(io: CliIo, output: Output, options: GlobalOptions, acti
       prng: io.prng,
       timeoutMs,
       signal: interrupted.signal,
-      onSlow: () =>
+      onSlow: () => {
         output.note(
-          `No answer yet from ${addresses.join(", ")}; trying for up to ${timeoutMs / 1000} s. Ctrl-C ends it.`,
-        ),
+          `No answer yet from ${addresses.join(", ")}; trying for up to ${timeoutMs / 1000} s. ${howToReach(io, addresses)} Ctrl-C ends it.`,
+        );
+        // Waiting does not help when the ports are those of HTTP.
+        void findHttpPort(io, addresses).then((mistake) => {
+          if (mistake !== undefined) interrupted.abort(mistake);
+        });
+      },
     });
-    return await action({ io, output, drive: connection.drive, patience, nodes: addresses.join(",") });
+    return await action({
+      io,
+      output,
+      drive: connection.drive,
+      admin: connection.admin,
+      patience,
+      nodes: addresses.join(","),
+    });
   } catch (error) {
     if (interrupted.signal.aborted) throw interrupted.signal.reason;
-    throw explainUnreachable(error, addresses);
+    throw await explainUnreachable(error, io, addresses);
   } finally {
     stopListening();
     await connection.close();
@@ -329,15 +519,22 @@ function nodesOfEnvironment(io: CliIo): readonly string[] | undefined {
   }
 }
 
-/** Says which nodes were tried when none answered, and how to start or name some. */
-function explainUnreachable(error: unknown, addresses: readonly string[]): unknown {
-  if (!(error instanceof DriveError) || error.reason !== "PEER_UNREACHABLE") return error;
-  return new DriveError(
-    "PEER_UNREACHABLE",
-    `No node could be reached at ${addresses.join(", ")} (${error.message}) Start a cluster with "netdisk up", or name its nodes with --nodes.`,
-    error.metadata,
-    error,
-  );
+/** Says which nodes were tried when none answered, and what to do: start some, or name the right ones. */
+async function explainUnreachable(error: unknown, io: CliIo, addresses: readonly string[]): Promise<unknown> {
+  // Patience gives up by itself when the client of the drive takes longer than it may.
+  const nobody = hasReason(error, "NO_LEADER") && error.metadata["timeout_ms"] !== undefined;
+  if (!nobody && !hasReason(error, "PEER_UNREACHABLE")) return error;
+  const mistake = await findHttpPort(io, addresses);
+  if (mistake !== undefined) return mistake;
+  const message = `No node answers at ${addresses.join(", ")}. ${howToReach(io, addresses)}`;
+  return new DriveError("PEER_UNREACHABLE", message, error.metadata, error);
+}
+
+/** How to come to a cluster when none is at `addresses`. */
+function howToReach(io: CliIo, addresses: readonly string[]): string {
+  return addresses.join() === DEFAULT_NODES.join()
+    ? `Start a cluster on this machine with "${programName(io)} up", or name the nodes of another with --nodes.`
+    : "Check the addresses (--nodes or NETDISK_NODES, gRPC ports), and that the nodes run.";
 }
 
 function addConfigOptions(command: Command): Command {

@@ -6,13 +6,13 @@
  * DEST, or goes into DEST when that is a folder or ends in "/". Folders come before what is in them; everything else is side
  * by side. One file that fails does not stop the others.
  */
-import { opendir, open, stat, type FileHandle } from "node:fs/promises";
+import { lstat, opendir, open, stat, type FileHandle } from "node:fs/promises";
 import { constants } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
-import { parseName } from "../drive/path.ts";
+import { parseNewName } from "../drive/path.ts";
 import { bytesEqual, toHex } from "../std/bytes.ts";
 import { errnoOf } from "../std/disk.ts";
 import {
@@ -23,11 +23,11 @@ import {
   type TransferSlots,
 } from "./command-context.ts";
 import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { formatBytes, formatDuration, formatQuantity } from "./format.ts";
-import { describeError, OutputClosedError } from "./output.ts";
+import { printable } from "./format.ts";
+import { OutputClosedError } from "./output.ts";
 import { isPassing } from "./patience.ts";
 import { joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
-import { TransferMeter } from "./transfer-meter.ts";
+import { summarise, TransferMeter } from "./transfer-meter.ts";
 import { hashLocalFile, uploadFile, uploadStream, type LocalFile, type UploadContext } from "./upload.ts";
 import { UploadJournal } from "./upload-journal.ts";
 import { WorkPile } from "./work-pile.ts";
@@ -76,6 +76,8 @@ class PutCommand {
   readonly #running = new Set<Promise<void>>();
   #fatal: { readonly error: unknown } | undefined;
   #folderCount = 0;
+  /** Where the file went that was stored last under another name than asked for: see --on-conflict rename. */
+  #renamedTo: string | undefined;
 
   constructor(context: CommandContext, options: PutOptions) {
     this.#context = context;
@@ -124,7 +126,7 @@ class PutCommand {
         else if (stats.isFile()) found.push({ source, local, kind: "file" });
         else
           throw new UsageError(
-            `${source} is neither a file nor a folder; use "-" to put what comes from a pipe.`,
+            `${printable(source)} is neither a file nor a folder; use "-" to put what comes from a pipe.`,
           );
       } catch (error) {
         await this.#fail(source, undefined, error);
@@ -142,11 +144,14 @@ class PutCommand {
     if (intoFolder && target.names.length > 0) await this.#makeFolder(target.path, {});
     for (const { source, local, kind } of found) {
       const name = nameUnder(source, local);
+      const sourceName = basename(local);
+      if (name !== undefined && intoFolder && name !== sourceName)
+        await this.#noteNormalised(local, joinRemote(target.path, name));
       if (kind === "folder") {
         const remote = name === undefined ? target.path : joinRemote(target.path, name);
         this.#folders.push({ local, remote, create: name !== undefined });
       } else {
-        const remote = intoFolder ? joinRemote(target.path, basename(local).normalize("NFC")) : target.path;
+        const remote = intoFolder ? joinRemote(target.path, sourceName.normalize("NFC")) : target.path;
         await this.#startFile(local, remote);
       }
     }
@@ -168,18 +173,9 @@ class PutCommand {
       return;
     }
     if (this.#options.quiet) return;
-    const { transferredBytes } = meter.totals();
-    const parts = [
-      `${formatQuantity(meter.doneCount, "file")} put to ${destination}`,
-      formatBytes(transferredBytes),
-      formatDuration(meter.elapsedMs()),
-      ...(meter.skippedCount > 0 ? [`${formatQuantity(meter.skippedCount, "file")} unchanged`] : []),
-      ...(meter.noteCount > 0
-        ? [`${formatQuantity(meter.noteCount, "link or special file", "links or special files")} ignored`]
-        : []),
-      ...(meter.failedCount > 0 ? [`${formatQuantity(meter.failedCount, "failure")}, shown above`] : []),
-    ];
-    await output.line(parts.join(", ") + ".");
+    // A single file has been told of by this line alone.
+    const stored = meter.foundCount === 1 ? (this.#renamedTo ?? destination) : destination;
+    await output.line(summarise(meter, `put to ${printable(stored)}`));
     if (meter.doneCount > 0) await output.line("Every file put has at least two verified, durable copies.");
   }
 
@@ -210,11 +206,21 @@ class PutCommand {
         if (output.json)
           await output.record({ type: "folder", source: work.local, path: work.remote, status: "stored" });
       }
+      // Names here that are not in normal form C, by the name they get; few, whatever the size of the folder.
+      const normalised = new Set<string>();
       const folder = await opendir(work.local, { bufferSize: 256 });
       for await (const item of folder) {
         if (this.#fatal !== undefined) return;
         const local = join(work.local, item.name);
-        const remote = joinRemote(work.remote, item.name.normalize("NFC"));
+        const name = item.name.normalize("NFC");
+        const remote = joinRemote(work.remote, name);
+        if (name !== item.name && (item.isDirectory() || item.isFile())) {
+          if (await this.#isTwin(work.local, item.name, normalised)) {
+            await this.#fail(local, remote, twinError(item.name));
+            continue;
+          }
+          await this.#noteNormalised(local, remote);
+        }
         if (item.isDirectory()) this.#folders.push({ local, remote, create: true });
         else if (item.isFile()) await this.#startFile(local, remote);
         else await this.#ignore(local, item.isSymbolicLink() ? "a symbolic link" : "a special file");
@@ -227,7 +233,7 @@ class PutCommand {
   /** Makes a folder, or gives an existing one the attributes of the source. */
   async #makeFolder(path: string, attributes: EntryAttributes): Promise<void> {
     const { drive, patience } = this.#context;
-    parseName(path.slice(path.lastIndexOf("/") + 1));
+    parseNewName(path.slice(path.lastIndexOf("/") + 1));
     const requestId = patience.requestId();
     const settings = { createParents: true, existOk: true, attributes };
     const { entry } = await patience.run((signal) =>
@@ -258,7 +264,7 @@ class PutCommand {
 
   async #putFile(local: string, remote: string): Promise<void> {
     await this.#attempt(local, remote, async (share) => {
-      parseName(remote.slice(remote.lastIndexOf("/") + 1));
+      parseNewName(remote.slice(remote.lastIndexOf("/") + 1));
       const handle = await openSource(local);
       try {
         const stats = await handle.stat();
@@ -271,6 +277,7 @@ class PutCommand {
         this.meter.foundBytes += file.sizeBytes;
         if (await this.#isStored(file, remote)) {
           share.transferredBytes = file.sizeBytes;
+          this.meter.skippedBytes += file.sizeBytes;
           return { status: "skipped", path: remote, sizeBytes: file.sizeBytes, treeHash: undefined };
         }
         const large = file.sizeBytes > CHUNK_SIZE_BYTES;
@@ -327,6 +334,9 @@ class PutCommand {
       if (output.json) {
         const hash = treeHash === undefined ? {} : { treeHash: toHex(treeHash) };
         await output.record({ type: "file", source, path, status, sizeBytes, ...hash });
+      } else if (path !== remote) {
+        this.#renamedTo = path;
+        if (!this.#options.quiet) output.note(`${printable(remote)} exists: stored as ${printable(path)}.`);
       }
     } catch (error) {
       this.meter.end(share, false);
@@ -344,15 +354,39 @@ class PutCommand {
     const shown = explain(error);
     if (output.json) {
       const path = remote === undefined ? {} : { path: remote };
-      await output.record({ type: "file", source, ...path, status: "failed", error: describeError(shown) });
+      await output.record({ type: "file", source, ...path, status: "failed", error: output.describe(shown) });
     } else output.error(shown, source);
+  }
+
+  /** Whether another name in the folder `local` becomes the same name on the drive as `name`, which has a normal form of its own. */
+  async #isTwin(local: string, name: string, normalised: Set<string>): Promise<boolean> {
+    const normal = name.normalize("NFC");
+    if (normalised.has(normal)) return true;
+    normalised.add(normal);
+    try {
+      const own = await lstat(join(local, name), { bigint: true });
+      const other = await lstat(join(local, normal), { bigint: true });
+      // Some file systems find a file by either form of its name.
+      return own.ino !== other.ino || own.dev !== other.dev;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
+  }
+
+  /** Says that a name is another sequence of characters on the drive than here, though it looks the same. */
+  async #noteNormalised(local: string, remote: string): Promise<void> {
+    const { output } = this.#context;
+    const note = "The name is stored in Unicode normal form C (NFC).";
+    if (output.json) await output.record({ type: "note", source: local, path: remote, note });
+    else if (!this.#options.quiet) output.note(`${printable(local)}: ${note}`);
   }
 
   async #ignore(local: string, what: string): Promise<void> {
     const { output } = this.#context;
     this.meter.noteCount += 1;
     if (output.json) await output.record({ type: "file", source: local, status: "ignored", why: what });
-    else if (!this.#options.quiet) output.note(`${local} is ${what}; ignored.`);
+    else if (!this.#options.quiet) output.note(`${printable(local)} is ${what}; ignored.`);
   }
 }
 
@@ -370,9 +404,20 @@ function refuseTwins(
   for (const { source, name } of sources) {
     if (name === undefined) continue;
     const twin = seen.get(name);
-    if (twin !== undefined) throw new UsageError(`${twin} and ${source} would both become ${name}.`);
+    if (twin !== undefined)
+      throw new UsageError(
+        `${printable(twin)} and ${printable(source)} would both become ${printable(name)}.`,
+      );
     seen.set(name, source);
   }
+}
+
+function twinError(name: string): DriveError {
+  return new DriveError(
+    "PATH_INVALID",
+    "Another name in this folder differs only in its Unicode normal form: both would have the same name on the drive.",
+    { name: name.normalize("NFC") },
+  );
 }
 
 function openSource(path: string): Promise<FileHandle> {
@@ -383,12 +428,7 @@ function openSource(path: string): Promise<FileHandle> {
 /** Adds what can be done in this command to errors whose general remedy does not say it. */
 function explain(error: unknown): unknown {
   if (hasReason(error, "PATH_EXISTS")) {
-    return new DriveError(
-      "PATH_EXISTS",
-      `${error.message} It differs; use --on-conflict replace or rename.`,
-      error.metadata,
-      error,
-    );
+    return new DriveError("PATH_EXISTS", `${error.message} It differs.`, error.metadata, error);
   }
   if (
     errnoOf(error) === "ENOENT" &&

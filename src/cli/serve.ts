@@ -7,14 +7,15 @@
  */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import type { Config } from "../config/config.ts";
+import { defaultConfig, type Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { configAsJson, formatConfig } from "../config/print.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { deferred } from "../std/deferred.ts";
 import { errnoOf } from "../std/disk.ts";
+import { createLogger, logProcessWarning, type Logger, type LogLevel } from "../telemetry/logger.ts";
 import type { CliIo } from "./cli-io.ts";
-import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
+import { EXIT_FAILURE, EXIT_OK, exitCodeOf } from "./exit-code.ts";
 import type { Output } from "./output.ts";
 
 /** Beyond the grace of requests in hand: flushing, closing files and handing over leadership. */
@@ -38,16 +39,63 @@ export async function readConfig(io: CliIo, options: ConfigOptions): Promise<Con
   return loadConfig({ file, environment: io.environment, flags: options.flags });
 }
 
-/** Runs a node until it is told to stop. */
+/**
+ * Runs a node until it is told to stop. Everything that it says is in the log, one JSON line an event; what keeps it from
+ * starting is said on a terminal once more, for people.
+ */
 export async function serve(io: CliIo, output: Output, options: ConfigOptions): Promise<number> {
-  const config = await readConfig(io, options);
+  let logger = nodeLogger(io, {
+    // The configuration may be what is wrong: the label is taken from where it would have come from.
+    id: options.flags["node.id"] ?? io.environment["NODE_ID"] ?? defaultConfig().node.id,
+    level: "info",
+  });
+  const stopListening = io.onWarning((warning) => logProcessWarning(logger, warning));
+  try {
+    const config = await readConfig(io, options);
+    logger = nodeLogger(io, { id: config.node.id, level: config.log.level });
+    return await runNode(io, output, config, logger);
+  } catch (error) {
+    if (!(error instanceof DriveError)) throw error;
+    return fail(io, output, logger, error);
+  } finally {
+    stopListening();
+  }
+}
+
+/** Says why the node does not serve, or not any longer. Returns the exit code. */
+function fail(io: CliIo, output: Output, logger: Logger, error: DriveError): number {
+  const { reason, message, metadata, spec, cause } = error;
+  const { remedy } = spec;
+  const isRefused = hasReason(error, "MEMBER_REMOVED", "MEMBER_DUPLICATED");
+  logger.fatal(isRefused ? "node_refused" : "start_failed", {
+    code: reason,
+    message,
+    remedy,
+    metadata,
+    ...(cause ? { cause } : {}),
+  });
+  if (io.terminalColumns !== undefined) output.error(error);
+  return exitCodeOf(error);
+}
+
+function nodeLogger(io: CliIo, node: { readonly id: string; readonly level: LogLevel | "silent" }): Logger {
+  return createLogger({
+    node: node.id,
+    level: node.level,
+    clock: io.clock,
+    destination: io.logDestination,
+  });
+}
+
+async function runNode(io: CliIo, output: Output, config: Config, logger: Logger): Promise<number> {
   if (io.environment["UV_THREADPOOL_SIZE"] === undefined) {
     // Node starts its pool before this program's first line, so the program cannot set it for itself.
-    output.note(
-      `UV_THREADPOOL_SIZE is not set: set it to ${THREAD_POOL_SIZE}, or files wait for each other on four threads.`,
-    );
+    logger.warn("thread_pool_small", {
+      message: `UV_THREADPOOL_SIZE is not set: files wait for each other on four threads.`,
+      remedy: `Set UV_THREADPOOL_SIZE to ${THREAD_POOL_SIZE} before the program starts.`,
+    });
   }
-  const node = io.createNode(config);
+  const node = io.createNode(config, logger);
   const first = deferred<void>();
   const second = deferred<void>();
   let askedCount = 0;
@@ -61,10 +109,19 @@ export async function serve(io: CliIo, output: Output, options: ConfigOptions): 
     try {
       await Promise.race([starting, first.promise]);
     } catch (error) {
+      // The reason comes first, so that what the stop logs is read as its consequence.
+      const code = error instanceof DriveError ? fail(io, output, logger, error) : undefined;
       await node.stop();
-      throw error;
+      if (code === undefined) throw error;
+      return code;
     }
-    await first.promise;
+    const refusals = node.refused === undefined ? [] : [node.refused];
+    const refusal = await Promise.race([first.promise, ...refusals]);
+    if (refusal !== undefined) {
+      const code = fail(io, output, logger, refusal);
+      await node.stop();
+      return code;
+    }
     starting.catch(() => undefined);
     const graceMs = config.node.stopGraceMs + STOP_MARGIN_MS;
     const overdue = deferred<"overdue">();
@@ -75,7 +132,7 @@ export async function serve(io: CliIo, output: Output, options: ConfigOptions): 
       overdue.promise,
     ]);
     timer.cancel();
-    if (outcome === "overdue") output.note(`The node did not stop within ${graceMs} ms; ending it now.`);
+    if (outcome === "overdue") logger.error("stop_overdue", { grace_ms: graceMs });
     return outcome === "stopped" ? EXIT_OK : EXIT_FAILURE;
   } finally {
     stopListening();

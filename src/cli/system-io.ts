@@ -7,12 +7,12 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import type { Config } from "../config/config.ts";
+import { RemoteClusterAdmin } from "../rpc/remote-cluster-admin.ts";
 import { RemoteDriveApi } from "../rpc/remote-drive-api.ts";
 import { SystemClock } from "../std/clock.ts";
 import { errnoOf } from "../std/disk.ts";
 import { SystemPrng } from "../std/prng.ts";
-import type { CliIo, RunnableNode, StopSignals } from "./cli-io.ts";
+import type { CliIo, StopSignals } from "./cli-io.ts";
 
 /** Requests to end: from the keyboard, from a service manager, from a terminal that was closed. */
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -25,7 +25,7 @@ const COLUMNS_DEFAULT = 80;
 
 /** What only the entry point can do. */
 export interface SystemOptions {
-  readonly createNode: (config: Config) => RunnableNode;
+  readonly createNode: CliIo["createNode"];
   /** Ends the process at once. */
   readonly exit: (code: number) => void;
 }
@@ -52,15 +52,20 @@ export function systemIo(options: SystemOptions): CliIo {
     },
     connect: (addresses, timeoutMs) => {
       const drive = new RemoteDriveApi({ addresses, clock, prng, timeoutMs });
+      const admin = new RemoteClusterAdmin({ addresses, clock, prng, timeoutMs });
       return {
         drive,
+        admin,
         close: () => {
+          admin.close();
           drive.close();
           return Promise.resolve();
         },
       };
     },
     createNode: options.createNode,
+    logDestination: undefined,
+    onWarning: hearWarnings,
   };
 }
 
@@ -82,6 +87,13 @@ function systemSignals(exit: (code: number) => void): StopSignals {
       };
     },
   };
+}
+
+/** Takes over the warnings of the runtime, whose own listener prints them as text. */
+function hearWarnings(listener: (warning: Error) => void): () => void {
+  process.removeAllListeners("warning");
+  process.on("warning", listener);
+  return () => void process.off("warning", listener);
 }
 
 /** Where programs keep state of the user that is no configuration (XDG Base Directory specification). */

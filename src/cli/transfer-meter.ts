@@ -7,7 +7,7 @@
  */
 import type { Writable } from "node:stream";
 import type { Clock, Timer } from "../std/clock.ts";
-import { formatBytes, formatCount, formatDuration } from "./format.ts";
+import { formatBytes, formatCount, formatDuration, formatQuantity } from "./format.ts";
 import type { Output } from "./output.ts";
 
 /** Milliseconds between redraws, and between JSON lines. */
@@ -34,6 +34,8 @@ export class TransferMeter {
   doneCount = 0;
   skippedCount = 0;
   failedCount = 0;
+  /** Bytes of files that were there already; they count as transferred while the command runs. */
+  skippedBytes = 0;
   noteCount = 0;
   /** Files and bytes found so far; grows while folders are read. */
   foundCount = 0;
@@ -85,7 +87,8 @@ export class TransferMeter {
       filesSkipped: this.skippedCount,
       filesFailed: this.failedCount,
       bytesFound: this.foundBytes,
-      bytesTransferred: transferredBytes,
+      bytesTransferred: transferredBytes - this.skippedBytes,
+      bytesSkipped: this.skippedBytes,
       ...(this.kind === "put" ? { bytesCopied: copiedBytes } : {}),
       elapsedMs: Math.round(this.elapsedMs()),
     };
@@ -112,6 +115,23 @@ export class TransferMeter {
     ];
     return parts.join("  ");
   }
+}
+
+/** How a command ended, in one line: "1 file put to /x, 200.0 MiB in 3.2 s; 3 unchanged; 1 failed, shown above." */
+export function summarise(meter: TransferMeter, what: string): string {
+  const sentBytes = meter.totals().transferredBytes - meter.skippedBytes;
+  const done = `${formatQuantity(meter.doneCount, "file")} ${what}`;
+  const parts = [
+    meter.doneCount === 0
+      ? done
+      : `${done}, ${formatBytes(sentBytes)} in ${formatDuration(meter.elapsedMs())}`,
+    ...(meter.skippedCount > 0 ? [`${formatCount(meter.skippedCount)} unchanged`] : []),
+    ...(meter.noteCount > 0
+      ? [`${formatQuantity(meter.noteCount, "link or special file", "links or special files")} ignored`]
+      : []),
+    ...(meter.failedCount > 0 ? [`${formatCount(meter.failedCount)} failed, shown above`] : []),
+  ];
+  return `${parts.join("; ")}.`;
 }
 
 function addShare(to: FileShare, share: FileShare): void {

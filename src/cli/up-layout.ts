@@ -19,6 +19,10 @@ export const LOCAL_NODE_COUNT_MAX = 9;
 /** With --base-port N, gRPC takes N and up, HTTP this much higher. */
 export const HTTP_PORT_OFFSET = 100;
 
+/** First ports of a cluster that was given none. */
+export const GRPC_PORT_DEFAULT = Number(must(defaultConfig().node.address.split(":")[1], "a port"));
+export const HTTP_PORT_DEFAULT = defaultConfig().http.port;
+
 /** Where ports come from: the defaults, a first port given, or any that are free. */
 export type PortChoice = "default" | "auto" | number;
 
@@ -55,7 +59,7 @@ export async function openLayout(
     }
     await refuseTakenPorts(
       existing,
-      "stop what uses it; the nodes of this cluster know each other by their ports",
+      "this very cluster seems to be running already: use it, or stop it with Ctrl-C where it runs and start it again, which starts all nodes. If something else has them, stop that; the nodes of this cluster know each other by their ports",
     );
     return existing;
   }
@@ -72,10 +76,8 @@ export async function openLayout(
 
 async function layOut(nodeCount: number, ports: PortChoice): Promise<readonly LocalNode[]> {
   const free = ports === "auto" ? await freePorts(2 * nodeCount) : [];
-  const defaults = defaultConfig();
-  const grpcBase =
-    typeof ports === "number" ? ports : Number(must(defaults.node.address.split(":")[1], "a port"));
-  const httpBase = typeof ports === "number" ? ports + HTTP_PORT_OFFSET : defaults.http.port;
+  const grpcBase = typeof ports === "number" ? ports : GRPC_PORT_DEFAULT;
+  const httpBase = typeof ports === "number" ? ports + HTTP_PORT_OFFSET : HTTP_PORT_DEFAULT;
   if (Math.max(grpcBase, httpBase) + nodeCount - 1 > PORT_MAX)
     throw new UsageError("--base-port is too high.");
   return Array.from({ length: nodeCount }, (_, i) => ({

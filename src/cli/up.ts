@@ -10,10 +10,11 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { basename, relative, join, resolve } from "node:path";
 import { defaultConfig } from "../config/config.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason, isErrorReason } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
 import { sleep } from "../std/clock.ts";
 import { deferred } from "../std/deferred.ts";
+import { errnoOf } from "../std/disk.ts";
 import type { CliIo } from "./cli-io.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatDuration, formatQuantity } from "./format.ts";
@@ -40,6 +41,8 @@ interface RunningNode {
   readonly node: LocalNode;
   readonly process: ChildProcess;
   readonly logPath: string;
+  /** Where this run begins in the log, which has those of earlier starts before it. */
+  readonly logStartBytes: number;
   /** How it ended: "exit code 1", "signal SIGKILL"; resolved when the process is gone. */
   readonly ended: Promise<string>;
   gone: boolean;
@@ -47,6 +50,7 @@ interface RunningNode {
 
 /** Runs a local cluster until it is told to stop. */
 export async function up(io: CliIo, output: Output, options: UpOptions): Promise<number> {
+  output.command = "up";
   const dataDirectory = resolve(io.workingDirectory, options.dataDirectory);
   const layout = await openLayout(dataDirectory, { nodeCount: options.nodeCount, ports: options.ports });
   const asked = deferred<void>();
@@ -67,8 +71,11 @@ export async function up(io: CliIo, output: Output, options: UpOptions): Promise
       if (!stopping.signal.aborted) throw ready.problem;
       return EXIT_OK;
     }
-    await announce(io, output, layout, dataDirectory, io.clock.monotonicMs() - startMs);
-    const died = watchDeaths(output, running, stopping.signal);
+    const members = running.filter((each) => !ready.removed.includes(each));
+    const started = members.map(({ node }) => node);
+    for (const each of ready.removed) await tellRemoved(io, output, each, started, dataDirectory);
+    await announce(io, output, started, dataDirectory, io.clock.monotonicMs() - startMs);
+    const died = watchDeaths(output, members, stopping.signal);
     await Promise.race([asked.promise, died]);
     return stopping.signal.aborted ? EXIT_OK : EXIT_FAILURE;
   } finally {
@@ -85,28 +92,26 @@ async function startNode(
   layout: readonly LocalNode[],
   dataDirectory: string,
 ): Promise<RunningNode> {
-  const directory = join(dataDirectory, node.nodeId);
   const logPath = join(dataDirectory, `${node.nodeId}.log`);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await mkdir(join(dataDirectory, node.nodeId), { recursive: true, mode: 0o700 });
   const log = await open(logPath, "a", 0o600);
-  const peers = layout.map((each) => `${HOST}:${each.grpcPort}`).join(",");
-  const own = [
-    ["--node-id", node.nodeId],
-    ["--node-address", `${HOST}:${node.grpcPort}`],
-    ["--cluster-peers", peers],
-    ["--cluster-me", `${HOST}:${node.grpcPort}`],
-    ["--http-host", HOST],
-    ["--http-port", String(node.httpPort)],
-    ["--data-directory", directory],
-  ];
-  const child = spawn(io.program.executable, [...io.program.leadingArguments, "serve", ...own.flat()], {
+  const logStartBytes = (await log.stat()).size;
+  const serve = serveArguments(node, layout, dataDirectory);
+  const child = spawn(io.program.executable, [...io.program.leadingArguments, ...serve], {
     cwd: io.workingDirectory,
     env: { UV_THREADPOOL_SIZE: String(THREAD_POOL_SIZE), ...withoutNodeNames(io.environment) },
     stdio: ["ignore", log.fd, log.fd, "ipc"],
     detached: true,
   });
   const ended = deferred<string>();
-  const running: RunningNode = { node, process: child, logPath, ended: ended.promise, gone: false };
+  const running: RunningNode = {
+    node,
+    process: child,
+    logPath,
+    logStartBytes,
+    ended: ended.promise,
+    gone: false,
+  };
   const end = (how: string): void => {
     running.gone = true;
     ended.resolve(how);
@@ -119,6 +124,28 @@ async function startNode(
   return running;
 }
 
+function serveArguments(
+  node: LocalNode,
+  layout: readonly LocalNode[],
+  dataDirectory: string,
+): readonly string[] {
+  const address = `${HOST}:${node.grpcPort}`;
+  const own = [
+    ["--node-id", node.nodeId],
+    ["--node-address", address],
+    ["--cluster-peers", addressesOf(layout)],
+    ["--cluster-me", address],
+    ["--http-host", HOST],
+    ["--http-port", String(node.httpPort)],
+    ["--data-directory", join(dataDirectory, node.nodeId)],
+  ];
+  return ["serve", ...own.flat()];
+}
+
+function addressesOf(nodes: readonly LocalNode[]): string {
+  return nodes.map(({ grpcPort }) => `${HOST}:${grpcPort}`).join(",");
+}
+
 /** The environment without what would say the same of every node. */
 function withoutNodeNames(environment: CliIo["environment"]): NodeJS.ProcessEnv {
   const shared = { ...environment };
@@ -126,18 +153,30 @@ function withoutNodeNames(environment: CliIo["environment"]): NodeJS.ProcessEnv 
   return shared;
 }
 
+/** Whether every node that the cluster has not removed is ready, and which it has removed. */
+type Readiness =
+  | { readonly every: true; readonly removed: readonly RunningNode[] }
+  | { readonly every: false; readonly problem: Error | undefined };
+
 async function waitUntilReady(
   io: CliIo,
   running: readonly RunningNode[],
   signal: AbortSignal,
-): Promise<{ readonly every: true } | { readonly every: false; readonly problem: Error | undefined }> {
+): Promise<Readiness> {
   const deadlineMs = io.clock.monotonicMs() + READY_TIMEOUT_MS;
   const waiting = new Set(running);
+  const removed: RunningNode[] = [];
   while (waiting.size > 0) {
     if (signal.aborted) return { every: false, problem: undefined };
     for (const each of waiting) {
-      if (each.gone) return { every: false, problem: await diedEarly(each) };
-      if (await isReady(each.node, signal)) waiting.delete(each);
+      if (each.gone) {
+        const problem = await diedEarly(each);
+        // The rest of the cluster does without it; when none is left, the last one says why.
+        const isRemoved = hasReason(problem, "MEMBER_REMOVED") && removed.length + 1 < running.length;
+        if (!isRemoved) return { every: false, problem };
+        removed.push(each);
+        waiting.delete(each);
+      } else if (await isReady(each.node, signal)) waiting.delete(each);
     }
     if (waiting.size === 0) break;
     if (io.clock.monotonicMs() > deadlineMs) {
@@ -146,7 +185,7 @@ async function waitUntilReady(
     }
     await sleep(io.clock, READY_POLL_MS);
   }
-  return { every: true };
+  return { every: true, removed };
 }
 
 async function isReady(node: LocalNode, signal: AbortSignal): Promise<boolean> {
@@ -162,6 +201,8 @@ async function isReady(node: LocalNode, signal: AbortSignal): Promise<boolean> {
 }
 
 async function diedEarly(each: RunningNode): Promise<Error> {
+  const reason = await reasonInLog(each);
+  if (reason !== undefined) return reason;
   return new DriveError(
     "NODE_STOPPING",
     `${each.node.nodeId} ended while it started (${await each.ended}). The end of ${each.logPath}:\n${await logTail(each)}\n`,
@@ -178,9 +219,72 @@ async function neverReady(each: RunningNode): Promise<Error> {
 }
 
 async function logTail(each: RunningNode): Promise<string> {
-  const text = await readFile(each.logPath);
-  const lines = text.subarray(-LOG_TAIL_BYTES).toString("utf8").trimEnd().split("\n");
-  return lines.slice(-LOG_TAIL_LINES).join("\n");
+  return (await lastLogLines(each)).slice(-LOG_TAIL_LINES).join("\n");
+}
+
+/** The end of what this run of the node logged. */
+async function lastLogLines(each: RunningNode): Promise<readonly string[]> {
+  try {
+    const text = (await readFile(each.logPath)).subarray(each.logStartBytes);
+    return text.subarray(-LOG_TAIL_BYTES).toString("utf8").trimEnd().split("\n");
+  } catch (error) {
+    // Somebody took the log away: what ended the node must be told all the same.
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Why a node did not start, in the words of the fatal line of its log; undefined when it ended without saying. */
+async function reasonInLog(each: RunningNode): Promise<DriveError | undefined> {
+  for (const text of (await lastLogLines(each)).toReversed()) {
+    const { event, code, message } = logLine(text);
+    if (event !== "start_failed" && event !== "node_refused") continue;
+    if (typeof code !== "string" || !isErrorReason(code)) return undefined;
+    return new DriveError(code, `${each.node.nodeId}: ${String(message)} Its log: ${each.logPath}.`, {
+      node_id: each.node.nodeId,
+    });
+  }
+  return undefined;
+}
+
+interface LogLine {
+  readonly event?: unknown;
+  readonly code?: unknown;
+  readonly message?: unknown;
+}
+
+/** A line of a log; nothing is in it when something else wrote it. */
+function logLine(text: string): LogLine {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return typeof parsed === "object" && parsed !== null ? parsed : {};
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}
+
+/** Says that a node is not of the cluster any more, and how a new one takes its place in this layout. */
+async function tellRemoved(
+  io: CliIo,
+  output: Output,
+  each: RunningNode,
+  started: readonly LocalNode[],
+  dataDirectory: string,
+): Promise<void> {
+  const { nodeId } = each.node;
+  const directory = join(dataDirectory, nodeId);
+  const program = programName(io);
+  const add = `${program} --nodes ${addressesOf(started)} cluster add`;
+  const serve = serveArguments(each.node, [...started, each.node], dataDirectory).join(" ");
+  const command = `${program} ${serve} --join TOKEN`;
+  if (output.json) {
+    await output.record({ type: "node_removed", nodeId, dataDirectory: directory, add, serve: command });
+    return;
+  }
+  output.note(`${nodeId} was removed from the cluster and is not started.`);
+  output.note(`To let a new one in at its place: empty ${directory}, get a token with "${add}", then run`);
+  output.note(`  ${command}`);
 }
 
 async function announce(
@@ -196,10 +300,9 @@ async function announce(
     grpc: `${HOST}:${node.grpcPort}`,
   }));
   if (output.json) return output.record({ type: "ready", nodes, dataDirectory });
-  const addresses = nodes.map(({ grpc }) => grpc).join(",");
-  const isDefault = addresses === DEFAULT_NODES.join(",");
+  const isDefault = nodes.every(({ grpc }) => DEFAULT_NODES.includes(grpc));
   const program = programName(io);
-  const prefix = isDefault ? program : `${program} --nodes ${addresses}`;
+  const prefix = isDefault ? program : `${program} --nodes ${addressesOf(layout)}`;
   await output.line(
     [
       `${formatQuantity(layout.length, "node")} ready after ${formatDuration(elapsedMs)}:`,
@@ -221,29 +324,44 @@ async function announce(
 }
 
 /** How the user can start this program again: by its name when it was started so, else by its file. */
-function programName({ program, workingDirectory }: CliIo): string {
+export function programName({ program, workingDirectory }: CliIo): string {
   const script = program.leadingArguments.at(-1);
   if (script === undefined || basename(script) === "netdisk") return "netdisk";
   return `node ${relative(workingDirectory, script)}`;
 }
 
-/** Reports nodes that die; resolves when none is left. */
+/** Reports nodes that die, or that the cluster removes; resolves when none is left. */
 async function watchDeaths(
   output: Output,
   running: readonly RunningNode[],
   signal: AbortSignal,
 ): Promise<void> {
+  const removed = new Set<RunningNode>();
   await Promise.all(
     running.map(async (each) => {
       const how = await each.ended;
       if (signal.aborted) return;
+      const isRemoved = hasReason(await reasonInLog(each), "MEMBER_REMOVED");
+      if (isRemoved) removed.add(each);
+      const { nodeId } = each.node;
       const left = running.filter((other) => !other.gone).length;
+      if (output.json) {
+        await output.record({ type: "node_ended", nodeId, how, removed: isRemoved, nodesLeft: left });
+        return;
+      }
+      if (isRemoved) {
+        output.note(
+          `${nodeId} ended: it was removed from the cluster; ${formatQuantity(left, "node")} left.`,
+        );
+        return;
+      }
+      const memberCount = running.length - removed.size;
       const serves =
-        left * 2 > running.length ? "the cluster goes on" : "that is no majority: nothing can be changed";
-      const text = `${each.node.nodeId} ended (${how}); ${left} of ${running.length} nodes are left, ${serves}. Its log: ${each.logPath}`;
-      if (output.json)
-        await output.record({ type: "node_ended", nodeId: each.node.nodeId, how, nodesLeft: left });
-      else output.note(text);
+        left * 2 > memberCount ? "the cluster goes on" : "that is no majority: nothing can be changed";
+      output.note(
+        `${nodeId} ended (${how}); ${left} of ${memberCount} nodes are left, ${serves}. Its log: ${each.logPath}`,
+      );
+      output.note("It is not started again by itself: Ctrl-C and the same command again start all nodes.");
     }),
   );
 }

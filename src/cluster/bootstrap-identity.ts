@@ -2,6 +2,7 @@
  * Who a node is, on disk: made when its data directory is formatted, never reused, replaced only as a whole.
  *
  *   empty --(all agreed on a proposal)--> accepted --(all have accepted)--> formed --(log and state were made)--> started
+ *     '---------------------(admitted with a token)------------------------->'     '--(the others say so)--> removed
  *
  * Whoever has started may have promised something to the others: its log and state must be there ever after. The mark lies
  * outside their directories, so that losing those cannot take it along.
@@ -43,9 +44,11 @@ export interface NodeIdentity {
   readonly memberId: number;
   /** Changes whenever the data is made anew. */
   readonly incarnation: string;
-  readonly phase: "empty" | "accepted" | "formed" | "started";
+  readonly phase: "empty" | "accepted" | "formed" | "started" | "removed";
   /** Absent while empty. */
   readonly cluster?: ClusterProposal;
+  /** Of a node that joined with a token: the members then, and where they were. */
+  readonly contacts?: readonly FoundingMember[];
 }
 
 function identityFile(directory: string): AtomicFileName {
@@ -101,24 +104,34 @@ function parseIdentity(text: string): NodeIdentity | undefined {
     return undefined;
   if (phase === "empty") return { nodeId, memberId, incarnation, phase };
   const cluster = parseProposal(value["cluster"]);
-  if (phase !== "accepted" && phase !== "formed" && phase !== "started") return undefined;
+  if (phase !== "accepted" && phase !== "formed" && phase !== "started" && phase !== "removed")
+    return undefined;
   if (cluster === undefined) return undefined;
-  return { nodeId, memberId, incarnation, phase, cluster };
+  const identity: NodeIdentity = { nodeId, memberId, incarnation, phase, cluster };
+  if (value["contacts"] === undefined) return identity;
+  const contacts = parseMembers(value["contacts"]);
+  return contacts === undefined ? undefined : { ...identity, contacts };
 }
 
 /** The proposal in a parsed JSON value, or undefined when it is none. */
 function parseProposal(value: unknown): ClusterProposal | undefined {
   if (!isRecord(value)) return undefined;
-  const { clusterId, members } = value;
-  if (typeof clusterId !== "string" || clusterId === "" || !Array.isArray(members)) return undefined;
+  const { clusterId } = value;
+  const members = parseMembers(value["members"]);
+  if (typeof clusterId !== "string" || clusterId === "" || members === undefined) return undefined;
+  return { clusterId, members };
+}
+
+function parseMembers(value: unknown): readonly FoundingMember[] | undefined {
+  if (!Array.isArray(value)) return undefined;
   const parsed: FoundingMember[] = [];
-  for (const member of members as readonly unknown[]) {
+  for (const member of value as readonly unknown[]) {
     if (!isRecord(member)) return undefined;
     const { memberId, address } = member;
     if (!isMemberId(memberId) || typeof address !== "string") return undefined;
     parsed.push({ memberId, address });
   }
-  return { clusterId, members: parsed };
+  return parsed;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

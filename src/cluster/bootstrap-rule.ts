@@ -193,7 +193,7 @@ function existsReason(view: BootstrapView, address: string, report: BootstrapRep
   const clusterId = report.cluster?.clusterId ?? "";
   const wasMember = report.cluster?.members.some((member) => member.address === view.address) ?? false;
   const why = wasMember ? "this node's data was removed" : "this node is new";
-  return `The node at ${address} belongs to cluster ${clusterId} and ${why}. An empty node cannot join by itself: restore this node's data directory.`;
+  return `The node at ${address} belongs to cluster ${clusterId} and ${why}. An empty node cannot join by itself: make a token there (netdisk cluster add, or netdisk cluster replace for a node that was wiped) and start this one with --join.`;
 }
 
 function resetReason(resetAddress: string | undefined, knownAt: string | undefined): string {

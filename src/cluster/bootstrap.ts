@@ -19,6 +19,7 @@ import {
   makeIdentity,
   storeIdentity,
   type ClusterProposal,
+  type FoundingMember,
   type NodeIdentity,
 } from "./bootstrap-identity.ts";
 import {
@@ -30,6 +31,9 @@ import {
   type BootstrapReport,
   type BootstrapView,
 } from "./bootstrap-rule.ts";
+
+import { findToken } from "./join-token.ts";
+import { joinWithToken, type JoinOptions } from "./join.ts";
 
 /** All addresses are asked this often until the cluster is formed. */
 export const BOOTSTRAP_ASK_INTERVAL_MS = 500;
@@ -56,6 +60,8 @@ export interface BootstrapOptions {
   /** host:port of all nodes, with or without this one. */
   readonly peers: readonly string[];
   readonly exchange: BootstrapExchange;
+  /** Set to join a cluster with a token instead of forming one; ignored once this node belongs to that cluster. */
+  readonly join?: JoinOptions | undefined;
   readonly clock: Clock;
   readonly prng: Prng;
   readonly logger: Logger;
@@ -68,8 +74,10 @@ export interface ClusterMembership {
   readonly incarnation: string;
   /** Whether this member has taken part before (markStarted()): then its log and state must be there. */
   readonly isStarted: boolean;
-  /** Those that formed the cluster, this node among them. */
+  /** Those that formed the cluster. */
   readonly founders: ClusterProposal["members"];
+  /** Where members are, as far as this node was told; newest last. */
+  readonly contacts: readonly FoundingMember[];
 }
 
 /** One node's way into its cluster. */
@@ -95,13 +103,14 @@ export class Bootstrap {
 
   /**
    * Opens the identity, or formats the data directory. Before anything else.
-   * @throws DriveError DATA_CORRUPT when it is damaged, or there is data without it
+   * @throws DriveError DATA_CORRUPT when it is damaged, or there is data without it; MEMBER_REMOVED when the cluster removed it
    */
   async open(): Promise<NodeIdentity> {
     const { disk, directory, prng, nodeId, dataNames } = this.#options;
     await makeDurableDirectory(disk, directory);
     const found = await findIdentity(disk, directory);
     if (found !== undefined) {
+      if (found.phase === "removed") throw removedError(found.memberId);
       this.#identity = found;
       return found;
     }
@@ -129,7 +138,8 @@ export class Bootstrap {
    * @throws DriveError WRONG_CLUSTER when the addresses belong to several clusters
    */
   async run(signal?: AbortSignal): Promise<ClusterMembership> {
-    const { clock, prng } = this.#options;
+    const { clock, prng, join } = this.#options;
+    if (join !== undefined) await this.#join(join, signal);
     for (;;) {
       signal?.throwIfAborted();
       const reports = isFormed(this.#known()) ? new Map<string, BootstrapReport>() : await this.#askAll();
@@ -149,6 +159,39 @@ export class Bootstrap {
       }
       await sleep(clock, BOOTSTRAP_ASK_INTERVAL_MS, signal);
     }
+  }
+
+  /** Becomes a member by a token, unless this node is one. */
+  async #join(join: JoinOptions, signal: AbortSignal | undefined): Promise<void> {
+    const { memberId, phase, cluster } = this.#known();
+    const token = findToken(join.token);
+    if (token === undefined) throw new DriveError("JOIN_TOKEN_INVALID", "This is no token to join with.");
+    if (cluster !== undefined && cluster.clusterId !== token.clusterId) {
+      throw new DriveError(
+        "WRONG_CLUSTER",
+        `The data directory belongs to cluster ${cluster.clusterId}, and the token is for ${token.clusterId}.`,
+        { cluster_id: cluster.clusterId, token_cluster_id: token.clusterId },
+      );
+    }
+    if (phase !== "empty") return;
+    const { nodeId, clock } = this.#options;
+    const self = { memberId, nodeId, address: this.#address };
+    const onWait = (reason: string): void => this.#waitFor(reason);
+    const answer = await joinWithToken(join, self, { clock, signal, onWait });
+    if (answer.cluster.clusterId !== token.clusterId) {
+      throw new DriveError("WRONG_CLUSTER", `A node of cluster ${answer.cluster.clusterId} answered.`, {
+        cluster_id: answer.cluster.clusterId,
+        token_cluster_id: token.clusterId,
+      });
+    }
+    const { cluster: joined, members: contacts } = answer;
+    await this.#store({ ...this.#known(), phase: "formed", cluster: joined, contacts });
+  }
+
+  /** Makes it durable that the cluster removed this member: it never starts again. */
+  async markRemoved(): Promise<void> {
+    const identity = this.#known();
+    if (identity.phase !== "removed") await this.#store({ ...identity, phase: "removed" });
   }
 
   /**
@@ -210,9 +253,10 @@ export class Bootstrap {
   }
 
   #membership(cluster: ClusterProposal): ClusterMembership {
-    const { memberId, incarnation, phase } = this.#known();
+    const { memberId, incarnation, phase, contacts = [] } = this.#known();
     const { clusterId, members: founders } = cluster;
-    return { clusterId, memberId, incarnation, isStarted: phase === "started", founders };
+    const isStarted = phase === "started";
+    return { clusterId, memberId, incarnation, isStarted, founders, contacts: [...founders, ...contacts] };
   }
 
   #view(reports: ReadonlyMap<string, BootstrapReport>): BootstrapView {
@@ -222,4 +266,10 @@ export class Bootstrap {
   #known(): NodeIdentity {
     return must(this.#identity, "open() comes first");
   }
+}
+
+function removedError(memberId: number): DriveError {
+  return new DriveError("MEMBER_REMOVED", `The cluster removed member ${memberId}, whose data this is.`, {
+    member_id: String(memberId),
+  });
 }

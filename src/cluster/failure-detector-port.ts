@@ -14,6 +14,12 @@ export interface NodeLoad {
   /** Bytes in flight through it now. */
   readonly inflightBytes: number;
   readonly appliedIndex: number;
+  /** Bytes of copies that its repair made a second, of late. */
+  readonly repairBytesPerSecond: number;
+  /** Extents of its store in quarantine. */
+  readonly quarantinedCount: number;
+  /** How much of the scrub pass under way is done, 0 to 1; undefined when none is. */
+  readonly scrubProgress: number | undefined;
 }
 
 /** One peer as judged from here. This node itself is always "up". */

@@ -26,6 +26,8 @@ const CLOCK_ADVANCE_MS_MIN = 1;
 export interface HousekeepingOptions {
   readonly clock: Clock;
   readonly metadata: MetadataClient;
+  /** Called every round at the leader: for what only a leader does, and seldom. */
+  readonly onLeading?: (() => void) | undefined;
   readonly onError?: (error: DriveError) => void;
 }
 
@@ -60,6 +62,7 @@ export class Housekeeping {
       this.#leadingSinceMs = undefined;
       return "idle";
     }
+    this.#options.onLeading?.();
     const now = clock.monotonicMs();
     if (this.#leadingSinceMs === undefined) this.#leadingSinceMs = now;
     else if (now - this.#leadingSinceMs >= CLOCK_ADVANCE_INTERVAL_MS / 2)
@@ -83,7 +86,9 @@ export class Housekeeping {
     const bodies: CommandBody[] = [];
     if (pending.expirable) bodies.push({ kind: "expire" });
     if (pending.reclaimable) bodies.push({ kind: "reclaim" });
+    if (pending.recountable) bodies.push({ kind: "recount" });
     if (pending.materialisable) bodies.push({ kind: "materialise", directoryId: 0, path: [] });
+    if (pending.evictable) bodies.push({ kind: "evict" });
     let more = false;
     for (const body of bodies) {
       throwIfCanceled(signal);

@@ -6,6 +6,7 @@
  */
 import type { NodeRegistration } from "../metadata/commands.ts";
 import { findMember } from "../metadata/members.ts";
+import { openMembershipChange } from "../metadata/membership.ts";
 import { members } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { MetadataPort } from "./metadata-port.ts";
@@ -45,9 +46,12 @@ export class NodeDirectory {
     return findMember(this.#port.reader(), memberId);
   }
 
-  /** host:port of the member's gRPC server; undefined when it is not registered. */
+  /** host:port of the member's gRPC server; undefined when it is neither registered nor about to join. */
   addressOf(memberId: number): string | undefined {
-    return this.find(memberId)?.address;
+    const known = this.find(memberId)?.address;
+    if (known !== undefined) return known;
+    const change = openMembershipChange(this.#port.reader());
+    return change?.memberId === memberId && change.address !== "" ? change.address : undefined;
   }
 
   /** The member's node id, or "member-<id>" while it is not registered. */

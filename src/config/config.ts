@@ -29,18 +29,24 @@ export interface Config {
     readonly peers: readonly string[];
     /** This node's own address as its peers reach it, when that is not node.address (a wildcard, a container). */
     readonly me: string | undefined;
+    /** Token of `netdisk cluster add`, with which a node with an empty data directory joins. Ignored once it belongs. */
+    readonly joinToken: string | undefined;
     /** Milliseconds between heartbeats to each peer. Shorter finds failures sooner and costs more messages. */
     readonly heartbeatMs: number;
     /** Silence after which a peer is "suspect": new copies and reads prefer others. */
     readonly suspectAfterMs: number;
-    /** Silence after which a peer is "down": copies it should hold are made elsewhere. */
+    /** Silence after which a peer is "down": copies it was yet to make are made elsewhere. */
     readonly downAfterMs: number;
+    /** How long a peer is down until it is given up: all its copies are made anew elsewhere. Longer than a restart takes. */
+    readonly lostAfterMs: number;
   };
   readonly data: {
     /** Directory of this node's state. One process at a time; never shared between nodes. */
     readonly directory: string;
     /** Bytes of the file system kept free: below that the node refuses writes, and reads, deletes and repair go on. */
     readonly reserveBytes: number;
+    /** Percent of the chunk store that one sweep may remove as unknown to the tree; more stops it until an operator has looked. */
+    readonly orphanPercentMax: number;
   };
   readonly http: {
     /** Where the HTTP gateway listens. */
@@ -69,6 +75,8 @@ export interface Config {
   /** External services. Accepted and checked, so that a deployment can name them; this version serves without them. */
   readonly services: {
     readonly postgresUrl: string | undefined;
+    /** File with the password for it, in place of one in the URL. */
+    readonly postgresPasswordFile: string | undefined;
     readonly redisUrl: string | undefined;
     readonly rabbitmqUrl: string | undefined;
   };
@@ -84,19 +92,26 @@ export function defaultConfig(): Config {
     cluster: {
       peers: [],
       me: undefined,
+      joinToken: undefined,
       // Two lost heartbeats are bad luck, four are a reason to look elsewhere; re-copying waits for a restart to pass.
       heartbeatMs: 500,
       suspectAfterMs: 2000,
       downAfterMs: 15_000,
+      lostAfterMs: 15 * 60_000,
     },
-    data: { directory: ".netdisk/node1", reserveBytes: GIB },
+    data: { directory: ".netdisk/node1", reserveBytes: GIB, orphanPercentMax: 5 },
     http: { host: "127.0.0.1", port: 9081, publicUrl: undefined },
     // An election starts 500 to 1,000 ms after the last heartbeat: well above a garbage collection, a slow fsync or a busy
     // machine. A leader that dies is noticed sooner, by its broken connections.
     raft: { tickMs: 50, electionTicks: 10, heartbeatTicks: 2, snapshotLogEntryCount: 100_000 },
     transfer: { inFlightBytesMax: 64 * MIB },
     log: { level: "info" },
-    services: { postgresUrl: undefined, redisUrl: undefined, rabbitmqUrl: undefined },
+    services: {
+      postgresUrl: undefined,
+      postgresPasswordFile: undefined,
+      redisUrl: undefined,
+      rabbitmqUrl: undefined,
+    },
   };
 }
 

@@ -44,6 +44,8 @@ const MIB = 1024 * 1024;
 const TIB = 1024 * 1024 * MIB;
 
 interface RowOptions {
+  /** Instead of the one made from the key. */
+  readonly flag?: string;
   readonly environment?: readonly string[];
   readonly optional?: boolean;
   readonly secret?: boolean;
@@ -58,7 +60,7 @@ function row(key: string, kind: SettingKind, description: string, options: RowOp
     key,
     kind,
     description,
-    flag: `--${words}`,
+    flag: options.flag ?? `--${words}`,
     environment: [...(options.environment ?? []), `NETDISK_${words.replaceAll("-", "_").toUpperCase()}`],
     optional: options.optional ?? false,
     secret: options.secret ?? false,
@@ -111,6 +113,12 @@ export const SETTINGS: readonly Setting[] = [
     { environment: ["ME"], optional: true },
   ),
   row(
+    "cluster.joinToken",
+    { type: "text", pattern: /^[\x21-\x7e]{1,256}$/, rule: "a token of netdisk cluster add" },
+    "Joins the cluster of cluster.peers with a token instead of forming one. Ignored once the node belongs to it.",
+    { flag: "--join", optional: true, secret: true },
+  ),
+  row(
     "cluster.heartbeatMs",
     integer(50, 60_000, "milliseconds"),
     "Time between heartbeats to each peer. Shorter finds failures sooner and costs more messages.",
@@ -123,7 +131,12 @@ export const SETTINGS: readonly Setting[] = [
   row(
     "cluster.downAfterMs",
     integer(200, 86_400_000, "milliseconds"),
-    "Silence after which a peer is down: its copies are made elsewhere. Longer than suspectAfterMs.",
+    "Silence after which a peer is down: copies it was yet to make are made elsewhere. Longer than suspectAfterMs.",
+  ),
+  row(
+    "cluster.lostAfterMs",
+    integer(1000, 30 * 86_400_000, "milliseconds"),
+    "How long a peer is down until it is given up: all its copies are made anew elsewhere. Longer than a restart takes.",
   ),
   row(
     "data.directory",
@@ -134,6 +147,11 @@ export const SETTINGS: readonly Setting[] = [
     "data.reserveBytes",
     integer(0, 16 * TIB, "bytes"),
     "Space kept free. Below it the node refuses writes, and goes on with reads, deletes and repair.",
+  ),
+  row(
+    "data.orphanPercentMax",
+    integer(0, 100, "percent"),
+    "Share of the chunk store that one sweep may remove as unknown to the tree. More stops the sweep: look first, then raise it.",
   ),
   row(
     "http.host",
@@ -176,8 +194,14 @@ export const SETTINGS: readonly Setting[] = [
   row(
     "services.postgresUrl",
     { type: "url", schemes: ["postgres", "postgresql"], bareAddress: true },
-    "PostgreSQL, as a URL or host:port. Accepted and checked; not used by this version.",
+    "PostgreSQL for search and reports, as a URL or host:port. TLS with ?sslmode=verify-full&sslrootcert=FILE. Never needed to serve.",
     { environment: ["POSTGRES_URL"], optional: true, secret: true },
+  ),
+  row(
+    "services.postgresPasswordFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the password for PostgreSQL, in place of one in the URL.",
+    { environment: ["POSTGRES_PASSWORD_FILE"], optional: true },
   ),
   row(
     "services.redisUrl",

@@ -8,6 +8,8 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   ConfStateSchema,
+  LogPositionSchema,
+  PromisesSchema,
   SnapshotFooterSchema,
   SnapshotHeaderSchema,
   StateHashSchema,
@@ -27,6 +29,7 @@ import type {
   SnapshotMetadata,
 } from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
+import { utf8 } from "../std/bytes.ts";
 import { varintSize, WireFormatError, WireReader, WireWriter } from "./wire-format.ts";
 
 /** Kinds that travel, at the position of their number in RaftMessageKind. Append only. */
@@ -46,6 +49,8 @@ const MESSAGE_KINDS: readonly (MessageKind | undefined)[] = [
   "timeout-now",
   "read-index",
   "read-index-response",
+  "mend",
+  "mend-response",
 ];
 
 const KIND_NUMBERS: ReadonlyMap<MessageKind, number> = new Map(
@@ -77,6 +82,18 @@ export interface StoreState {
   readonly confState: ConfState;
   /** 8 bytes. */
   readonly stateHash: Uint8Array;
+}
+
+/** What the file PROMISES holds. */
+export interface PromiseRecord {
+  readonly term: number;
+  readonly votedFor: MemberId;
+  /** Whether entries that were acknowledged may be missing from the log. */
+  readonly isMending: boolean;
+  /** While mending, the last entry that the log ever had; undefined when that is not certain. */
+  readonly lastKnown: LogPosition | undefined;
+  /** How far the segments of the log were durable at the latest note; segment 0 for nowhere. */
+  readonly durable: { readonly segmentId: number; readonly offset: number };
 }
 
 /** Which generation of the replicated store is in use, and the snapshot it came from (index 0: none). */
@@ -378,18 +395,23 @@ export function decodeStateHash(bytes: Uint8Array): StateHash {
   });
 }
 
-/** The bytes of a StoreState. */
+/** The configuration encoded last, which hardly ever changes, while every batch of entries writes a StoreState. */
+let encodedConfState: { readonly of: ConfState; readonly bytes: Uint8Array } | undefined;
+
+/** The bytes of a StoreState. Its configuration must not change afterwards. */
 export function encodeStoreState(state: StoreState): Uint8Array {
-  return toBinary(
-    StoreStateSchema,
-    create(StoreStateSchema, {
-      clusterId: state.clusterId,
-      appliedIndex: BigInt(state.appliedIndex),
-      appliedTerm: BigInt(state.appliedTerm),
-      confState: confStateForm(state.confState),
-      stateHash: state.stateHash,
-    }),
-  );
+  const { confState } = state;
+  if (encodedConfState?.of !== confState) {
+    encodedConfState = { of: confState, bytes: encodeConfState(confState) };
+  }
+  const clusterId = utf8(state.clusterId);
+  const writer = new WireWriter(64 + clusterId.length + encodedConfState.bytes.length);
+  writer.bytes(1, clusterId);
+  writer.uint(2, state.appliedIndex);
+  writer.uint(3, state.appliedTerm);
+  writer.message(4, encodedConfState.bytes);
+  writer.bytes(5, state.stateHash);
+  return writer.finish();
 }
 
 /** The store state in `bytes`. Throws WireFormatError. */
@@ -402,6 +424,40 @@ export function decodeStoreState(bytes: Uint8Array): StoreState {
       appliedTerm: safe(form.appliedTerm),
       confState: confStateOf(form.confState),
       stateHash: hashOf(form.stateHash),
+    };
+  });
+}
+
+/** The bytes of a PromiseRecord. */
+export function encodePromises(record: PromiseRecord): Uint8Array {
+  const { term, votedFor, isMending, lastKnown, durable } = record;
+  const form = create(PromisesSchema, {
+    formatVersion: FORMAT_VERSION,
+    term: BigInt(term),
+    votedFor: BigInt(votedFor),
+    mending: isMending,
+    durableSegmentId: durable.segmentId,
+    durableOffset: durable.offset,
+  });
+  if (lastKnown !== undefined) {
+    const { index, term: lastTerm } = lastKnown;
+    form.lastKnown = create(LogPositionSchema, { index: BigInt(index), term: BigInt(lastTerm) });
+  }
+  return toBinary(PromisesSchema, form);
+}
+
+/** The record in `bytes`. Throws WireFormatError, also for a format of a later version. */
+export function decodePromises(bytes: Uint8Array): PromiseRecord {
+  return parse(() => {
+    const form = fromBinary(PromisesSchema, bytes);
+    checkVersion(form.formatVersion);
+    const { lastKnown: last } = form;
+    return {
+      term: safe(form.term),
+      votedFor: safe(form.votedFor),
+      isMending: form.mending,
+      lastKnown: last === undefined ? undefined : { index: safe(last.index), term: safe(last.term) },
+      durable: { segmentId: form.durableSegmentId, offset: form.durableOffset },
     };
   });
 }

@@ -2,6 +2,7 @@
  * What Consensus is built from, takes and shows: its options, those of a request, and its status. Types only.
  */
 import type { Status } from "../raft/raft-node.ts";
+import type { PlantedFault } from "../raft/planted-faults.ts";
 import type { MemberId } from "../raft/types.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
@@ -49,6 +50,8 @@ export interface ConsensusOptions<Result> {
   readonly tuning?: Partial<ConsensusTuning> | undefined;
   readonly logCacheSizeBytesMax?: number | undefined;
   readonly logSegmentSizeBytes?: number | undefined;
+  /** A historical bug to show, in tests alone. */
+  readonly plantedFault?: PlantedFault | undefined;
 }
 
 /** Options of propose() and linearize(). */

@@ -8,9 +8,16 @@
  * What is waited for is bounded (tuning.ts), and everything ends: by its answer, its timeout, its signal or stop().
  */
 import { DriveError, hasReason } from "../drive/errors.ts";
-import { COMMAND_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import { viewOf, type NodeView } from "../raft/invariants.ts";
-import { NO_MEMBER, type MemberId, type Message, type Role, type SoftState } from "../raft/types.ts";
+import {
+  NO_MEMBER,
+  type ConfChange,
+  type ConfState,
+  type MemberId,
+  type Message,
+  type Role,
+  type SoftState,
+} from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Timer } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
@@ -20,9 +27,19 @@ import type { StateHash } from "./codec.ts";
 import type { ConsensusOptions, ConsensusStatus, RequestOptions } from "./consensus-options.ts";
 import { waitFor, waitUntil } from "./deadline.ts";
 import { Failover } from "./failover.ts";
+import { mendingOf, MendingKeeper } from "./mending-keeper.ts";
 import { LogMaintenance } from "./log-maintenance.ts";
 import { openStorage, type Storage } from "./open-storage.ts";
-import { notDone, outcomeUnknown, ProposalBook, type Applied } from "./proposals.ts";
+import { MembershipChanges } from "./membership-changes.ts";
+import {
+  checkCluster,
+  checkCommandSize,
+  notDone,
+  outcomeUnknown,
+  ProposalBook,
+  type Applied,
+} from "./proposals.ts";
+import { isRebuilding, problemsOf } from "./problems.ts";
 import { RaftDriver } from "./raft-driver.ts";
 import { Reads } from "./reads.ts";
 import { StateHashCheck } from "./state-hash-check.ts";
@@ -39,6 +56,7 @@ interface Running<Result> extends Storage<Result> {
   readonly failover: Failover;
   readonly hashCheck: StateHashCheck;
   readonly maintenance: LogMaintenance;
+  readonly mending: MendingKeeper;
 }
 
 /** Consensus on one node. */
@@ -50,6 +68,7 @@ export class Consensus<Result> implements PeerHandler {
   readonly #book: ProposalBook<Result>;
   readonly #appliedListeners = new Set<(appliedIndex: number) => void>();
   readonly #roleListeners = new Set<(role: Role, leaderId: MemberId | undefined) => void>();
+  readonly #membership: MembershipChanges;
   #state: "new" | "running" | "failed" | "stopped" = "new";
   #running: Running<Result> | undefined;
   #softState: SoftState = { role: "follower", leaderId: NO_MEMBER };
@@ -65,6 +84,12 @@ export class Consensus<Result> implements PeerHandler {
     assert(options.clusterId.length > 0, "a cluster has an id");
     this.#metrics = options.metrics ?? noMetrics;
     this.#logger = options.logger.child("consensus");
+    this.#membership = new MembershipChanges({
+      clock: options.clock,
+      tuning: this.#tuning,
+      leaderId: () => this.leaderId(),
+      onRoleChange: (listener) => this.onRoleChange(listener),
+    });
     this.#book = new ProposalBook({
       countMax: this.#tuning.proposalCountMax,
       bytesMax: this.#tuning.proposalBytesMax,
@@ -91,6 +116,7 @@ export class Consensus<Result> implements PeerHandler {
       ...this.#options,
       logger: this.#logger,
       store: { provider, stateMachine, initialConfState },
+      onUnreadable: (index, error) => this.#cutUnreadable(index, error),
       onFatal: (error) => this.#fail(error),
     });
     this.#running = this.#build(storage);
@@ -121,7 +147,7 @@ export class Consensus<Result> implements PeerHandler {
    *   COMMIT_OUTCOME_UNKNOWN, CANCELED (it may have)
    */
   async propose(data: Uint8Array, options: RequestOptions = {}): Promise<Applied<Result>> {
-    checkSize(data);
+    checkCommandSize(data);
     const { clock } = this.#options;
     const startMs = clock.monotonicMs();
     const endMs = startMs + (options.timeoutMs ?? this.#tuning.requestTimeoutMs);
@@ -174,6 +200,16 @@ export class Consensus<Result> implements PeerHandler {
     return this.#softState.role;
   }
 
+  /** Whether this node's state was damaged and is being made anew: nothing of it may be shown. After start(). */
+  isRebuilding(): boolean {
+    return isRebuilding(must(this.#running, "consensus was started"));
+  }
+
+  /** What keeps this node from taking its part, in sentences; empty when nothing does. After start(). */
+  problems(): readonly string[] {
+    return problemsOf(must(this.#running, "consensus was started"));
+  }
+
   /** Everything that is worth showing. After start(). */
   status(): ConsensusStatus {
     const { driver, store, log, reads, hashCheck } = must(this.#running, "consensus was started");
@@ -211,39 +247,33 @@ export class Consensus<Result> implements PeerHandler {
     return () => this.#roleListeners.delete(listener);
   }
 
+  /** The configuration in force at this node. After start(). */
+  confState(): ConfState {
+    return must(this.#running, "consensus was started").store.state.confState;
+  }
+
+  /** Proposes a membership change as the leader; resolves to the configuration once it is applied here. See MembershipChanges. */
+  changeMembership(change: Omit<ConfChange, "context">, options: RequestOptions = {}): Promise<ConfState> {
+    return this.#membership.propose(this.#active().driver as RaftDriver<unknown>, change, options);
+  }
+
   /**
    * Hands leadership over and waits until it has changed hands. Only the leader can.
    * @throws DriveError NOT_LEADER, ARGUMENT_INVALID (no voter), PEER_UNREACHABLE (it did not take over in time)
    */
   async transferLeadership(to: MemberId): Promise<void> {
-    const { driver } = this.#active();
-    const { clock } = this.#options;
-    const outcome = driver.node.transferLeader(to);
-    driver.wake();
-    if (outcome.outcome === "dropped") {
-      if (outcome.reason === "not-leader") throw notDone("this node does not lead", this.leaderId());
-      throw new DriveError("ARGUMENT_INVALID", `Member ${to} is no voter.`, { member_id: String(to) });
-    }
-    const timeoutMs = 2 * this.#tuning.tickMs * this.#tuning.electionTicks;
-    const isDone = await waitUntil(
-      clock,
-      timeoutMs,
-      (changed) => this.onRoleChange(changed),
-      () => this.leaderId() === to,
-    );
-    if (isDone) return;
-    throw new DriveError("PEER_UNREACHABLE", `Member ${to} did not take over.`, { member_id: String(to) });
+    await this.#membership.transfer(this.#active().driver as RaftDriver<unknown>, to);
   }
 
   /** See PeerHandler. Messages before start() and after stop() are dropped, which Raft takes for loss. */
   step(message: Message, clusterId: string): void {
-    this.#checkCluster(clusterId, message.from);
+    checkCluster(this.#options.clusterId, clusterId, message.from);
     if (this.#state === "running") this.#running?.driver.step(message);
   }
 
   /** See PeerHandler. */
   receiveStateHash(stateHash: StateHash, clusterId: string): void {
-    this.#checkCluster(clusterId, stateHash.from);
+    checkCluster(this.#options.clusterId, clusterId, stateHash.from);
     if (this.#state === "running") this.#running?.hashCheck.receive(stateHash);
   }
 
@@ -253,13 +283,13 @@ export class Consensus<Result> implements PeerHandler {
     clusterId: string,
     pieces: AsyncIterable<Uint8Array>,
   ): Promise<void> {
-    this.#checkCluster(clusterId, message.from);
+    checkCluster(this.#options.clusterId, clusterId, message.from);
     await this.#active().driver.receiveSnapshot(message, pieces);
   }
 
   /** See PeerHandler. */
   async handleForwarded(data: Uint8Array, options: ForwardOptions): Promise<ForwardedResult> {
-    checkSize(data);
+    checkCommandSize(data);
     const endMs = this.#options.clock.monotonicMs() + options.timeoutMs;
     const { index, result } = await this.#proposeHere(data, endMs, options.signal);
     return { index, result: this.#options.encodeResult(result) };
@@ -282,16 +312,22 @@ export class Consensus<Result> implements PeerHandler {
     const onFatal = (error: Error): void => this.#fail(error);
     const driver = new RaftDriver<Result>({
       ...{ memberId, clock, prng, disk, directory, transport, tuning, log, store },
+      plantedFault: this.#options.plantedFault,
+      mending: mendingOf(storage.promises, prng),
       logger: this.#logger,
       metrics: this.#metrics,
       hooks: {
         beforeReady: () => this.#appendProposals(),
         onSoftState: (softState) => this.#onSoftState(softState),
         onReadState: ({ context, index }) => this.#running?.reads.confirmed(context, index),
-        onEntry: (entry, result) => this.#book.applied(entry, result),
+        onEntry: (entry, result) => {
+          this.#book.applied(entry, result);
+          this.#membership.applied(entry, store.state.confState);
+        },
         onBatch: (appliedIndex) => this.#onApplied(appliedIndex),
         onInstalled: (index) => {
           this.#book.skippedTo(index);
+          this.#membership.skippedTo(index);
           this.#onApplied(index);
         },
         onFatal,
@@ -309,6 +345,7 @@ export class Consensus<Result> implements PeerHandler {
       core: {
         leaderId: () => driver.node.basicStatus().leaderId,
         isLeading: () => driver.node.basicStatus().role === "leader",
+        isCandidate: () => driver.node.basicStatus().role === "candidate",
         forgetLeader: () => driver.enter((node) => node.forgetLeader()),
         campaign: () => driver.enter((node) => node.campaign()),
       },
@@ -317,7 +354,8 @@ export class Consensus<Result> implements PeerHandler {
       pauseMs: tuning.tickMs * tuning.electionTicks,
     });
     const hashCheck = new StateHashCheck({
-      ...{ memberId, clock, appliedIndex, onFatal },
+      ...{ memberId, clock, appliedIndex },
+      onFatal: (error) => this.#distrustState(error),
       logger: this.#logger,
       entryCount: tuning.stateHashEntryCount,
       intervalMs: tuning.stateHashIntervalMs,
@@ -327,12 +365,15 @@ export class Consensus<Result> implements PeerHandler {
     });
     const maintenance = new LogMaintenance({
       ...{ clock, tuning, log, onFatal },
-      metrics: this.#metrics,
+      ...{ metrics: this.#metrics, logger: this.#logger },
+      freeBytes: () => disk.space(directory).then(({ freeBytes }) => freeBytes),
       store: store as Storage<unknown>["store"],
       writer: driver.writer,
       snapshots: driver.snapshots,
     });
-    return { ...storage, driver, reads, failover, hashCheck, maintenance };
+    const { promises } = storage;
+    const mending = new MendingKeeper({ promises, log, clock, logger: this.#logger, onFatal });
+    return { ...storage, driver, reads, failover, hashCheck, maintenance, mending };
   }
 
   async #proposeUntil(
@@ -407,7 +448,7 @@ export class Consensus<Result> implements PeerHandler {
     const { driver } = this.#active();
     const { clock } = this.#options;
     if (this.#softState.role !== "leader") throw notDone("this node does not lead", this.leaderId());
-    if (driver.isStalled) throw notDone("the leader's disk does not answer");
+    if (driver.diskTrouble !== undefined) throw notDone(`the leader's disk is ${driver.diskTrouble}`);
     const timeoutMs = endMs - clock.monotonicMs();
     if (timeoutMs <= 0) throw notDone("the time was up before it was proposed");
     const proposal = this.#book.offer(data);
@@ -481,10 +522,11 @@ export class Consensus<Result> implements PeerHandler {
   }
 
   #tick(): void {
-    const { driver, hashCheck, maintenance } = must(this.#running, "consensus is running");
+    const { driver, hashCheck, maintenance, mending } = must(this.#running, "consensus is running");
     driver.tick();
     if (this.#state !== "running") return;
     const status = driver.node.basicStatus();
+    mending.tick(status);
     const isServing = status.role === "leader" && status.hasCommittedInTerm;
     hashCheck.tick(isServing);
     maintenance.tick();
@@ -493,20 +535,25 @@ export class Consensus<Result> implements PeerHandler {
     this.#metrics.raft({ term, commitIndex, appliedIndex, leading: status.role === "leader" });
   }
 
+  /** The state is wrong: ends this node, and has the state made anew at the next start. */
+  #distrustState(error: Error): void {
+    const { store } = must(this.#running, "consensus is running");
+    store.distrust(error.message).then(
+      () => this.#fail(error),
+      () => this.#fail(error),
+    );
+  }
+
+  /** Cuts the log behind an entry that cannot be read any more: the state has it. */
+  #cutUnreadable(index: number, error: Error): void {
+    this.#logger.error("log_entry_unreadable", { index, reason: error.message });
+    this.#running?.driver.writer.compact(index);
+  }
+
   #active(): Running<Result> {
     if (this.#state === "new") throw new DriveError("NODE_STARTING", "Consensus has not started yet.");
     if (this.#state !== "running") throw new DriveError("NODE_STOPPING", "Consensus has stopped.");
     return must(this.#running, "consensus is running");
-  }
-
-  #checkCluster(clusterId: string, from: MemberId): void {
-    if (clusterId === this.#options.clusterId) return;
-    const metadata = { found_cluster_id: clusterId, cluster_id: this.#options.clusterId, from: String(from) };
-    throw new DriveError(
-      "WRONG_CLUSTER",
-      `Member ${from} belongs to cluster ${clusterId}, not to this one.`,
-      metadata,
-    );
   }
 
   /** Ends consensus on this node at once, and tells the owner. The first failure counts. */
@@ -526,6 +573,7 @@ export class Consensus<Result> implements PeerHandler {
     this.#running?.failover.stop();
     this.#running?.reads.rejectAll(stopping);
     this.#book.rejectAll(stopping);
+    this.#membership.stop();
     this.#softState = { role: "follower", leaderId: NO_MEMBER };
     for (const listener of [...this.#roleListeners]) listener("follower", undefined);
   }
@@ -543,21 +591,9 @@ export class Consensus<Result> implements PeerHandler {
       return;
     }
     await running.driver.writer.writeHardState();
+    await running.mending.stop();
     await running.store.flush();
     await running.log.close();
     await running.store.close();
   }
-}
-
-function checkSize(data: Uint8Array): void {
-  assert(data.length > 0, "a command has bytes");
-  if (data.length <= COMMAND_SIZE_BYTES_MAX) return;
-  throw new DriveError(
-    "PAYLOAD_TOO_LARGE",
-    `A command of ${data.length} bytes; at most ${COMMAND_SIZE_BYTES_MAX}.`,
-    {
-      size_bytes: String(data.length),
-      size_bytes_max: String(COMMAND_SIZE_BYTES_MAX),
-    },
-  );
 }

@@ -11,8 +11,9 @@
  * quorum answers, the node stays at its term, and the leader's next heartbeat over a new connection makes it a follower
  * again. The price of a false alarm is that this node has no leader for a moment.
  *
- * A peer may notice the break a little later than we ask, and ignores us then; so the question is repeated a few times. A
- * link that flaps cannot turn this into a stream of campaigns: one alarm per election timeout counts.
+ * A peer may notice the break a little later than we ask, and ignores us then; so the question is repeated a few times. Once a
+ * majority has said yes the votes themselves are asked for, which takes a sync of the peers' disks: that is given its time, or
+ * on a slow disk every repetition would throw away the votes that are under way. A link that flaps cannot turn this into a stream of campaigns: one alarm per election timeout counts.
  */
 import { NO_MEMBER, type MemberId } from "../raft/types.ts";
 import type { Clock, Timer } from "../std/clock.ts";
@@ -21,10 +22,15 @@ import type { Prng } from "../std/prng.ts";
 /** How often a PreVote is asked for after one alarm. */
 const CAMPAIGN_COUNT_MAX = 4;
 
+/** How long votes may be under way before the question is repeated, and up to as long again: a sync of a busy disk. */
+const VOTE_MS_MIN = 100;
+
 /** The part of the core that is used. */
 export interface FailoverCore {
   readonly leaderId: () => MemberId;
   readonly isLeading: () => boolean;
+  /** Whether it asks for votes, after a majority of PreVotes. */
+  readonly isCandidate: () => boolean;
   readonly forgetLeader: () => void;
   readonly campaign: () => void;
 }
@@ -68,14 +74,23 @@ export class Failover {
   }
 
   #arm(attempt: number): void {
-    const { clock, prng, delayMsMin, delayMsMax, core } = this.#options;
+    const { clock, prng, delayMsMin, delayMsMax } = this.#options;
     this.#timer?.cancel();
     // Wider with every attempt, so that two followers that keep asking at the same time come apart.
     const delayMs = delayMsMin + prng.below((delayMsMax - delayMsMin) * attempt + 1);
-    this.#timer = clock.setTimer(delayMs, () => {
-      if (core.leaderId() !== NO_MEMBER || core.isLeading()) return;
-      core.campaign();
-      if (attempt < CAMPAIGN_COUNT_MAX) this.#arm(attempt + 1);
-    });
+    this.#timer = clock.setTimer(delayMs, () => this.#campaign(attempt, false));
+  }
+
+  #campaign(attempt: number, hasWaited: boolean): void {
+    const { clock, prng, core } = this.#options;
+    if (core.leaderId() !== NO_MEMBER || core.isLeading()) return;
+    if (core.isCandidate() && !hasWaited) {
+      // By chance, so that two that split the votes come apart.
+      const voteMs = VOTE_MS_MIN + prng.below(VOTE_MS_MIN);
+      this.#timer = clock.setTimer(voteMs, () => this.#campaign(attempt, true));
+      return;
+    }
+    core.campaign();
+    if (attempt < CAMPAIGN_COUNT_MAX) this.#arm(attempt + 1);
   }
 }

@@ -7,6 +7,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import { withTimeout, type Clock } from "../std/clock.ts";
+import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { LogWriter } from "./log-writer.ts";
 import type { ReplicatedStore } from "./replicated-store.ts";
@@ -17,6 +18,12 @@ import type { ConsensusTuning } from "./tuning.ts";
 /** A log this many times its bound is cut even while a snapshot is being sent. */
 const PINNED_LOG_FACTOR = 8;
 
+/**
+ * With less free space than this the store is not flushed: a commit that fails half way is final for the process, while the log
+ * holds everything and waits for space by itself. Twice the unflushed bytes that a store holds at most.
+ */
+export const FLUSH_FREE_BYTES_MIN = 16 * 1024 * 1024;
+
 /** Dependencies of LogMaintenance. */
 export interface LogMaintenanceOptions {
   readonly clock: Clock;
@@ -26,6 +33,9 @@ export interface LogMaintenanceOptions {
   readonly store: ReplicatedStore<unknown>;
   readonly writer: LogWriter;
   readonly snapshots: Snapshots;
+  /** Free space of the disk. */
+  readonly freeBytes: () => Promise<number>;
+  readonly logger: Logger;
   readonly onFatal: (error: Error) => void;
 }
 
@@ -79,6 +89,12 @@ export class LogMaintenance {
     const startMs = clock.monotonicMs();
     try {
       if (cutTo === undefined || store.flushedIndex < cutTo) {
+        const freeBytes = await this.#options.freeBytes();
+        if (freeBytes < FLUSH_FREE_BYTES_MIN) {
+          this.#flushedMs = startMs;
+          this.#options.logger.warn("state_not_flushed", { free_bytes: freeBytes });
+          return;
+        }
         await withTimeout(clock, tuning.storeFlushTimeoutMs, store.flush(), () => {
           const limit = String(tuning.storeFlushTimeoutMs);
           return new DriveError("INTERNAL", `Flushing the replicated store took longer than ${limit} ms.`);

@@ -7,7 +7,8 @@
  * queue keeps its order; any other failure is final. Cutting the front of the log is done between two rounds.
  */
 import { DriveError, hasReason } from "../drive/errors.ts";
-import type { HardState, Message, Snapshot } from "../raft/types.ts";
+import type { PlantedFault } from "../raft/planted-faults.ts";
+import { NO_MEMBER, type HardState, type Message, type Snapshot } from "../raft/types.ts";
 import { must } from "../std/assert.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -28,6 +29,8 @@ export interface LogWriterOptions {
   /** Takes the responses of work that is durable, in order. */
   readonly deliver: (responses: readonly Message[]) => void;
   readonly onFatal: (error: Error) => void;
+  /** A historical bug to show, in tests alone. */
+  readonly plantedFault?: PlantedFault | undefined;
 }
 
 /** Writes the log, one round at a time. */
@@ -40,6 +43,7 @@ export class LogWriter {
   /** Term, vote and commit index that the core has moved to, durable or not. */
   #hardState: HardState;
   #compactIndex = 0;
+  #isFull = false;
   readonly #stop = new AbortController();
 
   constructor(options: LogWriterOptions) {
@@ -65,6 +69,11 @@ export class LogWriter {
   /** How long the round under way has taken already; 0 when there is none. */
   stalledMs(): number {
     return this.#roundSinceMs === undefined ? 0 : this.#options.clock.monotonicMs() - this.#roundSinceMs;
+  }
+
+  /** Whether what waits cannot be written for want of space. */
+  get isFull(): boolean {
+    return this.#isFull;
   }
 
   /** Takes a "storage-append" message. */
@@ -99,6 +108,16 @@ export class LogWriter {
   #start(): void {
     if (this.#running !== undefined || this.#stop.signal.aborted) return;
     this.#running = this.#run();
+    if (this.#hasFault("wakeup-lost")) this.#running = this.#running.finally(() => this.#ended());
+  }
+
+  #ended(): void {
+    this.#running = undefined;
+    this.#roundSinceMs = undefined;
+  }
+
+  #hasFault(fault: PlantedFault): boolean {
+    return this.#options.plantedFault === fault;
   }
 
   async #run(): Promise<void> {
@@ -114,8 +133,7 @@ export class LogWriter {
       if (!this.#stop.signal.aborted) this.#options.onFatal(error as Error);
     } finally {
       // In the same turn as the last look at the queue: work that comes between the two would wait for ever.
-      this.#running = undefined;
-      this.#roundSinceMs = undefined;
+      if (!this.#hasFault("wakeup-lost")) this.#ended();
     }
   }
 
@@ -130,6 +148,7 @@ export class LogWriter {
     await this.#append(batch);
     for (const work of batch) this.#queueBytes -= sizeOf(work);
     this.#options.deliver(batch.flatMap((work) => work.responses));
+    if (this.#hasFault("vote-in-two-writes")) await this.#writeForgottenVote();
   }
 
   async #append(batch: readonly Message[]): Promise<void> {
@@ -142,8 +161,32 @@ export class LogWriter {
     const isChanged = isPromise || hardState.commitIndex !== stored.commitIndex;
     const last: LogAppend = { entries: [], ...(isChanged ? { hardState } : {}) };
     const startMs = this.#options.clock.monotonicMs();
-    await this.#untilSpace(() => this.#options.log.append([...appends, last]));
+    await this.#plantBefore(appends, last);
+    await this.#untilSpace(() => this.#options.log.append([...appends, this.#plantedState(last, stored)]));
     this.#options.metrics.synced("raft_log", this.#options.clock.monotonicMs() - startMs);
+  }
+
+  /** O-01: what an append replaces is deleted first, in a step of its own. */
+  async #plantBefore(appends: readonly LogAppend[], last: LogAppend): Promise<void> {
+    if (!this.#hasFault("append-in-two-steps")) return;
+    for (const { entries } of appends) {
+      const first = entries[0];
+      if (first === undefined || first.index > this.#options.log.lastIndex()) continue;
+      await this.#options.log.append([{ entries: [first] }, last]);
+    }
+  }
+
+  /** H-01: a new vote is not in the write that its answer waits for. */
+  #plantedState(append: LogAppend, stored: HardState): LogAppend {
+    if (!this.#hasFault("vote-in-two-writes") || append.hardState === undefined) return append;
+    const votedFor = append.hardState.term === stored.term ? stored.votedFor : NO_MEMBER;
+    return { entries: append.entries, hardState: { ...append.hardState, votedFor } };
+  }
+
+  async #writeForgottenVote(): Promise<void> {
+    const { log } = this.#options;
+    if (log.hardState.votedFor === this.#hardState.votedFor) return;
+    await log.append([{ entries: [], hardState: { ...log.hardState, votedFor: this.#hardState.votedFor } }]);
   }
 
   async #installSnapshot(work: Message, snapshot: Snapshot): Promise<void> {
@@ -174,9 +217,11 @@ export class LogWriter {
     for (;;) {
       try {
         await work();
+        this.#isFull = false;
         return;
       } catch (error) {
         if (!hasReason(error, "NO_SPACE")) throw error;
+        this.#isFull = true;
         this.#options.logger.error("log_disk_full", { reason: error.message });
       }
       await sleep(this.#options.clock, NO_SPACE_RETRY_MS, this.#stop.signal);

@@ -1,6 +1,7 @@
 /**
  * Opens the Raft log and the replicated store of one member together, and checks that they belong together.
  *
+ *   directory/PROMISES           promises.ts
  *   directory/CURRENT, *.dump    replicated-store.ts, snapshots.ts
  *   directory/log/               segment-raft-log.ts
  *
@@ -9,8 +10,9 @@
  * is gone, only somebody outside can know: the caller is told once it is made (onCreated), before anything is promised to
  * anybody, and says "refuse" from then on. Nothing is made, changed or removed when data is missing.
  */
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import type { HardState } from "../raft/types.ts";
+import { parseSegmentName } from "../segments/segment-log.ts";
 import { makeDurableDirectory } from "../std/atomic-file.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
@@ -21,6 +23,8 @@ import {
   ReplicatedStore,
   type ReplicatedStoreOptions,
 } from "./replicated-store.ts";
+import { mend, rebuildState } from "./mend.ts";
+import { PromiseFile } from "./promises.ts";
 import { SegmentRaftLog } from "./segment-raft-log.ts";
 
 /** Settings and dependencies of openStorage(). */
@@ -37,25 +41,33 @@ export interface OpenStorageOptions<Result> {
   readonly store: Omit<ReplicatedStoreOptions<Result>, "disk" | "directory" | "clock" | "clusterId">;
   readonly logCacheSizeBytesMax?: number | undefined;
   readonly logSegmentSizeBytes?: number | undefined;
+  /** See SegmentRaftLogOptions. */
+  readonly onUnreadable: (index: number, error: Error) => void;
   readonly onFatal: (error: Error) => void;
 }
 
-/** Both, open. */
+/** All of it, open. */
 export interface Storage<Result> {
   readonly log: SegmentRaftLog;
   readonly store: ReplicatedStore<Result>;
+  readonly promises: PromiseFile;
+  /** Set when the state is being made anew: what it had reached before, as far as that is known. */
+  readonly rebuildIndex: number | undefined;
 }
 
 /**
- * Opens log and store, making them when there are none and that may be; finishes an install that a crash interrupted.
+ * Opens log and store, making them when there are none and that may be; finishes an install that a crash interrupted, and
+ * repairs what can be repaired without the others. What cannot is begun here: see "Damage" in DESIGN.md.
  * @throws DriveError DATA_CORRUPT, WRONG_CLUSTER; errors of the disk
  */
 export async function openStorage<Result>(options: OpenStorageOptions<Result>): Promise<Storage<Result>> {
   const { disk, clock, directory, clusterId, memberId } = options;
-  const hasLog = await SegmentRaftLog.exists({ disk, directory: `${directory}/log` });
+  const hasLog = await hasLogIn(options);
   const hasStore = await ReplicatedStore.exists({ disk, directory });
   await refuseLoss(options, hasLog, hasStore);
   await makeDurableDirectory(disk, directory);
+  const promises = await PromiseFile.open(disk, directory);
+  let store: ReplicatedStore<Result> | undefined;
   const log = await SegmentRaftLog.open({
     disk,
     clock,
@@ -63,24 +75,65 @@ export async function openStorage<Result>(options: OpenStorageOptions<Result>): 
     clusterId,
     memberId,
     whenAbsent: hasLog ? "refuse" : "create",
+    durable: promises.content?.durable,
+    keepPromise: (hardState) => promises.promise(hardState),
+    heldIndex: () => store?.flushedIndex ?? 0,
+    onUnreadable: options.onUnreadable,
     onFatal: options.onFatal,
     cacheSizeBytesMax: options.logCacheSizeBytesMax,
     segmentSizeBytes: options.logSegmentSizeBytes,
   });
-  let store: ReplicatedStore<Result> | undefined;
   try {
-    if (!hasStore && (log.hardState.term > 0 || log.lastIndex() > 0)) {
+    const isUsed = log.hardState.term > 0 || log.lastIndex() > 0 || log.damage !== undefined;
+    const isLost = !hasStore && isUsed;
+    if (isLost && options.whenAbsent === "create") {
       throw corrupt(`${directory}/CURRENT is gone, but there is a log`);
     }
-    store = await ReplicatedStore.open({ ...options.store, disk, directory, clock, clusterId });
+    // The file comes before CURRENT, so that its absence beside a store is loss.
+    if (!hasStore && !isLost) await promises.promise(log.hardState);
+    const { commitIndex } = log.hardState;
+    const state = { ...options.store, disk, directory, clock, clusterId };
+    const { store: opened, isRebuilt } = await openState({ ...options, state }, { log, promises }, isLost);
+    store = opened;
+    await mend(options, { log, store, promises });
     await finishInstall(log, store, options.logger);
     checkTogether(log, store);
     if (options.whenAbsent === "create") await options.onCreated();
-    return { log, store };
+    // One that a crash interrupted is found empty.
+    const isEmpty = store.state.appliedIndex === 0 && hasStore;
+    return { log, store, promises, rebuildIndex: isRebuilt || isEmpty ? commitIndex : undefined };
   } catch (error) {
     await store?.close();
     await log.close();
     throw error;
+  }
+}
+
+/** Whether there is a log. Once it was made, its segments show it even without their table. */
+async function hasLogIn<Result>({
+  disk,
+  directory,
+  whenAbsent,
+}: OpenStorageOptions<Result>): Promise<boolean> {
+  const log = `${directory}/log`;
+  if (await SegmentRaftLog.exists({ disk, directory: log })) return true;
+  if (whenAbsent === "create" || !(await disk.exists(log))) return false;
+  return (await disk.list(log)).some((name) => parseSegmentName(name) !== undefined);
+}
+
+/** Opens the state, or begins to make it anew when it is damaged. */
+async function openState<Result>(
+  options: OpenStorageOptions<Result> & { readonly state: ReplicatedStoreOptions<Result> },
+  opened: { readonly log: SegmentRaftLog; readonly promises: PromiseFile },
+  isLost: boolean,
+): Promise<{ readonly store: ReplicatedStore<Result>; readonly isRebuilt: boolean }> {
+  try {
+    if (isLost) throw corrupt(`${options.directory}/CURRENT is gone`);
+    return { store: await ReplicatedStore.open(options.state), isRebuilt: false };
+  } catch (error) {
+    const isDamage = hasReason(error, "DATA_CORRUPT") && options.whenAbsent === "refuse";
+    if (!isDamage) throw error;
+    return { store: await rebuildState(options, opened, error), isRebuilt: true };
   }
 }
 
@@ -91,7 +144,7 @@ async function refuseLoss<Result>(
   hasStore: boolean,
 ): Promise<void> {
   const { directory, store, whenAbsent } = options;
-  if (hasLog && hasStore) return;
+  if (hasLog && (hasStore || whenAbsent === "refuse")) return;
   const absent = [...(hasLog ? [] : [`${directory}/log`]), ...(hasStore ? [] : [`${directory}/CURRENT`])];
   const gone = `${absent.join(" and ")} ${absent.length > 1 ? "are" : "is"} gone`;
   if (whenAbsent === "refuse") {

@@ -10,6 +10,7 @@
  * the answer comes from applying it here as a follower. Count and bytes of all of them together are bounded.
  */
 import { DriveError } from "../drive/errors.ts";
+import { COMMAND_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import type { LogEntry } from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
@@ -177,4 +178,28 @@ export function outcomeUnknown(why: string): DriveError {
 export function notDone(why: string, leaderId?: number): DriveError {
   const metadata = leaderId === undefined ? { why } : { why, leader_id: String(leaderId) };
   return new DriveError("NOT_LEADER", `The change did not happen: ${why}.`, metadata);
+}
+
+/** Asserts that a command has bytes. @throws DriveError PAYLOAD_TOO_LARGE above COMMAND_SIZE_BYTES_MAX */
+export function checkCommandSize(data: Uint8Array): void {
+  assert(data.length > 0, "a command has bytes");
+  if (data.length <= COMMAND_SIZE_BYTES_MAX) return;
+  throw new DriveError(
+    "PAYLOAD_TOO_LARGE",
+    `A command of ${data.length} bytes; at most ${COMMAND_SIZE_BYTES_MAX}.`,
+    {
+      size_bytes: String(data.length),
+      size_bytes_max: String(COMMAND_SIZE_BYTES_MAX),
+    },
+  );
+}
+
+/** Refuses what comes from another cluster. @throws DriveError WRONG_CLUSTER */
+export function checkCluster(clusterId: string, foundClusterId: string, from: number): void {
+  if (foundClusterId === clusterId) return;
+  throw new DriveError(
+    "WRONG_CLUSTER",
+    `Member ${from} belongs to cluster ${foundClusterId}, not to this one.`,
+    { found_cluster_id: foundClusterId, cluster_id: clusterId, from: String(from) },
+  );
 }

@@ -10,13 +10,15 @@
  * what they promise is durable: the core's async mode decides which is which, nothing here does. The core is entered from
  * one place at a time and drained one microtask later, so that what comes in one turn is handled together.
  *
- * A leader whose disk is stuck would go on heartbeating for ever while committing through the others at best, and nothing
- * at worst. After diskStallMs it hands leadership to the most up-to-date voter; if that has not worked within an election
+ * A leader whose disk is stuck, or full, would go on heartbeating for ever while committing through the others at best, and nothing
+ * at worst. After diskStallMs, or at once when the disk is full, it hands leadership to the most up-to-date voter; if that has not worked within an election
  * timeout it stops sending as a leader, so that the others elect one and CheckQuorum makes it step down. Knows neither
  * proposals nor reads: consensus.ts does.
  */
 import { DriveError } from "../drive/errors.ts";
 import { decodeConfChange } from "../raft/conf-change-codec.ts";
+import type { PlantedFault } from "../raft/planted-faults.ts";
+import type { MendingOptions } from "../raft/mending.ts";
 import { RaftNode, type Ready } from "../raft/raft-node.ts";
 import {
   LOCAL_APPEND_THREAD,
@@ -71,7 +73,11 @@ export interface RaftDriverOptions<Result> {
   readonly log: SegmentRaftLog;
   readonly store: ReplicatedStore<Result>;
   readonly transport: RaftTransport;
+  /** Set when entries may be missing from the log. */
+  readonly mending: MendingOptions | undefined;
   readonly hooks: DriverHooks<Result>;
+  /** A historical bug to show, in tests alone. */
+  readonly plantedFault?: PlantedFault | undefined;
 }
 
 /** The loop around one RaftNode. */
@@ -92,7 +98,8 @@ export class RaftDriver<Result> {
 
   constructor(options: RaftDriverOptions<Result>) {
     this.#options = options;
-    const { log, store, clock, logger, metrics, tuning, hooks, disk, directory, transport } = options;
+    const { log, store, clock, logger, metrics, tuning, hooks, disk, directory, transport, plantedFault } =
+      options;
     const deliver = (responses: readonly Message[]): void => this.#deliver(responses);
     const onFatal = (error: Error): void => hooks.onFatal(error);
     this.snapshots = new Snapshots({
@@ -109,7 +116,7 @@ export class RaftDriver<Result> {
     });
     this.node = this.#makeNode();
     const install = (snapshot: Snapshot, state: HardState): Promise<void> => this.#install(snapshot, state);
-    this.writer = new LogWriter({ log, clock, logger, metrics, install, deliver, onFatal });
+    this.writer = new LogWriter({ log, clock, logger, metrics, install, deliver, onFatal, plantedFault });
     this.#applier = new Applier({
       store,
       clock,
@@ -125,6 +132,12 @@ export class RaftDriver<Result> {
   /** Whether this node's disk has not answered for so long that it should not lead. */
   get isStalled(): boolean {
     return this.writer.stalledMs() > this.#options.tuning.diskStallMs;
+  }
+
+  /** What keeps this node's disk from taking entries, and so this node from leading; undefined when nothing does. */
+  get diskTrouble(): "full" | "stalled" | undefined {
+    if (this.writer.isFull) return "full";
+    return this.isStalled ? "stalled" : undefined;
   }
 
   /** Has the core drained one microtask later. */
@@ -221,7 +234,9 @@ export class RaftDriver<Result> {
       inflightBytesMax: tuning.inflightBytesMax,
       uncommittedBytesMax: tuning.uncommittedBytesMax,
       appliedIndex: store.state.appliedIndex,
+      mending: this.#options.mending,
       asyncStorageWrites: true,
+      plantedFault: this.#options.plantedFault,
     });
   }
 
@@ -324,14 +339,16 @@ export class RaftDriver<Result> {
 
   #checkStall(): void {
     const { clock, logger, tuning } = this.#options;
-    if (!this.isStalled || this.node.basicStatus().role !== "leader") {
+    const trouble = this.diskTrouble;
+    if (trouble === undefined || this.node.basicStatus().role !== "leader") {
       this.#stallTransferMs = undefined;
       return;
     }
     if (this.#stallTransferMs !== undefined) return;
     this.#stallTransferMs = clock.monotonicMs();
     const to = this.#bestFollower();
-    logger.error("disk_stalled", { stalled_ms: this.writer.stalledMs(), limit_ms: tuning.diskStallMs, to });
+    const stalledMs = this.writer.stalledMs();
+    logger.error(`disk_${trouble}`, { stalled_ms: stalledMs, limit_ms: tuning.diskStallMs, to });
     if (to !== undefined) this.node.transferLeader(to);
   }
 
@@ -347,10 +364,10 @@ export class RaftDriver<Result> {
     return best?.id;
   }
 
-  /** Whether this leader keeps silent because its disk is stuck and handing over has not worked. */
+  /** Whether this leader keeps silent because its disk is stuck or full and handing over has not worked. */
   #isMuted(): boolean {
     const { clock, tuning } = this.#options;
-    if (this.#stallTransferMs === undefined || !this.isStalled) return false;
+    if (this.#stallTransferMs === undefined || this.diskTrouble === undefined) return false;
     return clock.monotonicMs() - this.#stallTransferMs > tuning.tickMs * tuning.electionTicks;
   }
 }

@@ -17,7 +17,7 @@ import { DriveError } from "../drive/errors.ts";
 import type { ConfState, LogEntry, SnapshotMetadata } from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
 import { readAtomicFile, writeAtomicFile, type AtomicFileName } from "../std/atomic-file.ts";
-import { bytesEqual } from "../std/bytes.ts";
+import { bytesEqual, utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
 import type {
@@ -38,7 +38,13 @@ import {
 import { RecordCache } from "./record-cache.ts";
 import { SnapshotFileReader } from "./snapshot-file.ts";
 import type { StateMachine } from "./state-machine.ts";
-import { HashingTransaction, StateHashHistory, StateHashSum } from "./state-hash.ts";
+import {
+  HashingTransaction,
+  RESERVED_PREFIX,
+  STATE_KEY_END,
+  StateHashHistory,
+  StateHashSum,
+} from "./state-hash.ts";
 import { WireFormatError } from "./wire-format.ts";
 
 /** Key of the StoreState record. */
@@ -113,18 +119,24 @@ export class ReplicatedStore<Result> {
   }
 
   /**
-   * Opens the state, or makes an empty one when there is none; removes what an interrupted install left behind.
+   * Opens the state, or makes an empty one when there is none; removes what an interrupted install left behind. Unless the
+   * store was closed in order and is as it was then, every record is read and the state hash computed anew.
    * @throws DriveError DATA_CORRUPT, WRONG_CLUSTER
    */
   static async open<Result>(options: ReplicatedStoreOptions<Result>): Promise<ReplicatedStore<Result>> {
-    const current = (await readCurrent(options)) ?? (await create(options));
+    await refuseDistrusted(options);
+    const current = (await readCurrent(options)) ?? (await create(options, 1));
     const name = generationName(current.generation);
     for (const other of await ReplicatedStore.generations(options.provider)) {
       if (other !== name) await options.provider.remove(other);
     }
+    const condition = await options.provider.check(name);
+    if (condition.kind === "absent") throw corrupt(`the store ${name} is gone`, { name });
+    if (condition.kind === "damaged") throw corrupt(condition.reason, { name });
     const store = await options.provider.open(name);
     try {
       const state = readState(store, current, options.clusterId);
+      if (condition.kind === "readable") checkRecords(store, state, name);
       return new ReplicatedStore(options, store, current, state);
     } catch (error) {
       await store.close();
@@ -132,9 +144,41 @@ export class ReplicatedStore<Result> {
     }
   }
 
-  /** Whether there is a store in the directory; false also after a crash in the middle of making one. */
-  static async exists(options: { readonly disk: Disk; readonly directory: string }): Promise<boolean> {
-    return (await readCurrent(options)) !== undefined;
+  /** Makes an empty state in the place of a damaged one: everything is to be applied again, or to come with a snapshot. */
+  static async replace<Result>(options: ReplicatedStoreOptions<Result>): Promise<ReplicatedStore<Result>> {
+    const generations = await ReplicatedStore.generations(options.provider);
+    const newest = Math.max(0, ...generations.map((name) => Number(name.slice(name.indexOf("-") + 1))));
+    await create(options, newest + 1);
+    await options.disk.remove(`${options.directory}/${distrustFile(options.directory).name}`);
+    await options.disk.syncDirectory(options.directory);
+    return await ReplicatedStore.open(options);
+  }
+
+  /** Takes the store named FIRST_GENERATION_NAME, filled by somebody else, as the state. */
+  static async adopt<Result>(options: ReplicatedStoreOptions<Result>): Promise<ReplicatedStore<Result>> {
+    const current: StoreCurrent = { generation: 1, snapshot: { index: 0, term: 0 } };
+    await writeAtomicFile(options.disk, currentFile(options.directory), encodeStoreCurrent(current));
+    return await ReplicatedStore.open(options);
+  }
+
+  /** Makes this the state of another cluster, of the members in `confState`, with what `edit` changes in it. */
+  refound(clusterId: string, confState: ConfState, edit: (transaction: OrderedTransaction) => void): void {
+    this.#state = this.#store.transaction((transaction) => {
+      edit(new HashingTransaction(transaction, this.#sum, this.#cache));
+      const state = { ...this.#state, clusterId, confState, stateHash: this.#sum.toBytes() };
+      transaction.put(STORE_STATE_KEY, encodeStoreState(state));
+      return state;
+    });
+  }
+
+  /** Makes it durable that this state is not to be trusted: the next open() refuses it. */
+  async distrust(reason: string): Promise<void> {
+    await writeAtomicFile(this.#options.disk, distrustFile(this.#options.directory), utf8(reason));
+  }
+
+  /** Whether there is a store in the directory, damaged or not; false also after a crash in the middle of making one. */
+  static exists(options: { readonly disk: Disk; readonly directory: string }): Promise<boolean> {
+    return options.disk.exists(`${options.directory}/${currentFile(options.directory).name}`);
   }
 
   /** Names of the stores that hold a generation, in use or not. */
@@ -322,6 +366,28 @@ function currentFile(directory: string): AtomicFileName {
   return { directory, name: "CURRENT", magic: "NDCURR01" };
 }
 
+function distrustFile(directory: string): AtomicFileName {
+  return { directory, name: "DISTRUSTED", magic: "NDDIST01" };
+}
+
+/** A state that a majority has found wrong is wrong for good. */
+async function refuseDistrusted(options: { readonly disk: Disk; readonly directory: string }): Promise<void> {
+  const found = await readAtomicFile(options.disk, distrustFile(options.directory));
+  if (found.kind === "absent") return;
+  const reason = found.kind === "intact" ? Buffer.from(found.content).toString("utf8") : found.reason;
+  throw corrupt(`it was found to differ from the others' (${reason})`, { directory: options.directory });
+}
+
+/** Computes the state hash from the records. @throws DriveError DATA_CORRUPT */
+function checkRecords(store: OrderedStore, { stateHash }: StoreState, name: string): void {
+  const sum = new StateHashSum();
+  const range = { from: Uint8Array.of(RESERVED_PREFIX + 1), to: Uint8Array.of(STATE_KEY_END) };
+  for (const { key, value } of store.range(range)) sum.add(key, value);
+  if (!bytesEqual(sum.toBytes(), stateHash)) {
+    throw corrupt(`the records of the store ${name} do not have the hash of its state`, { name });
+  }
+}
+
 async function readCurrent(options: {
   readonly disk: Disk;
   readonly directory: string;
@@ -338,9 +404,12 @@ async function readCurrent(options: {
   }
 }
 
-/** Makes the first generation. CURRENT is written last: until then nothing exists, and the next start begins again. */
-async function create<Result>(options: ReplicatedStoreOptions<Result>): Promise<StoreCurrent> {
-  const current: StoreCurrent = { generation: 1, snapshot: { index: 0, term: 0 } };
+/** Makes an empty generation. CURRENT is written last: until then nothing exists, and the next start begins again. */
+async function create<Result>(
+  options: ReplicatedStoreOptions<Result>,
+  generation: number,
+): Promise<StoreCurrent> {
+  const current: StoreCurrent = { generation, snapshot: { index: 0, term: 0 } };
   const name = generationName(current.generation);
   await options.provider.remove(name);
   const store = await options.provider.open(name);

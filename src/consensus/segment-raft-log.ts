@@ -12,33 +12,34 @@
  * always says where the log starts. Damage in the middle is DATA_CORRUPT; a torn tail that nobody was promised is cut by
  * the segments. One append(), compact() or reset() at a time; what memory shows changes only once it is durable.
  */
-import { DriveError } from "../drive/errors.ts";
+import { hasReason } from "../drive/errors.ts";
 import { CompactedError, UnavailableError, type HardState, type LogEntry } from "../raft/types.ts";
-import { identitySeed, type LogRecord, type RecordLocation } from "../segments/record.ts";
+import { identitySeed, type Position, type RecordLocation } from "../segments/record.ts";
 import { readRecordSync } from "../segments/record-reader.ts";
 import { SegmentLog, segmentPath } from "../segments/segment-log.ts";
 import { TABLE_NAME } from "../segments/segment-table.ts";
 import { assert, must } from "../std/assert.ts";
 import { utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Disk, DiskFile } from "../std/disk.ts";
-import {
-  decodeHardState,
-  decodeLogEntry,
-  decodePosition,
-  encodeHardState,
-  encodeLogEntry,
-  encodePosition,
-  type LogPosition,
-} from "./codec.ts";
+import { errnoOf, type Disk, type DiskFile } from "../std/disk.ts";
+import { encodeHardState, encodeLogEntry, encodePosition, type LogPosition } from "./codec.ts";
 import { LogIndex } from "./log-index.ts";
-import { WireFormatError } from "./wire-format.ts";
-
-/** Kinds of records in the segments. On disk: never change. */
-const KIND_ENTRY = 16;
-const KIND_HARD_STATE = 17;
-const KIND_COMPACTED = 18;
-const KIND_RESET = 19;
+import {
+  beginRun,
+  cachedSize,
+  corrupt,
+  damageOf,
+  emptyRecovery,
+  evict,
+  KIND_COMPACTED,
+  KIND_ENTRY,
+  KIND_HARD_STATE,
+  KIND_RESET,
+  parseEntry,
+  recover,
+  type LogDamage,
+  type Recovered,
+} from "./log-recovery.ts";
 
 /** Bytes of entries kept in memory, newest first. */
 export const LOG_CACHE_SIZE_BYTES_MAX = 64 * 1024 * 1024;
@@ -51,7 +52,6 @@ const HEAD_ENTRY_SIZE_BYTES_MAX = 4 * 1024;
 
 const EMPTY = new Uint8Array(0);
 const NO_LABEL = new Uint8Array(0);
-const INITIAL_HARD_STATE: HardState = { term: 0, votedFor: 0, commitIndex: 0 };
 
 /** Settings and dependencies of a SegmentRaftLog. */
 export interface SegmentRaftLogOptions {
@@ -63,6 +63,14 @@ export interface SegmentRaftLogOptions {
   readonly memberId: number;
   /** Whether a log that is not there is made, or is DATA_CORRUPT because it must exist. */
   readonly whenAbsent: "create" | "refuse";
+  /** How far the log was durable at the latest note of that, outside of it. */
+  readonly durable?: Position | undefined;
+  /** Makes a term and a vote durable outside the log, before the log says them; see promises.ts. */
+  readonly keepPromise: (hardState: HardState) => Promise<void>;
+  /** Highest index that the replicated store holds durably: those entries may be given up. */
+  readonly heldIndex: () => number;
+  /** Told of an entry that cannot be read any more and is given up: the log is to be cut behind it. */
+  readonly onUnreadable: (index: number, error: Error) => void;
   /** Called once when a write or sync failed for another reason than space. */
   readonly onFatal: (error: Error) => void;
   readonly cacheSizeBytesMax?: number | undefined;
@@ -74,17 +82,6 @@ export interface LogAppend {
   /** Contiguous; the first one replaces whatever is at its index and behind. */
   readonly entries: readonly LogEntry[];
   readonly hardState?: HardState | undefined;
-}
-
-/** What recovery rebuilds. */
-interface Recovered {
-  index: LogIndex;
-  /** Entry before the first; term 0 means that it is not known yet. */
-  start: LogPosition;
-  hardState: HardState;
-  /** Newest entries, ending with the last of `index`. */
-  tail: LogEntry[];
-  tailSizeBytes: number;
 }
 
 /** The log of one member. */
@@ -101,8 +98,12 @@ export class SegmentRaftLog {
   #cache: LogEntry[];
   #cacheSizeBytes: number;
   #isBusy = false;
+  #damage: LogDamage | undefined;
+  /** Entries up to here cannot be read any more, and the state has them. */
+  #unreadableIndex = 0;
 
   private constructor(options: SegmentRaftLogOptions, segments: SegmentLog, recovered: Recovered) {
+    this.#damage = damageOf(segments.recovery.isTableLost, recovered);
     this.#options = options;
     this.#segments = segments;
     this.#seed = identitySeed(identityOf(options), NO_LABEL);
@@ -115,17 +116,12 @@ export class SegmentRaftLog {
   }
 
   /**
-   * Opens the log and reads it back.
-   * @throws DriveError DATA_CORRUPT; errors of the disk as they come
+   * Opens the log and reads it back. When `damage` says what is missing, nothing but mendBehind() and reset() may follow.
+   * @throws DriveError DATA_CORRUPT for what no repair can begin with: the log of another member, a log without its table and
+   *   segments; errors of the disk as they come
    */
   static async open(options: SegmentRaftLogOptions): Promise<SegmentRaftLog> {
-    const recovered: Recovered = {
-      index: new LogIndex(1),
-      start: { index: 0, term: 0 },
-      hardState: INITIAL_HARD_STATE,
-      tail: [],
-      tailSizeBytes: 0,
-    };
+    const recovered = emptyRecovery();
     const cacheSizeBytesMax = options.cacheSizeBytesMax ?? LOG_CACHE_SIZE_BYTES_MAX;
     const segments = await SegmentLog.open({
       disk: options.disk,
@@ -133,14 +129,19 @@ export class SegmentRaftLog {
       directory: options.directory,
       identity: identityOf(options),
       whenAbsent: options.whenAbsent,
-      onFault: "refuse",
+      onFault: "report",
+      durable: options.durable,
+      whenTableDamaged: "rebuild",
+      onDamage: (fault) => {
+        beginRun(recovered, fault);
+      },
       onFatal: options.onFatal,
       segmentSizeBytesMax: options.segmentSizeBytes ?? LOG_SEGMENT_SIZE_BYTES,
       onRecord: (record) => {
         recover(recovered, record, { cacheSizeBytesMax, directory: options.directory });
       },
     });
-    if (recovered.start.index > 0 && recovered.start.term === 0) {
+    if (!recovered.isRun && recovered.start.index > 0 && recovered.start.term === 0) {
       await segments.close();
       const first = String(recovered.index.firstIndex);
       throw corrupt(options.directory, `the log starts at entry ${first} and does not say what came before`);
@@ -167,9 +168,24 @@ export class SegmentRaftLog {
     return this.#segments.recovery.tornBytes;
   }
 
+  /** What is missing, until mendBehind() or reset(); undefined for a whole log. */
+  get damage(): LogDamage | undefined {
+    return this.#damage;
+  }
+
   /** The hard state stored last. */
   get hardState(): HardState {
     return this.#hardState;
+  }
+
+  /** How far it is durable, as a place in its segments. */
+  get durable(): Position {
+    return this.#segments.durable;
+  }
+
+  /** Takes over a hard state that is durable elsewhere: a vote kept by keepPromise() right before a crash. */
+  adopt(hardState: HardState): void {
+    this.#hardState = hardState;
   }
 
   /** Position of the entry before the first one. */
@@ -189,7 +205,7 @@ export class SegmentRaftLog {
 
   /** See LogStorage.firstIndex(). */
   firstIndex(): number {
-    return this.#start.index + 1;
+    return Math.max(this.#start.index, this.#unreadableIndex) + 1;
   }
 
   /** See LogStorage.lastIndex(). */
@@ -205,15 +221,19 @@ export class SegmentRaftLog {
     return this.#index.term(index);
   }
 
-  /** See LogStorage.entries(). Throws DriveError DATA_CORRUPT when an old entry is read back damaged. */
+  /**
+   * See LogStorage.entries(). An entry that the state holds, and that is found damaged now, counts as cut off.
+   * Throws DriveError DATA_CORRUPT for any other.
+   */
   entries(low: number, high: number, sizeBytesMax: number): readonly LogEntry[] {
+    assert(this.#damage === undefined, "the log is whole");
     if (low < this.firstIndex()) throw new CompactedError(`entry ${low} was cut off`);
     if (high > this.lastIndex() + 1)
       throw new UnavailableError(`entry ${high - 1} is beyond ${this.lastIndex()}`);
     const entries: LogEntry[] = [];
     let sizeBytes = 0;
     for (let index = low; index < high; index += 1) {
-      const entry = this.#entry(index);
+      const entry = this.#readable(index);
       sizeBytes += entry.data.length;
       if (entries.length > 0 && sizeBytes > sizeBytesMax) break;
       entries.push(entry);
@@ -233,6 +253,7 @@ export class SegmentRaftLog {
   async append(appends: readonly LogAppend[]): Promise<void> {
     await this.#exclusively(async () => {
       const hardState = appends.findLast((append) => append.hardState !== undefined)?.hardState;
+      if (hardState !== undefined) await this.#options.keepPromise(hardState);
       // The hard state first: of a torn tail its front survives, and that must never hold entries of a term that the node
       // does not know. A commit index beyond the surviving entries is cut back by recovery: it promises nothing.
       if (hardState !== undefined) this.#write(KIND_HARD_STATE, encodeHardState(hardState));
@@ -272,11 +293,35 @@ export class SegmentRaftLog {
   }
 
   /**
-   * Empties the log, which goes on behind `position`, where a snapshot was installed.
+   * Starts a damaged log behind `position`, which the replicated store holds durably, with the entries that follow it: all
+   * damage lies before it.
    * @throws as append()
    */
-  async reset(position: LogPosition, hardState: HardState): Promise<void> {
+  async mendBehind(position: LogPosition, hardState: HardState): Promise<void> {
+    const run = must(this.#damage?.run, "the log has a certain end");
+    assert(position.index + 1 >= run.firstIndex && position.index <= run.last.index, "nothing is missing");
     await this.#exclusively(async () => {
+      await this.#options.keepPromise(hardState);
+      this.#write(KIND_COMPACTED, encodePosition(position));
+      this.#write(KIND_HARD_STATE, encodeHardState(hardState));
+      await this.#segments.commit();
+      this.#damage = undefined;
+      this.#hardState = hardState;
+      this.#start = position;
+      this.#index.cutFront(position.index + 1);
+      this.#trimCache();
+      await this.#openFiles();
+    });
+  }
+
+  /**
+   * Empties the log, which goes on behind `position`, where a snapshot was installed.
+   * @param keepsSegments whether the old segments stay until the log is cut next, as evidence of what was damaged
+   * @throws as append()
+   */
+  async reset(position: LogPosition, hardState: HardState, keepsSegments = false): Promise<void> {
+    await this.#exclusively(async () => {
+      await this.#options.keepPromise(hardState);
       const { segmentId } = this.#write(KIND_RESET, encodePosition(position));
       this.#write(KIND_HARD_STATE, encodeHardState(hardState));
       await this.#segments.commit();
@@ -285,8 +330,10 @@ export class SegmentRaftLog {
       this.#index = new LogIndex(position.index + 1);
       this.#cache = [];
       this.#cacheSizeBytes = 0;
+      this.#damage = undefined;
       await this.#openFiles();
-      await this.#removeSegments(segmentId);
+      if (keepsSegments) await this.#segments.storeTable();
+      else await this.#removeSegments(segmentId);
     });
   }
 
@@ -349,6 +396,19 @@ export class SegmentRaftLog {
     for (const entry of gone) this.#cacheSizeBytes -= cachedSize(entry);
   }
 
+  #readable(index: number): LogEntry {
+    try {
+      return this.#entry(index);
+    } catch (error) {
+      // An entry that cannot be read is damaged, whatever the disk calls it.
+      const isDamage = hasReason(error, "DATA_CORRUPT") || errnoOf(error) === "EIO";
+      if (!isDamage || index > this.#options.heldIndex()) throw error;
+      this.#unreadableIndex = Math.max(this.#unreadableIndex, index);
+      this.#options.onUnreadable(index, error as Error);
+      throw new CompactedError(`entry ${index} cannot be read any more`);
+    }
+  }
+
   #entry(index: number): LogEntry {
     const cached = this.#cache[index - (this.lastIndex() + 1 - this.#cache.length)];
     if (cached !== undefined) return cached;
@@ -366,6 +426,8 @@ export class SegmentRaftLog {
     for (const segmentId of this.#segments.segmentIds) {
       if (this.#files.has(segmentId)) continue;
       const path = segmentPath(this.#options.directory, segmentId);
+      // A segment that is gone was reported by recovery, and no entry is looked for in it.
+      if (!(await this.#options.disk.exists(path))) continue;
       this.#files.set(segmentId, await this.#options.disk.open(path, "read"));
     }
   }
@@ -389,133 +451,6 @@ export class SegmentRaftLog {
   }
 }
 
-/** What an entry costs in the cache: its data, and its encoded form, which shares the data's bytes on followers only. */
-function cachedSize(entry: LogEntry): number {
-  return 2 * entry.data.length + 128;
-}
-
 function identityOf(options: SegmentRaftLogOptions): Uint8Array {
   return utf8(`raft-log ${options.clusterId} ${options.memberId}`);
-}
-
-function recover(
-  log: Recovered,
-  record: LogRecord,
-  context: { readonly cacheSizeBytesMax: number; readonly directory: string },
-): void {
-  const { directory } = context;
-  const bytes = record.head.length > 0 ? record.head : record.body;
-  switch (record.kind) {
-    case KIND_ENTRY:
-      recoverEntry(log, record, context);
-      return;
-    case KIND_HARD_STATE:
-      log.hardState = parse(directory, () => decodeHardState(bytes));
-      return;
-    case KIND_COMPACTED:
-      recoverCompacted(
-        log,
-        parse(directory, () => decodePosition(bytes)),
-        directory,
-      );
-      return;
-    case KIND_RESET:
-      log.start = parse(directory, () => decodePosition(bytes));
-      log.index = new LogIndex(log.start.index + 1);
-      log.tail = [];
-      log.tailSizeBytes = 0;
-      return;
-    default:
-      throw corrupt(directory, `a record of unknown kind ${record.kind}`);
-  }
-}
-
-function recoverEntry(
-  log: Recovered,
-  record: LogRecord,
-  context: { readonly cacheSizeBytesMax: number; readonly directory: string },
-): void {
-  const entry = parseEntry(context.directory, record);
-  const { segmentId, offset, sizeBytes } = record.location;
-  const isEmpty = log.index.lastIndex < log.index.firstIndex;
-  if (isEmpty && log.start.term === 0 && entry.index !== log.index.firstIndex) {
-    // The front was cut: a "compacted" record that follows says where the log really starts.
-    log.start = { index: entry.index - 1, term: 0 };
-    log.index = new LogIndex(entry.index);
-  }
-  if (entry.index > log.index.lastIndex + 1) {
-    throw corrupt(context.directory, `entry ${entry.index} follows entry ${log.index.lastIndex}`);
-  }
-  if (entry.index < log.index.firstIndex) {
-    // Only a log whose front was cut before that is known can be taken back below where it seems to start.
-    if (log.start.term !== 0) throw corrupt(context.directory, `entry ${entry.index} is below the log`);
-    log.start = { index: entry.index - 1, term: 0 };
-    log.index = new LogIndex(entry.index);
-    log.tail = [];
-    log.tailSizeBytes = 0;
-  }
-  const cut = log.index.lastIndex + 1 - entry.index;
-  for (const gone of log.tail.splice(Math.max(0, log.tail.length - cut)))
-    log.tailSizeBytes -= cachedSize(gone);
-  log.index.cutEnd(entry.index);
-  log.index.push({ term: entry.term, segmentId, offset, sizeBytes });
-  log.tail.push(entry);
-  log.tailSizeBytes += cachedSize(entry);
-  log.tailSizeBytes -= evict(log.tail, log.tailSizeBytes, context.cacheSizeBytesMax);
-}
-
-/**
- * Drops the oldest entries of `entries`, of `sizeBytes` in all, once they are a quarter above the bound, down to the bound:
- * not at every entry, because the front of an array is cut at the cost of its length. Returns the bytes dropped.
- */
-function evict(entries: LogEntry[], sizeBytes: number, sizeBytesMax: number): number {
-  if (sizeBytes <= sizeBytesMax * 1.25) return 0;
-  let goneCount = 0;
-  let goneBytes = 0;
-  while (sizeBytes - goneBytes > sizeBytesMax && goneCount < entries.length) {
-    goneBytes += cachedSize(must(entries[goneCount], "inside the entries"));
-    goneCount += 1;
-  }
-  entries.splice(0, goneCount);
-  return goneBytes;
-}
-
-function recoverCompacted(log: Recovered, position: LogPosition, directory: string): void {
-  if (position.index < log.start.index) {
-    // What comes before a reset may have lost its front with the segments that the reset removed; the reset follows.
-    if (log.start.term === 0) return;
-    throw corrupt(directory, `entries up to ${log.start.index} are missing`);
-  }
-  if (position.index > log.index.lastIndex) {
-    // All entries before this record were in segments that are gone.
-    log.index = new LogIndex(position.index + 1);
-  } else {
-    log.index.cutFront(position.index + 1);
-  }
-  log.start = position;
-  const count = log.index.lastIndex - position.index;
-  for (const gone of log.tail.splice(0, Math.max(0, log.tail.length - count)))
-    log.tailSizeBytes -= cachedSize(gone);
-}
-
-/** The entry of a record, in memory of its own. */
-function parseEntry(directory: string, record: LogRecord): LogEntry {
-  const bytes = record.head.length > 0 ? record.head : record.body;
-  return parse(directory, () => decodeLogEntry(new Uint8Array(bytes)));
-}
-
-function parse<T>(directory: string, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    if (error instanceof WireFormatError) throw corrupt(directory, error.message);
-    throw error;
-  }
-}
-
-function corrupt(directory: string, what: string): DriveError {
-  return new DriveError("DATA_CORRUPT", `The Raft log in ${directory} is damaged: ${what}.`, {
-    directory,
-    what,
-  });
 }

@@ -14,7 +14,8 @@ import { SnapshotTemporarilyUnavailableError } from "../raft/types.ts";
 import { assert } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { sleep, type Clock } from "../std/clock.ts";
-import { errnoOf, type Disk, type DiskFile } from "../std/disk.ts";
+import { isNoSpace } from "../segments/segment-error.ts";
+import type { Disk, DiskFile } from "../std/disk.ts";
 import type { KeyValue, OrderedSnapshot } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { decodeStoreState, type StoreState } from "./codec.ts";
@@ -141,7 +142,7 @@ export class Snapshots {
       }
       return prepared;
     } catch (error) {
-      if (errnoOf(error) !== "ENOSPC") throw error;
+      if (!isNoSpace(error)) throw error;
       throw new DriveError("NO_SPACE", "There is no space for the leader's snapshot.", { path }, error);
     } finally {
       this.#isReceiving = false;
@@ -201,6 +202,10 @@ export class Snapshots {
       const file = await disk.open(path, "create");
       try {
         await this.#writeDump(file, view, state, signal);
+      } catch (error) {
+        // Half a dump is of no use, and on a full disk its space is.
+        await disk.remove(path);
+        throw error;
       } finally {
         await file.close();
       }

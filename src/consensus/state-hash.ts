@@ -37,14 +37,16 @@ export class StateHashSum {
 
   /** Counts the record in. */
   add(key: Uint8Array, value: Uint8Array): void {
-    this.#high = (this.#high + hashRecord(SEED_HIGH, key, value)) >>> 0;
-    this.#low = (this.#low + hashRecord(SEED_LOW, key, value)) >>> 0;
+    hashRecord(key, value);
+    this.#high = (this.#high + highLane) >>> 0;
+    this.#low = (this.#low + lowLane) >>> 0;
   }
 
   /** Counts the record out. */
   subtract(key: Uint8Array, value: Uint8Array): void {
-    this.#high = (this.#high - hashRecord(SEED_HIGH, key, value)) >>> 0;
-    this.#low = (this.#low - hashRecord(SEED_LOW, key, value)) >>> 0;
+    hashRecord(key, value);
+    this.#high = (this.#high - highLane) >>> 0;
+    this.#low = (this.#low - lowLane) >>> 0;
   }
 
   /** The sum as 8 bytes, owned by the caller. */
@@ -67,18 +69,36 @@ export class StateHashSum {
 const SEED_HIGH = 0x243f6a88;
 const SEED_LOW = 0xb7e15162;
 
-/** MurmurHash3 (x86, 32 bits) of the key, continued over the value; both lengths enter, so that no two splits collide. */
-function hashRecord(seed: number, key: Uint8Array, value: Uint8Array): number {
-  let hash = mixBytes(seed, key);
-  hash = mixBytes(Math.imul(hash ^ key.length, 5) + 0xe6546b64, value);
-  hash ^= value.length;
+/** The two lanes of the record hashed last: what hashRecord() answers, without an object for each record. */
+let highLane = 0;
+let lowLane = 0;
+
+/**
+ * MurmurHash3 (x86, 32 bits) of the key, continued over the value, in two lanes; both lengths enter, so that no two splits
+ * collide. Leaves its answer in highLane and lowLane.
+ */
+function hashRecord(key: Uint8Array, value: Uint8Array): void {
+  highLane = SEED_HIGH;
+  lowLane = SEED_LOW;
+  mixBytes(key);
+  highLane = Math.imul(highLane ^ key.length, 5) + 0xe6546b64;
+  lowLane = Math.imul(lowLane ^ key.length, 5) + 0xe6546b64;
+  mixBytes(value);
+  highLane = finish(highLane ^ value.length);
+  lowLane = finish(lowLane ^ value.length);
+}
+
+function finish(mixed: number): number {
+  let hash = mixed;
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-function mixBytes(seed: number, bytes: Uint8Array): number {
-  let hash = seed | 0;
+/** Mixes bytes into both lanes. A word is read, and scrambled, once for the two. */
+function mixBytes(bytes: Uint8Array): void {
+  let high = highLane | 0;
+  let low = lowLane | 0;
   const wholeEnd = bytes.length & ~3;
   for (let at = 0; at < wholeEnd; at += 4) {
     // Inside the bytes by the loop's bound; the fallback is never taken and keeps the loop free of checks that cost.
@@ -87,17 +107,24 @@ function mixBytes(seed: number, bytes: Uint8Array): number {
       ((bytes[at + 1] ?? 0) << 8) |
       ((bytes[at + 2] ?? 0) << 16) |
       ((bytes[at + 3] ?? 0) << 24);
-    hash = mixWord(hash, word);
+    const scrambled = scramble(word);
+    high = mixWord(high, scrambled);
+    low = mixWord(low, scrambled);
   }
   let tail = 0;
   for (let at = bytes.length - 1; at >= wholeEnd; at -= 1) tail = (tail << 8) | (bytes[at] ?? 0);
-  return mixWord(hash, tail);
+  const scrambled = scramble(tail);
+  highLane = mixWord(high, scrambled);
+  lowLane = mixWord(low, scrambled);
 }
 
-function mixWord(hash: number, word: number): number {
-  let k = Math.imul(word, 0xcc9e2d51);
-  k = Math.imul((k << 15) | (k >>> 17), 0x1b873593);
-  const mixed = hash ^ k;
+function scramble(word: number): number {
+  const k = Math.imul(word, 0xcc9e2d51);
+  return Math.imul((k << 15) | (k >>> 17), 0x1b873593);
+}
+
+function mixWord(hash: number, scrambled: number): number {
+  const mixed = hash ^ scrambled;
   return (Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64) | 0;
 }
 

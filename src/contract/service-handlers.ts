@@ -18,6 +18,7 @@ import {
   encodePathEntry,
   readOptions,
   refuseField,
+  toBigint,
   toNumber,
   writeOptions,
 } from "./codec.ts";
@@ -118,7 +119,12 @@ export function metadataHandlers(drive: DriveSource): Handlers<typeof MetadataSe
     },
     async getDurability(request, call) {
       const durability = await drive().durability(decodeRef(request.ref), readOptions(request, call.signal));
-      return { verifiedCount: durability.verifiedCount, nodeIds: [...durability.nodeIds] };
+      const { verifiedCount, nodeIds, oldestCheckAgeMs } = durability;
+      return {
+        verifiedCount,
+        nodeIds: [...nodeIds],
+        ...(oldestCheckAgeMs !== undefined && { oldestCheckAgeMs: toBigint(Math.round(oldestCheckAgeMs)) }),
+      };
     },
   };
 }

@@ -53,11 +53,22 @@ export interface Extent {
   readonly replicas: readonly Replica[];
 }
 
+/**
+ * What is known of a copy. "verified": sealed by that member for the chunk store that it has now. "pending": to be made by
+ * repair. "suspect": something is wrong with it, nobody knows yet what. "corrupt": bytes of it were found damaged. "lost": its
+ * member does not have it, has another chunk store since, or has been away for too long.
+ */
+export type ReplicaState = "verified" | "pending" | "suspect" | "corrupt" | "lost";
+
+/** What somebody found wrong with a copy. */
+export type ReplicaFinding = "suspect" | "corrupt" | "lost";
+
 /** A node's copy of an extent. */
 export interface Replica {
   readonly memberId: number;
-  /** "verified": sealed by that member. "pending": to be made by repair. "suspect": reported damaged or missing. */
-  readonly state: "verified" | "pending" | "suspect";
+  readonly state: ReplicaState;
+  /** Cluster time of its last whole check (seal, repair or scrub); 0 when none is known. Meant for verified copies. */
+  readonly checkTimeMs: number;
 }
 
 /** How many extents a content of `sizeBytes` has; none when it is empty. */

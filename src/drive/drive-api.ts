@@ -5,6 +5,7 @@
  * metadata/. Every method may fail with the reasons of drive/errors.ts; those that matter are named. Every mutation takes a
  * request id: the same id again, within REQUEST_RETENTION_MS, returns the first answer and changes nothing.
  */
+import type { CatalogApi } from "./catalog.ts";
 import type { Change } from "./change.ts";
 import type { Entry, EntryAttributes, OnConflict, Precondition } from "./entry.ts";
 
@@ -124,7 +125,8 @@ export interface Download {
   readonly path: string;
   /**
    * The bytes [offset, offset + length) in pieces of at most CHUNK_SIZE_BYTES, each verified before it is handed out; other
-   * replicas are tried when one fails. Errors while reading: CHUNK_LOST.
+   * replicas are tried when one fails. Errors while reading: CHUNK_LOST; to a client outside the cluster VERSION_MISMATCH when
+   * the file was replaced or removed since it was opened.
    */
   read(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Whether this node holds verified copies of all extents. */
@@ -153,6 +155,27 @@ export interface NodeStatus {
   readonly totalBytes: number;
   readonly appliedIndex: number;
   readonly liveBytes: number;
+  /** Its copies were given up: it was away for longer than the grace. */
+  readonly lost: boolean;
+  /** It gives its copies to others and takes no new ones. */
+  readonly draining: boolean;
+  /** The newest complete scrub pass over its chunk store; undefined while there is none. */
+  readonly scrub: ScrubStatus | undefined;
+  /** How much of the pass under way is done, 0 to 1; undefined when none is. */
+  readonly scrubProgress: number | undefined;
+  /** Extents in quarantine, as last heard. */
+  readonly quarantinedCount: number;
+}
+
+/** A complete scrub pass. Ages are milliseconds of cluster time. */
+export interface ScrubStatus {
+  readonly pass: number;
+  /** What was sealed before then was read whole since. */
+  readonly beganAgoMs: number;
+  readonly endedAgoMs: number;
+  readonly extentCount: number;
+  readonly bytes: number;
+  readonly damagedCount: number;
 }
 
 /** Copies of contents, counted by extent. */
@@ -161,8 +184,44 @@ export interface ReplicaSummary {
   /** Extents with three verified copies. */
   readonly fullyReplicatedCount: number;
   readonly underReplicatedCount: number;
+  /** Extents with a copy that somebody found wanting; with a damaged copy; with one that is not there. */
   readonly suspectCount: number;
+  readonly corruptCount: number;
+  readonly lostCount: number;
+  /** Extents with a copy that is yet to be made and verified. */
+  readonly unverifiedCount: number;
+  /** Extents with exactly one verified copy, and with none. */
+  readonly singleCopyCount: number;
+  readonly noCopyCount: number;
+  /** Bytes of verified copies that are wanted and not there. */
+  readonly missingCopyBytes: number;
+  /** Extents on their way from one node to another with all copies verified. */
+  readonly movingCount: number;
+  /** The copies of a lost or replaced chunk store are still being counted: the other figures are too good. */
+  readonly recounting: boolean;
+  /** Bytes of copies that the nodes together make a second, over the last half minute; 0 until copies were made for that long. */
+  readonly repairBytesPerSecond: number;
+  /** Estimate of the milliseconds until no copy is missing; undefined when repair does not get ahead, or not long enough to know its pace. 0 when none is missing. */
+  readonly redundantInMs: number | undefined;
 }
+
+/** A summary of nothing. */
+export const NO_REPLICAS: ReplicaSummary = {
+  extentCount: 0,
+  fullyReplicatedCount: 0,
+  underReplicatedCount: 0,
+  suspectCount: 0,
+  corruptCount: 0,
+  lostCount: 0,
+  unverifiedCount: 0,
+  singleCopyCount: 0,
+  noCopyCount: 0,
+  missingCopyBytes: 0,
+  movingCount: 0,
+  recounting: false,
+  repairBytesPerSecond: 0,
+  redundantInMs: 0,
+};
 
 /** The cluster as one node sees it. */
 export interface ClusterStatus {
@@ -180,6 +239,28 @@ export interface ClusterStatus {
   readonly openUploadCount: number;
   /** Logical bytes of all contents. */
   readonly contentBytes: number;
+  /** Services outside of the answering node; absent in answers of older ones. */
+  readonly services?: readonly ServiceStatus[] | undefined;
+}
+
+/** How a service outside of the node does, as this node sees it: it serves without them. */
+export interface ServiceStatus {
+  readonly name: "postgres" | "redis" | "rabbitmq";
+  /** "off": none is configured. "degraded": it does not answer as it should. */
+  readonly state: "up" | "degraded" | "off";
+  /** Wall time since when. */
+  readonly sinceTimeMs: number;
+  /** What is wrong; empty when nothing is. */
+  readonly detail: string;
+}
+
+/** Whether a node can serve. */
+export interface Readiness {
+  readonly ready: boolean;
+  /** What keeps it from serving. */
+  readonly problems: readonly string[];
+  /** Services outside of it, which never make it unready; absent where they are not known. */
+  readonly services?: readonly ServiceStatus[] | undefined;
 }
 
 /** Copies of one file. */
@@ -187,6 +268,8 @@ export interface Durability {
   /** Fewest verified copies of any extent; REPLICA_COUNT when the file is empty. */
   readonly verifiedCount: number;
   readonly nodeIds: readonly string[];
+  /** How long ago, in milliseconds of cluster time, the copy that waits longest was last read whole; undefined when unknown. */
+  readonly oldestCheckAgeMs: number | undefined;
 }
 
 /** The drive. */
@@ -255,6 +338,13 @@ export interface DriveApi {
   watchChanges(afterIndex: number, signal?: AbortSignal): AsyncIterable<readonly Change[]>;
 
   cluster(options?: ReadOptions): Promise<ClusterStatus>;
+  /** Asks every node to read all its copies now; returns once it is asked for. */
+  startScrub(options?: WriteOptions): Promise<void>;
+  /** Has a node give its copies to others and take no new ones, or ends that. Errors: ARGUMENT_INVALID (no such node). */
+  setDraining(nodeId: string, draining: boolean, options?: WriteOptions): Promise<void>;
   /** Whether this node can serve: its own Raft and disk. `problems` names what cannot. */
-  readiness(): { readonly ready: boolean; readonly problems: readonly string[] };
+  readiness(): Readiness;
+
+  /** Search and reports over the whole drive. Reading it fails as methods do while there is no drive. */
+  readonly catalog: CatalogApi;
 }

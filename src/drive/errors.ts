@@ -105,13 +105,13 @@ export const REASONS = {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Name a file.",
+    remedy: "Name a file, for example one inside the folder; a file never replaces a folder.",
   },
   DIRECTORY_NOT_EMPTY: {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Empty the folder first, or delete it with everything in it.",
+    remedy: "Empty the folder first, or delete it with everything in it by recursive=true.",
   },
   MOVE_INTO_SELF: {
     code: "failed_precondition",
@@ -180,6 +180,13 @@ export const REASONS = {
     outcome: "definite",
     remedy: RETRY,
     retryAfterSeconds: 1,
+  },
+  CATALOG_UNAVAILABLE: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: "Ask again later: the catalog is being built or does not answer. Files are not affected.",
+    retryAfterSeconds: 5,
   },
   NODE_STARTING: {
     code: "unavailable",
@@ -281,6 +288,46 @@ export const REASONS = {
     httpStatus: 400,
     outcome: "definite",
     remedy: "Correct the configuration.",
+  },
+  MEMBERSHIP_CHANGE_IN_PROGRESS: {
+    code: "aborted",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy:
+      "Wait until the change under way has ended (netdisk cluster status shows it), then send it again.",
+    retryAfterSeconds: 1,
+  },
+  MEMBERSHIP_CHANGE_UNSAFE: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Bring back or replace the nodes that are away first; --force makes the change all the same.",
+  },
+  MEMBER_NOT_FOUND: {
+    code: "not_found",
+    httpStatus: 404,
+    outcome: "definite",
+    remedy: "Name a node or member id that netdisk cluster status shows.",
+  },
+  MEMBER_REMOVED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy:
+      "Empty this node's data directory and start it with --join and a new token (netdisk cluster add).",
+  },
+  MEMBER_DUPLICATED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy:
+      "Stop one of the two processes; a copied data directory must be removed, its node joins with a token.",
+  },
+  JOIN_TOKEN_INVALID: {
+    code: "permission_denied",
+    httpStatus: 403,
+    outcome: "definite",
+    remedy: "Make a new token with netdisk cluster add; each is good for one node and for a limited time.",
   },
   UNAUTHENTICATED: { code: "unauthenticated", httpStatus: 401, outcome: "definite", remedy: "Sign in." },
   PERMISSION_DENIED: {

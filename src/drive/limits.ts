@@ -81,6 +81,17 @@ export const THIRD_SEAL_WAIT_MS = 2000;
 /** Members of one cluster, voters and others. */
 export const MEMBER_COUNT_MAX = 1000;
 
+/** Voters of one cluster: every one costs each commit a message, and more than three failures at once are no plan. */
+export const VOTER_COUNT_MAX = 7;
+
+/** Tokens to join with that are remembered at once. */
+export const JOIN_TOKEN_COUNT_MAX = 100;
+
+/** How long a token to join with is good, in cluster time: least, when nobody says, and most. */
+export const JOIN_TOKEN_LIFETIME_MS_MIN = 1000;
+export const JOIN_TOKEN_LIFETIME_MS_DEFAULT = 60 * 60 * 1000;
+export const JOIN_TOKEN_LIFETIME_MS_MAX = 24 * 60 * 60 * 1000;
+
 /** Content ids that one renewal of a write lease hands out at most. */
 export const CONTENT_ID_COUNT_MAX = 1_000_000;
 

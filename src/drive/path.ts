@@ -3,6 +3,10 @@
  *
  * A name is 1 to NAME_SIZE_BYTES_MAX bytes of UTF-8 in Unicode normal form C, without "/", NUL, control characters or lone
  * surrogates, and neither "." nor "..". Names compare by code point: the drive is case sensitive. Decode once, check after.
+ *
+ * A new name has more to keep to: it must not look like another one by turning the direction of writing, nor hold what is no
+ * text at all. Those rules came after the first names, and the state machine does not know them (metadata/names.ts): what was
+ * stored before stays, is found, moved and deleted, and replaying the log gives the same tree for ever.
  */
 import { DriveError } from "./errors.ts";
 import { NAME_SIZE_BYTES_MAX, PATH_DEPTH_MAX, PATH_SIZE_BYTES_MAX } from "./limits.ts";
@@ -12,7 +16,18 @@ import { NAME_SIZE_BYTES_MAX, PATH_DEPTH_MAX, PATH_SIZE_BYTES_MAX } from "./limi
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f]|\p{Surrogate}/u;
 
 /**
- * Checks a single name and returns it.
+ * What no new name may hold, and why. Joiners (U+200C, U+200D) stay, scripts and emoji need them; so do the marks U+200E,
+ * U+200F and U+061C, which only tell a direction, and the space without width (U+200B), which parts words in Khmer.
+ */
+const UNFIT: readonly { readonly pattern: RegExp; readonly why: string }[] = [
+  { pattern: /[\u202a-\u202e\u2066-\u2069]/u, why: "turns the direction of writing" },
+  { pattern: /\ufeff/u, why: "is a byte order mark" },
+  { pattern: /[\u2028\u2029]/u, why: "ends a line" },
+  { pattern: /\p{Noncharacter_Code_Point}/u, why: "is no character" },
+];
+
+/**
+ * Checks a single name, new or not, and returns it.
  * @throws DriveError PATH_INVALID or NAME_TOO_LONG, with the name in quotes and what is wrong with it
  */
 export function parseName(name: string): string {
@@ -39,8 +54,33 @@ export function parseName(name: string): string {
   return name;
 }
 
+// Most names; nothing unfit is in them.
+const PLAIN = /^[ -~]*$/;
+
+/** Checks the name of something that is to be made. @throws DriveError as parseName() */
+export function parseNewName(name: string): string {
+  parseName(name);
+  if (PLAIN.test(name)) return name;
+  for (const { pattern, why } of UNFIT) {
+    const found = pattern.exec(name)?.[0];
+    if (found === undefined) continue;
+    const message = `The name ${shownName(name)} contains ${codePointName(found)}, which ${why}.`;
+    throw new DriveError("PATH_INVALID", message, { name: shownName(name) });
+  }
+  return name;
+}
+
+function codePointName(character: string): string {
+  return `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
+}
+
+/** The name in quotes, with nothing in it that could garble the message. */
 function shownName(name: string): string {
-  return JSON.stringify(name.length > 64 ? `${name.slice(0, 64)}…` : name);
+  const quoted = JSON.stringify(name.length > 64 ? `${name.slice(0, 64)}…` : name);
+  return quoted.replaceAll(
+    /[\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Noncharacter_Code_Point}/gu,
+    (character) => `<${codePointName(character)}>`,
+  );
 }
 
 /**
@@ -75,6 +115,27 @@ export function parsePath(path: string): readonly string[] {
     );
   }
   return names.map(parseName);
+}
+
+/** As parsePath(), for the path of something that is to be made, and of the folders above it that may be. */
+export function parseNewPath(path: string): readonly string[] {
+  return parsePath(path).map(parseNewName);
+}
+
+/**
+ * As parseNewPath(), for a file: a slash at the end would say that it is a folder.
+ * @throws DriveError PATH_INVALID, NAME_TOO_LONG or PATH_TOO_DEEP
+ */
+export function parseNewFilePath(path: string): readonly string[] {
+  const names = parseNewPath(path);
+  if (names.length > 0 && path.endsWith("/")) {
+    throw new DriveError(
+      "PATH_INVALID",
+      `The path ${shownName(path)} ends in "/", so it names a folder: add the name of the file.`,
+      { path: path.slice(0, 256) },
+    );
+  }
+  return names;
 }
 
 /** The absolute path of `names`. */

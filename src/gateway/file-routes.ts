@@ -9,6 +9,7 @@ import type { EntryRef, PathEntry } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
 import { parseName, parsePath } from "../drive/path.ts";
 import { etagOf, judgeRead } from "./conditions.ts";
+import { pageJson } from "./page-json.ts";
 import {
   checkedPath,
   IDEMPOTENCY_KEY_DOC,
@@ -32,7 +33,7 @@ import {
   patchBodySchema,
   pathSchema,
 } from "./schemas.ts";
-import { fileView, pathEntryView } from "./views.ts";
+import { durabilityView, pathEntryView } from "./views.ts";
 
 const CHANGE_HEADERS = {
   "Idempotency-Key": IDEMPOTENCY_KEY_DOC,
@@ -60,7 +61,12 @@ async function stat(ref: EntryRef, query: z.output<typeof readQuerySchema>, call
       version: String(found.entry.version),
     });
   }
-  return entryAnswer(found);
+  const answer = entryAnswer(found);
+  if (found.entry.kind !== "file") return answer;
+  // The read above was as fresh as asked for; the copies of that very entry are a look at this node's state.
+  const stale = { consistency: "stale", signal: call.signal } as const;
+  const copies = await call.drive.durability({ entryId: found.entry.entryId }, stale);
+  return { ...answer, json: { ...pathEntryView(found), durability: durabilityView(copies) } };
 }
 
 async function durability(
@@ -68,8 +74,7 @@ async function durability(
   query: z.output<typeof readQuerySchema>,
   call: Call,
 ): Promise<Answer> {
-  const { verifiedCount, nodeIds } = await call.drive.durability(ref, readOptions(call, query));
-  return { json: { verifiedCount, nodeIds } };
+  return { json: durabilityView(await call.drive.durability(ref, readOptions(call, query))) };
 }
 
 /** The absolute path that a PATCH asks for. */
@@ -130,13 +135,7 @@ export const fileRoutes: readonly Route[] = [
     async handle({ query }, call) {
       const page = { cursor: query.cursor, countMax: query.limit };
       const found = await call.drive.list(byPath(query), page, readOptions(call, query));
-      return {
-        json: {
-          path: found.path,
-          files: found.entries.map((entry) => fileView(entry)),
-          nextCursor: found.nextCursor ?? null,
-        },
-      };
+      return { jsonBytes: pageJson(found) };
     },
   }),
   route({

@@ -16,9 +16,11 @@ import { sleep, type Clock } from "../std/clock.ts";
 import { deferred } from "../std/deferred.ts";
 import { errnoOf } from "../std/disk.ts";
 import type { Prng } from "../std/prng.ts";
+import { allowListeners, CALL_LISTENER_COUNT_MAX } from "../std/shared-signal.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { BodyReader } from "./body-reader.ts";
+import { catalogRoutes } from "./catalog-routes.ts";
 import { rawErrorAnswer } from "./client-error.ts";
 import { registerConnectRoutes } from "./connect-routes.ts";
 import { downloadRoutes } from "./download-routes.ts";
@@ -86,7 +88,7 @@ export class Gateway {
     this.#options = options;
     this.#limits = { ...GATEWAY_LIMITS, ...options.limits };
     this.#services = this.#makeServices();
-    this.#routes = [...uploadRoutes, ...downloadRoutes, ...fileRoutes, ...progressRoutes];
+    this.#routes = [...uploadRoutes, ...downloadRoutes, ...fileRoutes, ...catalogRoutes, ...progressRoutes];
     let document: unknown;
     const described = nodeRoutes(
       () => (document ??= openApiDocument(this.#routes, { version: this.#options.version })),
@@ -238,6 +240,7 @@ export class Gateway {
     const { clock } = this.#options;
     const response = reply.raw;
     const controller = new AbortController();
+    allowListeners(controller.signal, CALL_LISTENER_COUNT_MAX);
     this.#active.set(response, controller);
     this.#latest.set(request.raw.socket, response);
     this.#startTimes.set(request, clock.monotonicMs());
@@ -307,7 +310,10 @@ export class Gateway {
     const path = (request.raw.url ?? "").split("?")[0] ?? "";
     const matching = this.#routes.filter((route) => patternOf(route.path).test(path));
     if (matching.length === 0) {
-      return new HttpError("ROUTE_NOT_FOUND", "There is nothing at this URL.", { path: path.slice(0, 256) });
+      // What "curl -T file URL/" sends: the name is put after the slash.
+      const upload = request.method === "PUT" ? " A file goes to /api/files/content?path=/folder/name." : "";
+      const message = `There is nothing at this URL.${upload}`;
+      return new HttpError("ROUTE_NOT_FOUND", message, { path: path.slice(0, 256) });
     }
     const methods = [
       ...new Set(matching.flatMap((route) => (route.head ? [route.method, "HEAD"] : [route.method]))),
@@ -368,8 +374,9 @@ export class Gateway {
 function sendAnswer(reply: FastifyReply, answer: Answer): FastifyReply {
   reply.code(answer.status ?? 200).header("Cache-Control", "no-store");
   for (const [name, value] of Object.entries(answer.headers ?? {})) reply.header(name, value);
-  if (answer.json === undefined) return reply.send(answer.text);
-  return reply.type("application/json; charset=utf-8").send(JSON.stringify(answer.json));
+  if (answer.json === undefined && answer.jsonBytes === undefined) return reply.send(answer.text);
+  reply.type("application/json; charset=utf-8");
+  return reply.send(answer.jsonBytes ?? JSON.stringify(answer.json));
 }
 
 function patternOf(path: string): RegExp {

@@ -5,8 +5,9 @@
  * make it unready.
  */
 import { z } from "zod";
+import type { ServiceStatus } from "../drive/drive-api.ts";
 import { pageCsp, renderPage } from "./home-page.ts";
-import { readOptions, route, type Answer, type Call, type Route } from "./route.ts";
+import { readOptions, route, writeOptions, type Answer, type Call, type Route } from "./route.ts";
 import {
   clusterViewSchema,
   consistencySchema,
@@ -14,11 +15,17 @@ import {
   healthViewSchema,
   versionViewSchema,
 } from "./schemas.ts";
-import { clusterView } from "./views.ts";
+import { clusterView, serviceView } from "./views.ts";
 
+const nodeParamsSchema = z.strictObject({ nodeId: z.string().min(1).max(255) });
 const verboseQuerySchema = z.strictObject({ verbose: flagSchema.default(false) });
 
-function health(problems: readonly string[], verbose: boolean, call: Call): Answer {
+function health(
+  problems: readonly string[],
+  verbose: boolean,
+  call: Call,
+  services?: readonly ServiceStatus[],
+): Answer {
   const more = {
     nodeId: call.nodeId,
     version: call.version,
@@ -26,7 +33,12 @@ function health(problems: readonly string[], verbose: boolean, call: Call): Answ
   };
   return {
     status: problems.length === 0 ? 200 : 503,
-    json: { status: problems.length === 0 ? "ok" : "unready", problems, ...(verbose ? more : {}) },
+    json: {
+      status: problems.length === 0 ? "ok" : "unready",
+      problems,
+      ...(verbose ? more : {}),
+      ...(verbose && services !== undefined ? { services: services.map(serviceView) } : {}),
+    },
   };
 }
 
@@ -49,7 +61,8 @@ function readyRoute(path: string, summary: string): Route {
     tag: "node",
     query: verboseQuerySchema,
     responses: HEALTH_RESPONSES,
-    handle: ({ query }, call) => Promise.resolve(health(readiness(call), query.verbose, call)),
+    handle: ({ query }, call) =>
+      Promise.resolve(health(readiness(call), query.verbose, call, call.drive.readiness().services)),
   });
 }
 
@@ -90,6 +103,41 @@ export function nodeRoutes(document: () => unknown): readonly Route[] {
       handle: async ({ query }, call) => ({
         json: clusterView(await call.drive.cluster(readOptions(call, query))),
       }),
+    }),
+    route({
+      method: "POST",
+      path: "/api/cluster/scrub",
+      summary: "Asks every node to read and verify all its copies now.",
+      tag: "node",
+      responses: { 202: { description: "Every node was asked." } },
+      async handle(_input, call) {
+        await call.drive.startScrub(writeOptions(call));
+        return { status: 202 };
+      },
+    }),
+    route({
+      method: "PUT",
+      path: "/api/cluster/nodes/:nodeId/draining",
+      summary: "Has a node give its copies to others and take no new ones.",
+      tag: "node",
+      params: nodeParamsSchema,
+      responses: { 204: { description: "The node was told." } },
+      async handle({ params }, call) {
+        await call.drive.setDraining(params.nodeId, true, writeOptions(call));
+        return { status: 204 };
+      },
+    }),
+    route({
+      method: "DELETE",
+      path: "/api/cluster/nodes/:nodeId/draining",
+      summary: "Ends that: the node takes copies again.",
+      tag: "node",
+      params: nodeParamsSchema,
+      responses: { 204: { description: "The node was told." } },
+      async handle({ params }, call) {
+        await call.drive.setDraining(params.nodeId, false, writeOptions(call));
+        return { status: 204 };
+      },
     }),
     route({
       method: "GET",

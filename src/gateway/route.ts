@@ -56,6 +56,8 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as JSON. */
   readonly json?: unknown;
+  /** JSON that is written already, in UTF-8. */
+  readonly jsonBytes?: Uint8Array;
   /** Sent as it is, with the Content-Type among `headers`. */
   readonly text?: string;
 }

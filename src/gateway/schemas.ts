@@ -14,7 +14,7 @@ import { PROGRESS_ID_LENGTH_MAX } from "./limits.ts";
 /** An entry or upload id. */
 export const idSchema = z
   .string()
-  .regex(/^[1-9]\d{0,15}$/, "not a positive decimal integer")
+  .regex(/^[1-9]\d{0,15}$/, { error: "not a positive decimal integer", abort: true })
   .refine((text) => Number.isSafeInteger(Number(text)), "too large for an id")
   .transform(Number)
   .meta({ description: "Identity, a positive decimal integer.", examples: ["42"] });
@@ -183,6 +183,19 @@ const idText = z.string().meta({ description: "Decimal integer." });
 const time = z.string().meta({ format: "date-time" });
 const count = z.int().min(0);
 
+/** Answer of the durability route. */
+export const durabilityViewSchema = z
+  .strictObject({
+    verifiedCount: count.meta({ description: "Fewest verified copies of any part of the file." }),
+    nodeIds: z.array(z.string()),
+    oldestCheckAgeMs: z.number().nullable().meta({
+      description:
+        "How long ago the copy that waits longest was last read whole; null when that is not known.",
+    }),
+    text: z.string().meta({ examples: ["3/3 verified, oldest check 2d ago"] }),
+  })
+  .meta({ id: "Durability" });
+
 /** A file or folder. */
 export const fileViewSchema = z
   .strictObject({
@@ -200,6 +213,9 @@ export const fileViewSchema = z
     mode: z.string().optional(),
     modifyTime: time,
     createTime: time,
+    durability: durabilityViewSchema
+      .optional()
+      .meta({ description: "Of a file that was asked for by id or path." }),
   })
   .meta({ id: "File" });
 
@@ -246,11 +262,6 @@ export const pageViewSchema = z
   .strictObject({ path: z.string(), files: z.array(fileViewSchema), nextCursor: z.string().nullable() })
   .meta({ id: "FilePage" });
 
-/** Answer of the durability route. */
-export const durabilityViewSchema = z
-  .strictObject({ verifiedCount: count, nodeIds: z.array(z.string()) })
-  .meta({ id: "Durability" });
-
 /** One event of GET /api/progress/{id}. */
 export const progressViewSchema = z
   .strictObject({
@@ -263,6 +274,18 @@ export const progressViewSchema = z
     errorReason: z.string().optional(),
   })
   .meta({ id: "Progress" });
+
+const serviceViewSchema = z
+  .strictObject({
+    name: z.string(),
+    state: z.enum(["up", "degraded", "off"]),
+    since: z.string().meta({ description: "Since when, RFC 3339." }),
+    detail: z.string().meta({ description: "What is wrong; empty when nothing is." }),
+  })
+  .meta({ id: "Service" });
+
+/** A service outside of the node, which it serves without. */
+export type ServiceView = z.output<typeof serviceViewSchema>;
 
 /** Answer of GET /api/cluster. */
 export const clusterViewSchema = z
@@ -280,7 +303,7 @@ export const clusterViewSchema = z
         memberId: idText,
         role: z.enum(["leader", "voter", "learner", "storage"]),
         health: z.enum(["up", "suspect", "down"]),
-        sinceMs: z.number(),
+        sinceMs: count.meta({ description: "Milliseconds for which its health has been so." }),
         address: z.string(),
         httpUrl: z.string(),
         publicUrl: z.string(),
@@ -289,6 +312,20 @@ export const clusterViewSchema = z
         totalBytes: count,
         appliedIndex: count,
         liveBytes: count,
+        lost: z.boolean(),
+        draining: z.boolean(),
+        scrub: z
+          .strictObject({
+            pass: count,
+            beganAgoMs: z.number(),
+            endedAgoMs: z.number(),
+            extentCount: count,
+            bytes: count,
+            damagedCount: count,
+          })
+          .nullable(),
+        scrubProgress: z.number().nullable(),
+        quarantinedCount: count,
       }),
     ),
     replicas: z.strictObject({
@@ -296,11 +333,22 @@ export const clusterViewSchema = z
       fullyReplicatedCount: count,
       underReplicatedCount: count,
       suspectCount: count,
+      corruptCount: count,
+      lostCount: count,
+      unverifiedCount: count,
+      singleCopyCount: count,
+      noCopyCount: count,
+      missingCopyBytes: count,
+      movingCount: count,
+      recounting: z.boolean(),
+      repairBytesPerSecond: z.number(),
+      redundantInMs: z.number().nullable(),
     }),
     fileCount: count,
     directoryCount: count,
     openUploadCount: count,
     contentBytes: count,
+    services: z.array(serviceViewSchema),
   })
   .meta({ id: "Cluster" });
 
@@ -312,6 +360,7 @@ export const healthViewSchema = z
     nodeId: z.string().optional(),
     version: z.string().optional(),
     uptimeSeconds: z.number().optional(),
+    services: z.array(serviceViewSchema).optional(),
   })
   .meta({ id: "Health" });
 

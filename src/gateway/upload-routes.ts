@@ -6,9 +6,10 @@
  */
 import { z } from "zod";
 import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
-import { DriveError } from "../drive/errors.ts";
-import { parseName } from "../drive/path.ts";
-import type { EntryAttributes } from "../drive/entry.ts";
+import type { WriteOptions } from "../drive/drive-api.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { parseName, parseNewFilePath } from "../drive/path.ts";
+import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 import { toHex } from "../std/bytes.ts";
 import { announcedSizeBytes, verified } from "./body-reader.ts";
 import { etagOf, header } from "./conditions.ts";
@@ -167,7 +168,10 @@ const abortRoute = route({
 
 const putQuerySchema = z.strictObject({
   path: pathSchema,
-  onConflict: onConflictSchema.default("replace"),
+  onConflict: onConflictSchema.optional().meta({
+    description:
+      'When the name is taken: refuse (the default), take "name (2)", or replace; with If-Match the default is to replace.',
+  }),
   createParents: flagSchema.default(true),
   modifyTime: timeSchema.optional(),
   mode: modeSchema.optional(),
@@ -177,14 +181,14 @@ const putRoute = route({
   method: "PUT",
   path: "/api/files/content",
   summary:
-    "Uploads a file as one stream, its length announced or not (curl -T). Nothing remains of a broken one.",
+    "Uploads a file as one stream, its length announced or not (curl -T). A file that is there stays, unless onConflict or If-Match says to replace it. Nothing remains of a broken upload.",
   tag: "uploads",
   query: putQuerySchema,
   body: "bytes",
   requestHeaders: { ...WRITE_HEADERS, ...DIGEST_HEADERS },
   responses: {
-    200: { description: "The file, new or replaced.", schema: fileViewSchema },
-    201: { description: "The file; only when it cannot have been there before.", schema: fileViewSchema },
+    200: { description: "The file, new or replaced, where replacing was asked for.", schema: fileViewSchema },
+    201: { description: "The new file.", schema: fileViewSchema },
   },
   async handle({ query }, call) {
     const { request } = call;
@@ -193,7 +197,7 @@ const putRoute = route({
       // RFC 9110 section 14.5: to store a part as if it were the whole would destroy the file.
       throw argumentsInvalid(["header Content-Range: a part of a file goes through /api/upload/init"]);
     }
-    const path = checkedPath(query.path);
+    const path = `/${parseNewFilePath(query.path).join("/")}`;
     const sizeBytes = announcedSizeBytes(request.raw);
     if (sizeBytes !== undefined && sizeBytes > CONTENT_SIZE_BYTES_MAX) {
       throw new DriveError("PAYLOAD_TOO_LARGE", `A file has at most ${CONTENT_SIZE_BYTES_MAX} bytes.`, {
@@ -202,15 +206,20 @@ const putRoute = route({
     }
     const digest = statedDigest(call);
     const options = writeOptions(call);
+    const onConflict = query.onConflict ?? defaultOnConflict(options);
     const attributes = { modifyTimeMs: query.modifyTime, mode: query.mode, mediaType: mediaTypeOf(call) };
     return call.uploads.use(async () => {
       const pieces = call.body().pieces();
-      const { onConflict, createParents } = query;
-      const file = await call.drive.putFile(
-        { path, sizeBytes, onConflict, createParents, attributes },
-        digest === undefined ? pieces : verified(pieces, digest),
-        options,
-      );
+      const { createParents } = query;
+      const file = await call.drive
+        .putFile(
+          { path, sizeBytes, onConflict, createParents, attributes },
+          digest === undefined ? pieces : verified(pieces, digest),
+          options,
+        )
+        .catch((error: unknown) => {
+          throw explainConflict(error);
+        });
       const isNew = onConflict !== "replace" || options.precondition?.ifAbsent === true;
       return {
         status: isNew ? 201 : 200,
@@ -220,6 +229,18 @@ const putRoute = route({
     });
   },
 });
+
+/** Whoever names the version to be replaced wants it replaced. Others lose nothing: versions are not kept yet. */
+function defaultOnConflict({ precondition }: WriteOptions): OnConflict {
+  return precondition?.ifVersions !== undefined || precondition?.ifExists === true ? "replace" : "fail";
+}
+
+/** Adds how this request would be written to replace what is there. */
+function explainConflict(error: unknown): unknown {
+  if (!hasReason(error, "PATH_EXISTS")) return error;
+  const message = `${error.message} To replace it add &onConflict=replace to the URL, or send its ETag in If-Match.`;
+  return new DriveError("PATH_EXISTS", message, error.metadata, error);
+}
 
 function mediaTypeOf(call: Call): EntryAttributes["mediaType"] {
   const type = call.request.headers["content-type"]?.trim();

@@ -3,23 +3,34 @@
  * schemas.ts. Pure.
  */
 import type { z } from "zod";
-import type { ClusterStatus, PathEntry, Progress, UploadStatus, UploadTicket } from "../drive/drive-api.ts";
+import { describeDurability } from "../drive/durability.ts";
+import type {
+  ClusterStatus,
+  Durability,
+  PathEntry,
+  Progress,
+  ServiceStatus,
+  UploadStatus,
+  UploadTicket,
+} from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
 import { toHex } from "../std/bytes.ts";
 import { etagOf } from "./conditions.ts";
 import type {
   clusterViewSchema,
+  durabilityViewSchema,
   fileViewSchema,
   progressViewSchema,
+  ServiceView,
   ticketViewSchema,
   uploadViewSchema,
 } from "./schemas.ts";
 
 /** Times that a JavaScript Date, and so RFC 3339 text, can hold. */
-const DATE_MS_MAX = 8_640_000_000_000_000;
+export const DATE_MS_MAX = 8_640_000_000_000_000;
 
 /** `timeMs` as RFC 3339 text; times outside what it can say are moved to its ends. */
-function timeText(timeMs: number): string {
+export function timeText(timeMs: number): string {
   return new Date(Math.max(-DATE_MS_MAX, Math.min(DATE_MS_MAX, timeMs))).toISOString();
 }
 
@@ -40,6 +51,17 @@ export function fileView(entry: Entry, path?: string): z.output<typeof fileViewS
     ...(entry.mode === undefined ? {} : { mode: entry.mode.toString(8).padStart(4, "0") }),
     modifyTime: timeText(entry.modifyTimeMs),
     createTime: timeText(entry.createTimeMs),
+  };
+}
+
+/** Copies of a file. */
+export function durabilityView(durability: Durability): z.output<typeof durabilityViewSchema> {
+  const { verifiedCount, nodeIds, oldestCheckAgeMs } = durability;
+  return {
+    verifiedCount,
+    nodeIds: [...nodeIds],
+    oldestCheckAgeMs: oldestCheckAgeMs ?? null,
+    text: describeDurability(durability),
   };
 }
 
@@ -93,6 +115,11 @@ export function progressView(progress: Progress): z.output<typeof progressViewSc
   };
 }
 
+/** A service outside of the node. */
+export function serviceView({ name, state, sinceTimeMs, detail }: ServiceStatus): ServiceView {
+  return { name, state, since: timeText(sinceTimeMs), detail };
+}
+
 /** The cluster. */
 export function clusterView(status: ClusterStatus): z.output<typeof clusterViewSchema> {
   return {
@@ -117,11 +144,17 @@ export function clusterView(status: ClusterStatus): z.output<typeof clusterViewS
       totalBytes: node.totalBytes,
       appliedIndex: node.appliedIndex,
       liveBytes: node.liveBytes,
+      lost: node.lost,
+      draining: node.draining,
+      scrub: node.scrub === undefined ? null : { ...node.scrub },
+      scrubProgress: node.scrubProgress ?? null,
+      quarantinedCount: node.quarantinedCount,
     })),
-    replicas: { ...status.replicas },
+    replicas: { ...status.replicas, redundantInMs: status.replicas.redundantInMs ?? null },
     fileCount: status.fileCount,
     directoryCount: status.directoryCount,
     openUploadCount: status.openUploadCount,
     contentBytes: status.contentBytes,
+    services: (status.services ?? []).map(serviceView),
   };
 }

@@ -265,8 +265,39 @@ const BODIES: BodyCodecs = {
   },
   "report-replica": {
     number: 27,
-    codec: message<BodyOf<"report-replica">>({ contentId: uint(1), extentIndex: uint(2), memberId: uint(3) }),
+    codec: message<BodyOf<"report-replica">>({
+      contentId: uint(1),
+      extentIndex: uint(2),
+      memberId: uint(3),
+      finding: oneOf(4, ["suspect", "corrupt", "lost"]),
+    }),
   },
+  "declare-lost": {
+    number: 50,
+    codec: message<BodyOf<"declare-lost">>({ memberId: uint(1), storeIncarnation: text(2) }),
+  },
+  "return-store": {
+    number: 51,
+    codec: message<BodyOf<"return-store">>({ memberId: uint(1), storeIncarnation: text(2) }),
+  },
+  "report-scrub": {
+    number: 52,
+    codec: message<BodyOf<"report-scrub">>({
+      memberId: uint(1),
+      storeIncarnation: text(2),
+      pass: uint(3),
+      startTimeMs: uint(4),
+      extentCount: uint(5),
+      bytes: uint(6),
+      damagedCount: uint(7),
+    }),
+  },
+  "set-draining": {
+    number: 53,
+    codec: message<BodyOf<"set-draining">>({ memberId: uint(1), draining: bool(2) }),
+  },
+  recount: { number: 54, codec: none },
+  "request-scrub": { number: 55, codec: none },
   "record-sha256": {
     number: 28,
     codec: message<BodyOf<"record-sha256">>({ contentId: uint(1), sha256: bytes(2) }),
@@ -284,6 +315,36 @@ const BODIES: BodyCodecs = {
       extents: repeatedInner(2, extentKeyCodec),
     }),
   },
+  "issue-join-token": {
+    number: 40,
+    codec: message<BodyOf<"issue-join-token">>({
+      tokenHash: bytes(1),
+      lifetimeMs: uint(2),
+      replacesMemberId: uint(3),
+    }),
+  },
+  "admit-member": {
+    number: 41,
+    codec: message<BodyOf<"admit-member">>({
+      tokenHash: bytes(1),
+      memberId: uint(2),
+      nodeId: text(3),
+      address: text(4),
+    }),
+  },
+  "remove-member": {
+    number: 42,
+    codec: message<BodyOf<"remove-member">>({ memberId: uint(1), isForced: bool(2) }),
+  },
+  "transfer-leadership": {
+    number: 43,
+    codec: message<BodyOf<"transfer-leadership">>({ memberId: uint(1), leaderId: uint(2) }),
+  },
+  "end-membership-change": {
+    number: 44,
+    codec: message<BodyOf<"end-membership-change">>({ changeId: uint(1), failure: text(2) }),
+  },
+  evict: { number: 45, codec: none },
 };
 
 const KINDS = Object.keys(BODIES) as CommandKind[];
@@ -335,6 +396,7 @@ interface AppliedRecord {
   readonly upload: ValueOf<"upload"> | undefined;
   readonly "write-lease": ValueOf<"write-lease"> | undefined;
   readonly batch: ValueOf<"batch"> | undefined;
+  readonly membership: ValueOf<"membership"> | undefined;
 }
 
 const appliedCodec = message<AppliedRecord>({
@@ -354,6 +416,7 @@ const appliedCodec = message<AppliedRecord>({
     message<ValueOf<"write-lease">>({ expireTimeMs: uint(1), firstContentId: uint(2), idCount: uint(3) }),
   ),
   batch: optionalInner(5, message<ValueOf<"batch">>({ itemCount: uint(1), more: bool(2) })),
+  membership: optionalInner(10, message<ValueOf<"membership">>({ changeId: uint(1), expireTimeMs: uint(2) })),
 });
 
 interface RejectedRecord {
@@ -383,6 +446,7 @@ const NO_VALUE: AppliedRecord = {
   upload: undefined,
   "write-lease": undefined,
   batch: undefined,
+  membership: undefined,
 };
 
 /** The bytes of a result. */
@@ -410,5 +474,6 @@ function decodeValue(record: AppliedRecord): ResultValue {
   if (record.upload !== undefined) return { kind: "upload", ...record.upload };
   if (record["write-lease"] !== undefined) return { kind: "write-lease", ...record["write-lease"] };
   if (record.batch !== undefined) return { kind: "batch", ...record.batch };
+  if (record.membership !== undefined) return { kind: "membership", ...record.membership };
   return { kind: "none" };
 }

@@ -4,7 +4,7 @@
  * A command carries all that applying it needs: time and ids come in with it. Applying is deterministic; a rejection is
  * data, replicated like a success. The encoded form (codec.ts, netdisk.storage.v1) is for ever.
  */
-import type { Seal } from "../drive/content.ts";
+import type { ReplicaFinding, Seal } from "../drive/content.ts";
 import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
 import type { ErrorReason } from "../drive/errors.ts";
 
@@ -159,13 +159,37 @@ export type CommandBody =
       readonly memberId: number;
       readonly replacesMemberId: number;
     }
-  /** A copy was found damaged or missing: becomes "suspect". */
+  /** A copy was found damaged or missing: it takes the state that `finding` names. */
   | {
       readonly kind: "report-replica";
       readonly contentId: number;
       readonly extentIndex: number;
       readonly memberId: number;
+      readonly finding: ReplicaFinding;
     }
+  /** The leader gives a member up that has been down for longer than the grace: its copies count as lost, recounted in batches. */
+  | { readonly kind: "declare-lost"; readonly memberId: number; readonly storeIncarnation: string }
+  /** A member that was given up is back, with the same store, and has compared its inventory with the tree. */
+  | { readonly kind: "return-store"; readonly memberId: number; readonly storeIncarnation: string }
+  /** A scrub pass over a store is complete: whatever was sealed there before it began was read whole and found good, but for what was reported by itself. */
+  | {
+      readonly kind: "report-scrub";
+      readonly memberId: number;
+      readonly storeIncarnation: string;
+      /** From 1, ascending. */
+      readonly pass: number;
+      /** Cluster time. */
+      readonly startTimeMs: number;
+      readonly extentCount: number;
+      readonly bytes: number;
+      readonly damagedCount: number;
+    }
+  /** A member is to give its copies to others and takes no new ones, or not any more. */
+  | { readonly kind: "set-draining"; readonly memberId: number; readonly draining: boolean }
+  /** Marks copies of stores that were lost or replaced, at most BATCH_ITEM_COUNT_MAX extents. */
+  | { readonly kind: "recount" }
+  /** Every store is to begin a scrub pass now. */
+  | { readonly kind: "request-scrub" }
   /** Keeps the plain SHA-256 of a content that was computed afterwards. */
   | { readonly kind: "record-sha256"; readonly contentId: number; readonly sha256: Uint8Array }
   /** Ends uploads and remembered requests whose time has come, at most BATCH_ITEM_COUNT_MAX. */
@@ -182,7 +206,33 @@ export type CommandBody =
       readonly kind: "confirm-dropped";
       readonly memberId: number;
       readonly extents: readonly { readonly contentId: number; readonly extentIndex: number }[];
-    };
+    }
+  /** Keeps the hash of a token with which one node may join. */
+  | {
+      readonly kind: "issue-join-token";
+      /** SHA-256 of the token. */
+      readonly tokenHash: Uint8Array;
+      /** In cluster time, JOIN_TOKEN_LIFETIME_MS_MIN to _MAX. */
+      readonly lifetimeMs: number;
+      /** Member that the node takes the place of; 0 for none. */
+      readonly replacesMemberId: number;
+    }
+  /** A node with a token asks to become a member: begins an "add", or a "replace" when its token says so. Idempotent by token and member. */
+  | {
+      readonly kind: "admit-member";
+      readonly tokenHash: Uint8Array;
+      readonly memberId: number;
+      readonly nodeId: string;
+      readonly address: string;
+    }
+  /** Begins a "remove"; of a member that is being added, it takes the place of that change. */
+  | { readonly kind: "remove-member"; readonly memberId: number; readonly isForced: boolean }
+  /** Begins a "transfer" to a member, 0 for the one that is furthest along, from the one that leads. */
+  | { readonly kind: "transfer-leadership"; readonly memberId: number; readonly leaderId: number }
+  /** The leader: what began at `changeId` is done, or has failed. Ignored when it ended before. */
+  | { readonly kind: "end-membership-change"; readonly changeId: number; readonly failure: string }
+  /** Forgets copies at removed members, at most BATCH_ITEM_COUNT_MAX items. */
+  | { readonly kind: "evict" };
 
 /** The kinds of commands. */
 export type CommandKind = CommandBody["kind"];
@@ -227,5 +277,7 @@ export type ResultValue =
       readonly firstContentId: number;
       readonly idCount: number;
     }
-  /** expire, reclaim, materialise: how many items were touched, and whether more are left. */
+  /** issue-join-token: when it expires; commands that begin a change: its id. The other one is 0. */
+  | { readonly kind: "membership"; readonly changeId: number; readonly expireTimeMs: number }
+  /** expire, reclaim, materialise, evict, recount: how many items were touched, and whether more are left. */
   | { readonly kind: "batch"; readonly itemCount: number; readonly more: boolean };

@@ -1,19 +1,20 @@
 /**
- * Contents, their extents and replicas: reference counts, copies, the index of equal bytes and the lists of what to drop.
+ * Contents: reference counts, the index of equal bytes and the lists of what to drop.
  *
  * A content lives while a row refers to it. At the last release it leaves the index of equal bytes at once and is queued;
  * after a grace its extents go, a bounded number per command, onto the drop list of every member that may hold a copy, and
- * stay there until that member confirms. The counters and the index of under-replicated extents follow every change of an
- * extent. Chooses no members: routing/ does.
+ * stay there until that member confirms. Extents and their counters are in extents.ts, copies in
+ * replicas.ts.
  */
-import type { ExtentKey, Seal } from "../drive/content.ts";
-import { DROP_GRACE_MS, REPLICA_COUNT, SEAL_COUNT_MIN } from "../drive/limits.ts";
+import type { ExtentKey } from "../drive/content.ts";
+import { DROP_GRACE_MS, SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { assert, must } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { CommandBody } from "./commands.ts";
-import { readRecord, refuse, scanPrefix, type ApplyContext } from "./context.ts";
+import { refuse, scanPrefix, type ApplyContext } from "./context.ts";
+import { countExtent, findContent, replaceExtent, verifiedCount } from "./extents.ts";
 import {
   afterPrefix,
   contentKey,
@@ -25,10 +26,9 @@ import {
   NOTHING,
   numberInKey,
   TABLE,
-  underReplicatedKey,
   uploadOfContentKey,
 } from "./keys.ts";
-import { findMember } from "./members.ts";
+import { isRemoved } from "./members.ts";
 import {
   contentCodec,
   dropCodec,
@@ -36,53 +36,9 @@ import {
   targetsCodec,
   type ContentRecord,
   type ExtentRecord,
-  type ReplicaRecord,
 } from "./records.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
-
-/** A content by id. */
-export function findContent(reader: OrderedReader, contentId: number): ContentRecord | undefined {
-  return readRecord(reader, contentKey(contentId), contentCodec);
-}
-
-/** One extent of a content. */
-export function findExtent(
-  reader: OrderedReader,
-  contentId: number,
-  extentIndex: number,
-  content: ContentRecord | undefined = findContent(reader, contentId),
-): ExtentRecord | undefined {
-  if (content === undefined) return undefined;
-  if (content.extent !== undefined) return extentIndex === 0 ? content.extent : undefined;
-  return readRecord(reader, extentKey(contentId, extentIndex), extentCodec);
-}
-
-/** How many copies of an extent are verified. */
-export function verifiedCount(extent: ExtentRecord): number {
-  let count = 0;
-  for (const replica of extent.replicas) if (replica.state === "verified") count += 1;
-  return count;
-}
-
-const isSuspect = (extent: ExtentRecord): boolean =>
-  extent.replicas.some((replica) => replica.state === "suspect");
-
-// Adds an extent to the counters and the index of under-replicated ones, or takes it out again.
-function countExtent(context: ApplyContext, key: ExtentKey, extent: ExtentRecord, sign: 1 | -1): void {
-  const { state } = context;
-  const copyCount = verifiedCount(extent);
-  state.extentCount += sign;
-  if (isSuspect(extent)) state.suspectExtentCount += sign;
-  if (copyCount >= REPLICA_COUNT) {
-    state.fullExtentCount += sign;
-    return;
-  }
-  state.underExtentCount += sign;
-  const indexKey = underReplicatedKey(copyCount, key.contentId, key.extentIndex);
-  if (sign === 1) context.put(indexKey, NOTHING);
-  else context.delete(indexKey);
-}
 
 /** A content to be created. */
 export interface NewContent {
@@ -194,8 +150,11 @@ function dropExtents(
           extent: extentCodec.decode(value),
         }));
   for (const { extentIndex, extent } of extents) {
-    for (const replica of extent.replicas)
-      context.put(dropListKey(replica.memberId, contentId, extentIndex), NOTHING);
+    dropFrom(
+      context,
+      { contentId, extentIndex },
+      extent.replicas.map((replica) => replica.memberId),
+    );
     countExtent(context, { contentId, extentIndex }, extent, -1);
     if (content.extent === undefined) context.delete(extentKey(contentId, extentIndex));
   }
@@ -213,9 +172,8 @@ function dropTargets(
   const assigned = scanPrefix(context, makeKey(TABLE.targets, [uploadId]), countMax);
   for (const { key, value } of assigned) {
     const { memberIds, formerMemberIds } = targetsCodec.decode(value);
-    for (const memberId of [...memberIds, ...formerMemberIds]) {
-      context.put(dropListKey(memberId, contentId, numberInKey(key, 1)), NOTHING);
-    }
+    const extentIndex = numberInKey(key, 1);
+    dropFrom(context, { contentId, extentIndex }, [...memberIds, ...formerMemberIds]);
     context.delete(key);
   }
   const done = assigned.length < countMax;
@@ -223,104 +181,25 @@ function dropTargets(
   return { itemCount: assigned.length, done };
 }
 
-/** Puts single extents on the drop list of members, at once. */
+/** Puts single extents on the drop list of members, at once; one that was removed would never confirm. */
 export function dropFrom(context: ApplyContext, key: ExtentKey, memberIds: Iterable<number>): void {
-  for (const memberId of memberIds)
+  for (const memberId of memberIds) {
+    if (context.state.removedMemberCount > 0 && isRemoved(context, memberId)) continue;
     context.put(dropListKey(memberId, key.contentId, key.extentIndex), NOTHING);
+  }
 }
 
-function replaceExtent(
+/** Forgets the copy of an extent at a removed member; true when there was one. */
+export function forgetReplica(
   context: ApplyContext,
   key: ExtentKey,
   before: ExtentRecord,
-  after: ExtentRecord,
-): void {
-  const { contentId, extentIndex } = key;
-  countExtent(context, key, before, -1);
-  countExtent(context, key, after, 1);
-  const content = must(findContent(context, contentId), "the content of an extent");
-  const weak = (extent: ExtentRecord): number => (verifiedCount(extent) < SEAL_COUNT_MIN ? 1 : 0);
-  const weakExtentCount = content.weakExtentCount + weak(after) - weak(before);
-  const inline = content.extent !== undefined;
-  if (!inline) context.put(extentKey(contentId, extentIndex), extentCodec.encode(after));
-  if (!inline && weakExtentCount === content.weakExtentCount) return;
-  const record = { ...content, weakExtentCount, extent: inline ? after : undefined };
-  context.put(contentKey(contentId), contentCodec.encode(record));
-}
-
-function getExtent(context: ApplyContext, key: ExtentKey): ExtentRecord {
-  const extent = findExtent(context, key.contentId, key.extentIndex);
-  if (extent !== undefined) return extent;
-  return refuse("CHUNK_NOT_FOUND", `There is no extent ${key.extentIndex} of content ${key.contentId}.`, {
-    content_id: String(key.contentId),
-    extent_index: String(key.extentIndex),
-  });
-}
-
-/** Refuses a seal of a member that is not registered, or of a chunk store that the member no longer has. */
-export function checkSealer(context: ApplyContext, seal: Seal): void {
-  const member = findMember(context, seal.memberId);
-  if (member?.storeIncarnation === seal.storeIncarnation) return;
-  const known = member === undefined ? "is not registered" : "has a new chunk store";
-  refuse("SEAL_REJECTED", `Member ${seal.memberId} ${known}.`, { member_id: String(seal.memberId) });
-}
-
-/** add-replica. */
-export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">): void {
-  const before = getExtent(context, seal.extent);
-  checkSealer(context, seal);
-  if (seal.sizeBytes !== before.sizeBytes || !bytesEqual(seal.root, before.root)) {
-    refuse("SEAL_REJECTED", "The sealed copy has other bytes than the extent.", {
-      member_id: String(seal.memberId),
-    });
-  }
-  const old = before.replicas.find((replica) => replica.memberId === seal.memberId);
-  if (old?.state === "verified") return;
-  const verified: ReplicaRecord = { memberId: seal.memberId, state: "verified", replacesMemberId: 0 };
-  const others = before.replicas.filter((replica) => replica.memberId !== seal.memberId);
-  let replicas = [...others, verified];
-  const replaced = old === undefined || old.replacesMemberId === 0 ? undefined : old.replacesMemberId;
-  const kept = replicas.filter((replica) => replica.memberId !== replaced);
-  // A copy goes only when enough verified ones stay.
-  if (replaced !== undefined && verifiedCount({ ...before, replicas: kept }) >= REPLICA_COUNT) {
-    if (kept.length < replicas.length) dropFrom(context, seal.extent, [replaced]);
-    replicas = kept;
-  }
-  // A member that gets its copy back must not be told to drop it.
-  context.delete(dropListKey(seal.memberId, seal.extent.contentId, seal.extent.extentIndex));
-  replaceExtent(context, seal.extent, before, { ...before, replicas });
-}
-
-/** assign-replica. */
-export function assignReplica(context: ApplyContext, body: Body<"assign-replica">): void {
-  const { contentId, extentIndex, memberId, replacesMemberId } = body;
-  const before = getExtent(context, body);
-  if (findMember(context, memberId) === undefined) {
-    refuse("ARGUMENT_INVALID", `Member ${memberId} is not registered.`, { member_id: String(memberId) });
-  }
-  const old = before.replicas.find((replica) => replica.memberId === memberId);
-  if (old?.state === "verified") return;
-  const pending: ReplicaRecord = { memberId, state: "pending", replacesMemberId };
-  let replicas = [...before.replicas.filter((replica) => replica.memberId !== memberId), pending];
-  const replaced = replicas.find((replica) => replica.memberId === replacesMemberId && replica !== pending);
-  // A copy that is not verified goes at once, unless it may be the last one there is.
-  if (replaced !== undefined && replaced.state !== "verified" && verifiedCount(before) > 0) {
-    replicas = replicas.filter((replica) => replica !== replaced);
-    dropFrom(context, { contentId, extentIndex }, [replacesMemberId]);
-  }
-  context.delete(dropListKey(memberId, contentId, extentIndex));
-  replaceExtent(context, { contentId, extentIndex }, before, { ...before, replicas });
-}
-
-/** report-replica. */
-export function reportReplica(context: ApplyContext, body: Body<"report-replica">): void {
-  const before = getExtent(context, body);
-  const old = before.replicas.find((replica) => replica.memberId === body.memberId);
-  if (old === undefined || old.state === "suspect") return;
-  const replicas = before.replicas.map((replica): ReplicaRecord =>
-    replica === old ? { ...replica, state: "suspect" } : replica,
-  );
-  replaceExtent(context, body, before, { ...before, replicas });
+  memberId: number,
+): boolean {
+  const replicas = before.replicas.filter((replica) => replica.memberId !== memberId);
+  if (replicas.length === before.replicas.length) return false;
+  replaceExtent(context, key, before, { ...before, replicas });
+  return true;
 }
 
 /** record-sha256. */

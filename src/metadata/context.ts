@@ -1,7 +1,7 @@
 /**
  * What applying one command works with: an overlay over the transaction, the counters, and the numbers of the command.
  *
- * Every write of a command goes into the overlay first; finish() puts it into the transaction, in key order. A command that
+ * Every write of a command goes into the overlay first; finish() puts it into the transaction. A command that
  * is refused throws a DriveError and its overlay is dropped, so a refusal cannot leave half of anything behind. Holds nothing
  * beyond one command.
  */
@@ -18,10 +18,19 @@ import {
   REQUEST_COUNT_MAX,
   UPLOAD_COUNT_MAX,
 } from "../drive/limits.ts";
-import { getThrough, rangeThrough, REMOVED, type Overlaid } from "../std/layers.ts";
+import { getThrough, rangeThrough, REMOVED } from "../std/layers.ts";
 import type { KeyRange, KeyValue, OrderedReader, OrderedTransaction } from "../std/ordered-store.ts";
-import { SortedMap } from "../std/sorted-map.ts";
-import { afterPrefix, changeKey, makeKey, numberInKey, STATE_KEY, TABLE } from "./keys.ts";
+import {
+  afterPrefix,
+  changeKey,
+  copiesChangeKey,
+  makeKey,
+  NOTHING,
+  numberInKey,
+  STATE_KEY,
+  TABLE,
+} from "./keys.ts";
+import { Overlay } from "./overlay.ts";
 import { feedCodec, stateCodec, type StateRecord } from "./records.ts";
 import type { Codec } from "./wire.ts";
 
@@ -70,12 +79,28 @@ const FIRST_STATE: StateRecord = {
   changesTrimmedIndex: 0,
   pendingCopyCount: 0,
   memberCount: 0,
+  removedMemberCount: 0,
+  corruptExtentCount: 0,
+  lostExtentCount: 0,
+  pendingExtentCount: 0,
+  singleExtentCount: 0,
+  uncopiedExtentCount: 0,
+  missingCopyBytes: 0,
+  movingExtentCount: 0,
+  scrubRequestTimeMs: 0,
+  copiesChangeCount: 0,
+  copiesTrimmedIndex: 0,
 };
 
-/** The counters as `reader` has them. */
+/** The record of counters written or read last, beside its bytes: the next command needs the same, and bytes never change. */
+let known: { readonly bytes: Uint8Array; readonly state: Readonly<StateRecord> } | undefined;
+
+/** The counters as `reader` has them; the caller's own. */
 export function readState(reader: OrderedReader): StateRecord {
   const bytes = reader.get(STATE_KEY);
-  return bytes === undefined ? { ...FIRST_STATE } : stateCodec.decode(bytes);
+  if (bytes === undefined) return { ...FIRST_STATE };
+  if (known?.bytes !== bytes) known = { bytes, state: stateCodec.decode(bytes) };
+  return { ...known.state };
 }
 
 /** The record under `key`, decoded. */
@@ -114,9 +139,7 @@ export class ApplyContext implements OrderedReader {
   /** What is known about directories within this command: whether a walk up from them ends at the root. */
   readonly reachable = new Map<number, boolean>();
   readonly #below: OrderedTransaction;
-  readonly #overlay = new SortedMap<Overlaid>();
-  /** Keys of the overlay that are certainly not below. */
-  readonly #inserted = new Set<Uint8Array>();
+  readonly #overlay = new Overlay();
   readonly #firstNewEntryId: number;
   readonly #overlays = [this.#overlay];
   readonly #getBelow: (key: Uint8Array) => Uint8Array | undefined;
@@ -147,17 +170,16 @@ export class ApplyContext implements OrderedReader {
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
-    this.#overlay.set(key, value);
+    this.#overlay.set(key, value, false);
   }
 
   /** As put(), for a record that certainly is not there: its key holds a number never given before, or it was looked for. */
   insert(key: Uint8Array, value: Uint8Array): void {
-    this.#overlay.set(key, value);
-    this.#inserted.add(key);
+    this.#overlay.set(key, value, true);
   }
 
   delete(key: Uint8Array): void {
-    this.#overlay.set(key, REMOVED);
+    this.#overlay.set(key, REMOVED, false);
   }
 
   /** Whether an id was given by this command. */
@@ -184,6 +206,14 @@ export class ApplyContext implements OrderedReader {
     this.state.changeCount += 1;
   }
 
+  /** Says that copies of an extent of a content changed; those of a content that this command made need no word. */
+  emitCopies(contentId: number): void {
+    const key = copiesChangeKey(this.index, contentId);
+    if (this.#overlay.get(key) !== undefined) return;
+    this.insert(key, NOTHING);
+    this.state.copiesChangeCount += 1;
+  }
+
   /** How many records the command wants to write or remove so far. */
   get writeCount(): number {
     return this.#overlay.size;
@@ -192,12 +222,11 @@ export class ApplyContext implements OrderedReader {
   /** Writes everything into the transaction. The context must not be used afterwards. */
   finish(): void {
     this.#trimChanges();
-    this.put(STATE_KEY, stateCodec.encode(this.state));
-    for (const [key, value] of this.#overlay.range(new Uint8Array(0), undefined, false)) {
-      if (value === REMOVED) this.#below.delete(key);
-      else if (this.#inserted.has(key)) this.#below.insert(key, value);
-      else this.#below.put(key, value);
-    }
+    this.#trimCopiesChanges();
+    const bytes = stateCodec.encode(this.state);
+    this.put(STATE_KEY, bytes);
+    this.#overlay.writeTo(this.#below);
+    known = { bytes, state: this.state };
   }
 
   #trimChanges(): void {
@@ -209,6 +238,18 @@ export class ApplyContext implements OrderedReader {
       this.delete(key);
       state.changeCount -= 1;
       state.changesTrimmedIndex = Math.max(state.changesTrimmedIndex, numberInKey(key, 0));
+    }
+  }
+
+  #trimCopiesChanges(): void {
+    const { state } = this;
+    const { changeCountMax } = this.limits;
+    if (state.copiesChangeCount <= changeCountMax) return;
+    const excess = state.copiesChangeCount - changeCountMax + Math.min(TRIM_COUNT, changeCountMax >>> 1);
+    for (const { key } of scanPrefix(this, makeKey(TABLE.copiesChange, []), excess)) {
+      this.delete(key);
+      state.copiesChangeCount -= 1;
+      state.copiesTrimmedIndex = Math.max(state.copiesTrimmedIndex, numberInKey(key, 0));
     }
   }
 }

@@ -6,11 +6,11 @@
  * older directories that are not taken apart. Costs time in proportion to the state.
  */
 import { ROOT_ENTRY_ID } from "../drive/entry.ts";
-import { SEAL_COUNT_MIN, REPLICA_COUNT } from "../drive/limits.ts";
+import { SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { AssertionError } from "../std/assert.ts";
 import { compareBytes, toHex } from "../std/bytes.ts";
 import type { KeyValue, OrderedReader } from "../std/ordered-store.ts";
-import { verifiedCount } from "./contents.ts";
+import { needsWork, tallyOf, verifiedCount } from "./extents.ts";
 import { readState, scanPrefix } from "./context.ts";
 import { isDecided } from "./copies.ts";
 import { equalBytesKey, makeKey, numberInKey, placeKey, TABLE, tailOfKey, textInKey } from "./keys.ts";
@@ -54,8 +54,36 @@ export function checkInvariants(reader: OrderedReader): void {
   checkUploads(reader, state, findings);
   checkRequests(reader, state, findings);
   findings.equal("changeCount", state.changeCount, all(reader, TABLE.change).length);
+  findings.equal("copiesChangeCount", state.copiesChangeCount, all(reader, TABLE.copiesChange).length);
   findings.equal("memberCount", state.memberCount, all(reader, TABLE.member).length);
+  checkMembership(reader, state, findings);
   if (findings.list.length > 0) throw new AssertionError(`broken invariants:\n${findings.list.join("\n")}`);
+}
+
+function checkMembership(reader: OrderedReader, state: StateRecord, findings: Findings): void {
+  const removed = new Set(all(reader, TABLE.removedMember).map(({ key }) => numberInKey(key, 0)));
+  findings.equal("removedMemberCount", state.removedMemberCount, removed.size);
+  for (const { key } of [...all(reader, TABLE.member), ...all(reader, TABLE.lease)]) {
+    const memberId = numberInKey(key, 0);
+    findings.check(!removed.has(memberId), () => `member ${memberId} was removed and is registered`);
+  }
+  const pending = new Set(all(reader, TABLE.eviction).map(({ key }) => numberInKey(key, 0)));
+  const forgotten = (memberId: number): boolean => removed.has(memberId) && !pending.has(memberId);
+  for (const { key } of all(reader, TABLE.dropList)) {
+    const memberId = numberInKey(key, 0);
+    findings.check(!forgotten(memberId), () => `removed member ${memberId} is told to drop copies`);
+  }
+  const check = (contentId: number, extent: ExtentRecord): void => {
+    for (const { memberId } of extent.replicas) {
+      findings.check(!forgotten(memberId), () => `removed member ${memberId} has a copy of ${contentId}`);
+    }
+  };
+  for (const { key, value } of all(reader, TABLE.content)) {
+    const { extent } = contentCodec.decode(value);
+    if (extent !== undefined) check(numberInKey(key, 0), extent);
+  }
+  for (const { key, value } of all(reader, TABLE.extent))
+    check(numberInKey(key, 0), extentCodec.decode(value));
 }
 
 // Returns how many rows refer to each content.
@@ -204,15 +232,15 @@ function checkExtents(
   const weak = new Map<number, number>();
   const counts = new Map<number, number>();
   const under = new Set<string>();
-  let fullCount = 0;
-  let suspectCount = 0;
+  const tally: Record<string, number> = Object.fromEntries(
+    Object.keys(tallyOf({ sizeBytes: 0, root: new Uint8Array(0), replicas: [] })).map((name) => [name, 0]),
+  );
   for (const { contentId, extentIndex, extent } of found.extents) {
     counts.set(contentId, (counts.get(contentId) ?? 0) + 1);
     const count = verifiedCount(extent);
-    if (count >= REPLICA_COUNT) fullCount += 1;
-    else under.add([count, contentId, extentIndex].join(" "));
+    if (needsWork(extent)) under.add([count, contentId, extentIndex].join(" "));
+    for (const [name, amount] of Object.entries(tallyOf(extent))) tally[name] = (tally[name] ?? 0) + amount;
     if (count < SEAL_COUNT_MIN) weak.set(contentId, (weak.get(contentId) ?? 0) + 1);
-    if (extent.replicas.some((replica) => replica.state === "suspect")) suspectCount += 1;
     const distinct = new Set(extent.replicas.map((replica) => replica.memberId));
     findings.equal(
       `replicas of extent ${extentIndex} of ${contentId}`,
@@ -235,10 +263,9 @@ function checkExtents(
   );
   for (const each of indexed) findings.check(under.has(each), () => `${each} is indexed as under-replicated`);
   findings.equal("the index of under-replicated extents", indexed.length, under.size);
-  findings.equal("extentCount", state.extentCount, found.extents.length);
-  findings.equal("fullExtentCount", state.fullExtentCount, fullCount);
-  findings.equal("underExtentCount", state.underExtentCount, under.size);
-  findings.equal("suspectExtentCount", state.suspectExtentCount, suspectCount);
+  for (const [name, amount] of Object.entries(tally)) {
+    findings.equal(name, state[name as keyof StateRecord], amount);
+  }
 }
 
 function checkCopies(reader: OrderedReader, state: StateRecord, findings: Findings): void {

@@ -14,7 +14,12 @@
  *   08 memberId contentId extent -  (to be dropped)   15 directoryId name       -  (decided: absent)
  *   09 time contentId            DropRecord           17 uploadId extentIndex   TargetsRecord
  *   0a uploadId                  UploadRecord         18 contentId              uploadId
- *   0b time uploadId             -
+ *   0b time uploadId             -                    20 tokenHash              JoinTokenRecord
+ *   01 02                        MembershipChange     21 memberId               RemovedMemberRecord
+ *   22 memberId                  EvictionRecord
+ *                                                     19 memberId               StoreRecord
+ *                                                     1a memberId               RecountRecord
+ *                                                   30 index contentId          -  (its copies changed)
  */
 import { assert } from "../std/assert.ts";
 import { utf8 } from "../std/bytes.ts";
@@ -43,6 +48,12 @@ export const TABLE = {
   absent: 0x15,
   targets: 0x17,
   uploadOfContent: 0x18,
+  copiesChange: 0x30,
+  joinToken: 0x20,
+  removedMember: 0x21,
+  eviction: 0x22,
+  store: 0x19,
+  recount: 0x1a,
 } as const;
 
 /** The value of records whose key says it all. */
@@ -53,6 +64,9 @@ export const STATE_KEY = new Uint8Array([TABLE.single, 0]);
 
 /** The key of the ClusterRecord. */
 export const CLUSTER_KEY = new Uint8Array([TABLE.single, 1]);
+
+/** The key of the change of the membership that is under way or ended last. */
+export const MEMBERSHIP_CHANGE_KEY = new Uint8Array([TABLE.single, 2]);
 
 function writeUint(key: Uint8Array, offset: number, value: number): void {
   assert(Number.isSafeInteger(value) && value >= 0, `a key holds ${value}`);
@@ -95,7 +109,7 @@ export function textInKey(key: Uint8Array, numberCount: number): string {
 
 /** The smallest key above all keys that start with `prefix`. */
 export function afterPrefix(prefix: Uint8Array): Uint8Array {
-  const end = prefix.slice();
+  const end = new Uint8Array(prefix);
   for (let i = end.length - 1; i >= 0; i -= 1) {
     if (end[i] !== 0xff) {
       end[i] = (end[i] as number) + 1;
@@ -161,10 +175,23 @@ export const requestExpiryKey = (timeMs: number, requestId: string): Uint8Array 
 /** The key of an event. */
 export const changeKey = (index: number, position: number): Uint8Array =>
   makeKey(TABLE.change, [index, position]);
+/** The key that says that copies of a content changed with the command at `index`. */
+export const copiesChangeKey = (index: number, contentId: number): Uint8Array =>
+  makeKey(TABLE.copiesChange, [index, contentId]);
 /** The key of a member. */
 export const memberKey = (memberId: number): Uint8Array => makeKey(TABLE.member, [memberId]);
+/** The key of what is known of a member's chunk store. */
+export const storeKey = (memberId: number): Uint8Array => makeKey(TABLE.store, [memberId]);
+/** The key of the recount of a member's copies. */
+export const recountKey = (memberId: number): Uint8Array => makeKey(TABLE.recount, [memberId]);
 /** The key of a member's lease. */
 export const leaseKey = (memberId: number): Uint8Array => makeKey(TABLE.lease, [memberId]);
+/** The key of a token to join with. */
+export const joinTokenKey = (tokenHash: Uint8Array): Uint8Array => makeKey(TABLE.joinToken, [], tokenHash);
+/** The key of a removed member. */
+export const removedMemberKey = (memberId: number): Uint8Array => makeKey(TABLE.removedMember, [memberId]);
+/** The key of a removed member whose copies are being forgotten. */
+export const evictionKey = (memberId: number): Uint8Array => makeKey(TABLE.eviction, [memberId]);
 /** The key of a deleted directory. */
 export const graveyardKey = (entryId: number): Uint8Array => makeKey(TABLE.graveyard, [entryId]);
 /** The key of an unfinished copy. */

@@ -7,15 +7,15 @@
  */
 import { CONTENT_ID_COUNT_MAX, WRITE_LEASE_BLOCK_COUNT_MAX, WRITE_LEASE_MS } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
-import type { CommandBody, NodeRegistration, ResultValue } from "./commands.ts";
+import type { CommandBody, ResultValue } from "./commands.ts";
 import { readRecord, refuse, type ApplyContext } from "./context.ts";
-import { leaseKey, memberKey } from "./keys.ts";
-import { leaseCodec, memberCodec, type LeaseRecord } from "./records.ts";
+import { leaseKey, memberKey, recountKey, removedMemberKey } from "./keys.ts";
+import { leaseCodec, memberCodec, recountCodec, type LeaseRecord, type MemberRecord } from "./records.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
 /** A registered member. */
-export function findMember(reader: OrderedReader, memberId: number): NodeRegistration | undefined {
+export function findMember(reader: OrderedReader, memberId: number): MemberRecord | undefined {
   return readRecord(reader, memberKey(memberId), memberCodec);
 }
 
@@ -24,9 +24,23 @@ export function findLease(reader: OrderedReader, memberId: number): LeaseRecord 
   return readRecord(reader, leaseKey(memberId), leaseCodec);
 }
 
+/** Whether a member was removed: its id is never used again. */
+export function isRemoved(reader: OrderedReader, memberId: number): boolean {
+  return reader.get(removedMemberKey(memberId)) !== undefined;
+}
+
+/** Refuses what comes from, or is about, a member that was removed. */
+export function refuseRemoved(reader: OrderedReader, memberId: number): void {
+  if (!isRemoved(reader, memberId)) return;
+  refuse("MEMBER_REMOVED", `Member ${memberId} was removed from the cluster.`, {
+    member_id: String(memberId),
+  });
+}
+
 /** register-node. */
 export function registerNode(context: ApplyContext, { node }: Body<"register-node">): void {
   if (node.memberId <= 0) refuse("ARGUMENT_INVALID", "A member id is positive.");
+  refuseRemoved(context, node.memberId);
   const known = findMember(context, node.memberId);
   if (known === undefined) {
     if (context.state.memberCount >= context.limits.memberCountMax) {
@@ -42,8 +56,16 @@ export function registerNode(context: ApplyContext, { node }: Body<"register-nod
   } else if (known.storeIncarnation !== node.storeIncarnation) {
     // What the old chunk store promised is void.
     context.delete(leaseKey(node.memberId));
+    startRecount(context, node.memberId);
   }
-  context.put(memberKey(node.memberId), memberCodec.encode(node));
+  const isNewStore = known !== undefined && known.storeIncarnation !== node.storeIncarnation;
+  const storeGeneration = (known?.storeGeneration ?? 0) + (isNewStore ? 1 : 0);
+  context.put(memberKey(node.memberId), memberCodec.encode({ ...node, storeGeneration }));
+}
+
+/** Begins to recount the copies of a member from the first extent on: recount() in stores.ts goes on with it. */
+export function startRecount(context: ApplyContext, memberId: number): void {
+  context.put(recountKey(memberId), recountCodec.encode({ contentId: 0, extentIndex: 0 }));
 }
 
 /** renew-write-lease. */

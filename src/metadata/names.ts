@@ -2,7 +2,8 @@
  * Names within commands: what a committed name must satisfy, and free names for onConflict "rename".
  *
  * The edges check names fully (drive/path.ts), Unicode normal form included. Here only what every build decides alike is
- * checked again, because two versions of the Unicode tables must not disagree about a committed command.
+ * checked again, because two versions of the Unicode tables must not disagree about a committed command. For the same reason
+ * nothing is added here: a command that was applied once must be applied by every later build that replays the log.
  */
 import {
   NAME_SIZE_BYTES_MAX,

@@ -5,11 +5,13 @@
  * to node and over versions.
  */
 import type { Change } from "../drive/change.ts";
+import type { ReplicaState } from "../drive/content.ts";
 import type { Entry } from "../drive/entry.ts";
-import { attributesCodec, changeCodec, entryCodec, nodeCodec, preconditionCodec } from "./codec.ts";
+import { attributesCodec, changeCodec, entryCodec, preconditionCodec } from "./codec.ts";
 import type { EntryAttributes, OnConflict, Precondition } from "../drive/entry.ts";
 import type { NodeRegistration } from "./commands.ts";
 import {
+  bool,
   bytes,
   inner,
   message,
@@ -49,6 +51,25 @@ export interface StateRecord {
   /** Directories whose copy is not finished. While it is 0, nothing of copies.ts is looked at. */
   pendingCopyCount: number;
   memberCount: number;
+  /** Members that were removed. While it is 0, nothing is looked up about them. */
+  removedMemberCount: number;
+  /** Extents with a corrupt, lost and pending copy. An extent may be among several. */
+  corruptExtentCount: number;
+  lostExtentCount: number;
+  pendingExtentCount: number;
+  /** Extents with one verified copy, and with none. */
+  singleExtentCount: number;
+  uncopiedExtentCount: number;
+  /** Bytes of the verified copies that are wanted and not there. */
+  missingCopyBytes: number;
+  /** Extents whose copies are all verified and of which one is to move to another member. */
+  movingExtentCount: number;
+  /** Cluster time at which a scrub of every store was asked for last; 0 for never. */
+  scrubRequestTimeMs: number;
+  /** Records of the feed of copies. */
+  copiesChangeCount: number;
+  /** Records of the feed of copies up to this index may have been trimmed. */
+  copiesTrimmedIndex: number;
 }
 
 /** Codec of StateRecord. */
@@ -69,6 +90,17 @@ export const stateCodec: Codec<StateRecord> = message<StateRecord>({
   changesTrimmedIndex: uint(14),
   pendingCopyCount: uint(15),
   memberCount: uint(16),
+  removedMemberCount: uint(20),
+  corruptExtentCount: uint(30),
+  lostExtentCount: uint(31),
+  pendingExtentCount: uint(32),
+  singleExtentCount: uint(33),
+  uncopiedExtentCount: uint(34),
+  missingCopyBytes: uint(35),
+  movingExtentCount: uint(36),
+  scrubRequestTimeMs: uint(37),
+  copiesChangeCount: uint(17),
+  copiesTrimmedIndex: uint(18),
 });
 
 /** Identity and settings of the cluster, from the bootstrap command. */
@@ -125,15 +157,21 @@ export const placeCodec: Codec<PlaceRecord> = message<PlaceRecord>({ parentId: u
 /** A copy of an extent. */
 export interface ReplicaRecord {
   readonly memberId: number;
-  readonly state: "verified" | "pending" | "suspect";
+  readonly state: ReplicaState;
   /** Member whose copy goes when this one is verified; 0 for none. */
   readonly replacesMemberId: number;
+  /** Which of the member's chunk stores sealed it: a seal of an earlier one is void. */
+  readonly storeGeneration: number;
+  /** Cluster time of its seal, or of its last check by repair; 0 when unknown. Scrub passes are in StoreRecord. */
+  readonly verifyTimeMs: number;
 }
 
 const replicaCodec: Codec<ReplicaRecord> = message<ReplicaRecord>({
   memberId: uint(1),
-  state: oneOf(2, ["verified", "pending", "suspect"]),
+  state: oneOf(2, ["verified", "pending", "suspect", "corrupt", "lost"]),
   replacesMemberId: uint(3),
+  storeGeneration: uint(4),
+  verifyTimeMs: uint(5),
 });
 
 /** One extent of a content. */
@@ -288,8 +326,148 @@ export const copyCodec: Codec<CopyRecord> = message<CopyRecord>({
   copyTimeMs: sint(4),
 });
 
-/** A member as it registered; see commands.ts. */
-export const memberCodec: Codec<NodeRegistration> = nodeCodec;
+/** A token with which one node may join. */
+export interface JoinTokenRecord {
+  readonly expireTimeMs: number;
+  /** Member that the node takes the place of; 0 for none. */
+  readonly replacesMemberId: number;
+  /** 0 while nobody has used it. */
+  readonly usedByMemberId: number;
+  /** The change that it began; 0 while nobody has used it. */
+  readonly changeId: number;
+}
+
+/** Codec of JoinTokenRecord. */
+export const joinTokenCodec: Codec<JoinTokenRecord> = message<JoinTokenRecord>({
+  expireTimeMs: uint(1),
+  replacesMemberId: uint(2),
+  usedByMemberId: uint(3),
+  changeId: uint(4),
+});
+
+/** A change of the membership, under way or the last one that ended. */
+export interface MembershipChange {
+  /** Index of the command that began it. */
+  readonly changeId: number;
+  readonly kind: "add" | "remove" | "replace" | "transfer";
+  /** The member that comes, or is to lead; 0 for none, or for whoever is furthest along. */
+  readonly memberId: number;
+  /** The member that goes, or led when the change began; 0 for none. */
+  readonly formerMemberId: number;
+  /** Name and host:port of the one that comes; "" for none. */
+  readonly nodeId: string;
+  readonly address: string;
+  /** Whether it is made also when it is not safe. */
+  readonly isForced: boolean;
+  /** Cluster time of its begin. */
+  readonly startTimeMs: number;
+  readonly hasEnded: boolean;
+  /** Why it failed; "" when it did not. */
+  readonly failure: string;
+}
+
+/** Codec of MembershipChange. */
+export const membershipChangeCodec: Codec<MembershipChange> = message<MembershipChange>({
+  changeId: uint(1),
+  kind: oneOf(2, ["add", "remove", "replace", "transfer"]),
+  memberId: uint(3),
+  formerMemberId: uint(4),
+  nodeId: text(5),
+  address: text(6),
+  isForced: bool(7),
+  startTimeMs: uint(8),
+  hasEnded: bool(9),
+  failure: text(10),
+});
+
+/** A member that was removed: its id is never used again. */
+export interface RemovedMemberRecord {
+  readonly nodeId: string;
+  /** Index and wall time of the command that removed it. */
+  readonly index: number;
+  readonly wallTimeMs: number;
+}
+
+/** Codec of RemovedMemberRecord. */
+export const removedMemberCodec: Codec<RemovedMemberRecord> = message<RemovedMemberRecord>({
+  nodeId: text(1),
+  index: uint(2),
+  wallTimeMs: sint(3),
+});
+
+/** How far the copies at a removed member are forgotten. */
+export interface EvictionRecord {
+  readonly contentId: number;
+  readonly extentIndex: number;
+  /** Contents from here on never had a copy there. */
+  readonly endContentId: number;
+}
+
+/** Codec of EvictionRecord. */
+export const evictionCodec: Codec<EvictionRecord> = message<EvictionRecord>({
+  contentId: uint(1),
+  extentIndex: uint(2),
+  endContentId: uint(3),
+});
+
+/** A member as it registered (see commands.ts), and which of its chunk stores it has. */
+export interface MemberRecord extends NodeRegistration {
+  /** How often it came with another chunk store. */
+  readonly storeGeneration: number;
+}
+
+/** Codec of MemberRecord. */
+export const memberCodec: Codec<MemberRecord> = message<MemberRecord>({
+  memberId: uint(1),
+  nodeId: text(2),
+  storeIncarnation: text(3),
+  address: text(4),
+  httpUrl: text(5),
+  publicUrl: text(6),
+  zone: text(7),
+  storeGeneration: uint(20),
+});
+
+/** What is known of a member's chunk store beside its registration; absent until there is something. */
+export interface StoreRecord {
+  /** Cluster time at which its copies were declared lost; 0 while they are not. */
+  readonly lostTimeMs: number;
+  /** Cluster time at which it was told to empty itself; 0 while it is not. */
+  readonly drainTimeMs: number;
+  /** The last complete scrub pass, of the store of this incarnation; pass 0 for none. */
+  readonly scrubbedIncarnation: string;
+  readonly scrubPass: number;
+  readonly scrubStartTimeMs: number;
+  readonly scrubEndTimeMs: number;
+  readonly scrubExtentCount: number;
+  readonly scrubBytes: number;
+  readonly scrubDamagedCount: number;
+}
+
+/** Codec of StoreRecord. */
+export const storeCodec: Codec<StoreRecord> = message<StoreRecord>({
+  lostTimeMs: uint(1),
+  drainTimeMs: uint(2),
+  scrubbedIncarnation: text(3),
+  scrubPass: uint(4),
+  scrubStartTimeMs: uint(5),
+  scrubEndTimeMs: uint(6),
+  scrubExtentCount: uint(7),
+  scrubBytes: uint(8),
+  scrubDamagedCount: uint(9),
+});
+
+/** Where the recount of a member's copies goes on. */
+export interface RecountRecord {
+  readonly contentId: number;
+  readonly extentIndex: number;
+}
+
+/** Codec of RecountRecord. */
+export const recountCodec: Codec<RecountRecord> = message<RecountRecord>({
+  contentId: uint(1),
+  extentIndex: uint(2),
+});
 
 /** An event of the feed; see drive/change.ts. */
 export const feedCodec: Codec<Change> = changeCodec;

@@ -3,7 +3,8 @@
  *
  * The answer, refusal or not, is remembered until the command's deadline in cluster time; the same id again gets it and changes
  * nothing. What was asked for is remembered as a fingerprint: the same id for another change is REQUEST_ID_REUSED. After the deadline a command is refused, so an answer that was forgotten can never be needed: a retry must carry the
- * deadline of the first attempt. The table is bounded; full means OVERLOADED, which is not remembered.
+ * deadline of the first attempt. The table is bounded; full means OVERLOADED, which is not remembered. Nor is it that a one-shot
+ * upload came too late for its upload: each attempt of such a request has an upload of its own, and the next may succeed.
  */
 import { REQUEST_ID_SIZE_BYTES_MAX, REQUEST_RETENTION_MS } from "../drive/limits.ts";
 import { DriveError } from "../drive/errors.ts";
@@ -93,6 +94,15 @@ export function admit(context: ApplyContext, command: Command): void {
   refuse("OVERLOADED", `${requestCountMax} requests are remembered, as many as may be.`, {
     request_count_max: String(requestCountMax),
   });
+}
+
+/**
+ * Whether a refusal says only that the upload of this attempt is gone. Upload ids are never used again, so the same command
+ * can never succeed, remembered or not; another attempt of the same request comes with another upload.
+ */
+export function isOfAttempt({ body }: Command, { reason }: { readonly reason: string }): boolean {
+  const isOneShot = body.kind === "complete-upload" && body.put !== undefined;
+  return isOneShot && (reason === "UPLOAD_NOT_FOUND" || reason === "UPLOAD_EXPIRED");
 }
 
 /** Remembers the answer to a command. Its request was looked for by findAnswer() and not found. */

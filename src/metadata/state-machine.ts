@@ -11,13 +11,23 @@ import type { OrderedTransaction } from "../std/ordered-store.ts";
 import { advanceClock, expire } from "./clock.ts";
 import { decodeCommand } from "./codec.ts";
 import type { Command, CommandBody, CommandResult, Rejected, ResultValue } from "./commands.ts";
-import { addReplica, assignReplica, confirmDropped, recordSha256, reportReplica } from "./contents.ts";
+import { confirmDropped, recordSha256 } from "./contents.ts";
 import { ApplyContext, DEFAULT_LIMITS, type StateMachineLimits } from "./context.ts";
+import { evict } from "./evict.ts";
 import { materialise, reclaim } from "./graveyard.ts";
 import { CLUSTER_KEY } from "./keys.ts";
 import { registerNode, renewWriteLease } from "./members.ts";
+import {
+  admitMember,
+  endMembershipChange,
+  issueJoinToken,
+  removeMember,
+  transferLeadership,
+} from "./membership.ts";
 import { clusterCodec } from "./records.ts";
-import { admit, findAnswer, remember } from "./requests.ts";
+import { addReplica, assignReplica, reportReplica } from "./replicas.ts";
+import { admit, findAnswer, isOfAttempt, remember } from "./requests.ts";
+import { declareLost, recount, reportScrub, returnStore, setDraining } from "./stores.ts";
 import { copyEntry, createDirectory, deleteEntry, moveEntry, updateEntry } from "./tree.ts";
 import { abortUpload, assignExtent, completeUpload, initUpload, putSmall, renewUpload } from "./uploads.ts";
 
@@ -69,7 +79,7 @@ function execute(transaction: OrderedTransaction, context: ApplyContext, command
     context.finish();
     return result;
   }
-  if (command.requestId === "") return refusal;
+  if (command.requestId === "" || isOfAttempt(command, refusal)) return refusal;
   // What the refused command wanted to write is dropped with its context.
   const fresh = new ApplyContext(transaction, context);
   admit(fresh, command);
@@ -132,6 +142,24 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
     case "report-replica":
       reportReplica(context, body);
       return NONE;
+    case "declare-lost":
+      declareLost(context, body);
+      return NONE;
+    case "return-store":
+      returnStore(context, body);
+      return NONE;
+    case "report-scrub":
+      reportScrub(context, body);
+      return NONE;
+    case "set-draining":
+      setDraining(context, body);
+      return NONE;
+    case "request-scrub":
+      // After everything that has begun by now.
+      context.state.scrubRequestTimeMs = context.state.clusterTimeMs + 1;
+      return NONE;
+    case "recount":
+      return recount(context);
     case "record-sha256":
       recordSha256(context, body);
       return NONE;
@@ -144,6 +172,19 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
     case "confirm-dropped":
       confirmDropped(context, body);
       return NONE;
+    case "issue-join-token":
+      return issueJoinToken(context, body);
+    case "admit-member":
+      return admitMember(context, body);
+    case "remove-member":
+      return removeMember(context, body);
+    case "transfer-leadership":
+      return transferLeadership(context, body);
+    case "end-membership-change":
+      endMembershipChange(context, body);
+      return NONE;
+    case "evict":
+      return evict(context);
     default:
       return unreachable(body);
   }

@@ -20,15 +20,8 @@ import { bytesEqual, toHex } from "../std/bytes.ts";
 import { DIGEST_SIZE_BYTES, foldTreeHash, sha256 } from "../std/digest.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { CommandBody, ExtentTargets, ResultValue } from "./commands.ts";
-import {
-  checkSealer,
-  createContent,
-  dropFrom,
-  findContent,
-  findEqualContent,
-  queueDrop,
-  retainContent,
-} from "./contents.ts";
+import { createContent, dropFrom, findEqualContent, queueDrop, retainContent } from "./contents.ts";
+import { findContent } from "./extents.ts";
 import { readRecord, refuse, scanPrefix, type ApplyContext } from "./context.ts";
 import {
   dropListKey,
@@ -41,13 +34,8 @@ import {
   uploadOfContentKey,
 } from "./keys.ts";
 import { findLease, findMember, isLeased } from "./members.ts";
-import {
-  targetsCodec,
-  uploadCodec,
-  type ExtentRecord,
-  type ReplicaRecord,
-  type UploadRecord,
-} from "./records.ts";
+import { targetsCodec, uploadCodec, type ExtentRecord, type UploadRecord } from "./records.ts";
+import { pendingReplica, sealedReplica } from "./replicas.ts";
 import {
   checkAttributes,
   checkPrecondition,
@@ -290,7 +278,7 @@ function sealedExtent(
   seals: readonly Seal[],
   extent: { readonly contentId: number; readonly extentIndex: number; readonly sizeBytes: number },
 ): ExtentRecord {
-  for (const seal of seals) checkSealer(context, seal);
+  const replicas = new Map(seals.map((seal) => [seal, sealedReplica(context, seal)]));
   const equal = equalSeals(seals);
   const first = equal[0];
   if (
@@ -310,12 +298,11 @@ function sealedExtent(
       size_bytes: String(first.sizeBytes),
     });
   }
-  const replicas = equal.map((seal): ReplicaRecord => ({
-    memberId: seal.memberId,
-    state: "verified",
-    replacesMemberId: 0,
-  }));
-  return { sizeBytes: extent.sizeBytes, root: first.root, replicas };
+  return {
+    sizeBytes: extent.sizeBytes,
+    root: first.root,
+    replicas: equal.map((seal) => must(replicas.get(seal), "a seal that was checked")),
+  };
 }
 
 function checkTreeHash(extents: readonly ExtentRecord[], treeHash: Uint8Array): void {
@@ -365,7 +352,7 @@ export function completeUpload(context: ApplyContext, body: Body<"complete-uploa
   const spot = childSpot(context, getSpot(context, upload.parentId), upload.name);
   checkPrecondition(upload.precondition, spot.row);
   checkPrecondition(body.precondition, spot.row);
-  const placed = { contentId, sizeBytes, treeHash: treeHash.slice() };
+  const placed = { contentId, sizeBytes, treeHash: new Uint8Array(treeHash) };
   createContent(context, {
     ...placed,
     sha256: plain,
@@ -432,8 +419,9 @@ function withTargets(
       continue;
     }
     const pending = memberIds
-      .filter((memberId) => !holds(memberId))
-      .map((memberId): ReplicaRecord => ({ memberId, state: "pending", replacesMemberId: 0 }));
+      // A target may have been removed from the cluster meanwhile: nobody would make its copy.
+      .filter((memberId) => !holds(memberId) && findMember(context, memberId) !== undefined)
+      .map((memberId) => pendingReplica(memberId, 0));
     result[extentIndex] = { ...extent, replicas: [...extent.replicas, ...pending] };
   }
   return result;

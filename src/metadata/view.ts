@@ -6,7 +6,7 @@
  * is another. Only reads of unfinished copies ever cost a commit. Nothing here changes anything.
  */
 import type { Change } from "../drive/change.ts";
-import type { Extent, ExtentKey } from "../drive/content.ts";
+import type { Extent, ExtentKey, Replica } from "../drive/content.ts";
 import type { ReplicaSummary } from "../drive/drive-api.ts";
 import {
   ROOT_ENTRY_ID,
@@ -20,8 +20,9 @@ import { DriveError } from "../drive/errors.ts";
 import { compareBytes, utf8 } from "../std/bytes.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { isExpiryDue } from "./clock.ts";
-import type { ExtentTargets, NodeRegistration } from "./commands.ts";
-import { extentScanStart, findContent, findExtent } from "./contents.ts";
+import { isEvictionDue } from "./evict.ts";
+import type { ExtentTargets } from "./commands.ts";
+import { extentScanStart } from "./contents.ts";
 import { hasPrefix, readRecord, readState, scanPrefix } from "./context.ts";
 import { findCopy, findVirtualRow } from "./copies.ts";
 import { findRow, findSpot, rootSpot, toEntry, type Spot } from "./entries.ts";
@@ -37,6 +38,7 @@ import {
   textInKey,
   uploadOfContentKey,
 } from "./keys.ts";
+import { findContent, findExtent } from "./extents.ts";
 import { findLease, isLeased } from "./members.ts";
 import {
   clusterCodec,
@@ -49,7 +51,10 @@ import {
   type ClusterRecord,
   type ContentRecord,
   type ExtentRecord,
+  type MemberRecord,
+  type StoreRecord,
 } from "./records.ts";
+import { checkTimeOf, findStore, isRecounting, isVoid, KnownStores } from "./stores.ts";
 import { findUpload } from "./uploads.ts";
 
 /** The read touched a part of a copied folder that is not there yet; see the head of this file. */
@@ -168,8 +173,12 @@ export interface ContentInfo {
   readonly referenceCount: number;
 }
 
-function toExtent(extentIndex: number, extent: ExtentRecord): Extent {
-  const replicas = extent.replicas.map(({ memberId, state }) => ({ memberId, state }));
+function toExtent(stores: KnownStores, extentIndex: number, extent: ExtentRecord): Extent {
+  const replicas = extent.replicas.map((replica): Replica => {
+    const known = stores.of(replica.memberId);
+    const state = isVoid(replica, known) ? "lost" : replica.state;
+    return { memberId: replica.memberId, state, checkTimeMs: checkTimeOf(replica, known) };
+  });
   return { extentIndex, sizeBytes: extent.sizeBytes, root: extent.root, replicas };
 }
 
@@ -185,16 +194,17 @@ export function getContent(reader: OrderedReader, contentId: number): ContentInf
 export function extentsOf(reader: OrderedReader, contentId: number): readonly Extent[] {
   const content = findContent(reader, contentId);
   if (content === undefined) return [];
-  if (content.extent !== undefined) return [toExtent(0, content.extent)];
+  const stores = new KnownStores(reader);
+  if (content.extent !== undefined) return [toExtent(stores, 0, content.extent)];
   return scanPrefix(reader, makeKey(TABLE.extent, [contentId]), Number.POSITIVE_INFINITY).map(
-    ({ key, value }) => toExtent(numberInKey(key, 1), extentCodec.decode(value)),
+    ({ key, value }) => toExtent(stores, numberInKey(key, 1), extentCodec.decode(value)),
   );
 }
 
 /** One extent of a content, or undefined. */
 export function getExtent(reader: OrderedReader, key: ExtentKey): Extent | undefined {
   const extent = findExtent(reader, key.contentId, key.extentIndex);
-  return extent === undefined ? undefined : toExtent(key.extentIndex, extent);
+  return extent === undefined ? undefined : toExtent(new KnownStores(reader), key.extentIndex, extent);
 }
 
 /** An extent with its content's id. */
@@ -211,6 +221,7 @@ export function listExtents(
 ): KeyedExtent[] {
   const from = makeKey(TABLE.content, [after?.contentId ?? 0]);
   const result: KeyedExtent[] = [];
+  const stores = new KnownStores(reader);
   for (const { key, value } of reader.range({
     from,
     to: afterPrefix(makeKey(TABLE.content, [])),
@@ -218,14 +229,15 @@ export function listExtents(
   })) {
     const contentId = numberInKey(key, 0);
     const start = contentId === after?.contentId ? after.extentIndex + 1 : 0;
-    for (const extent of extentsFrom(
+    const content = contentCodec.decode(value);
+    for (const { extentIndex, extent } of extentsFrom(
       reader,
       contentId,
-      contentCodec.decode(value),
+      content,
       start,
       countMax - result.length,
     )) {
-      result.push({ contentId, extent });
+      result.push({ contentId, extent: toExtent(stores, extentIndex, extent) });
     }
     if (result.length >= countMax) break;
   }
@@ -238,14 +250,17 @@ function extentsFrom(
   content: ContentRecord,
   start: number,
   countMax: number,
-): Extent[] {
-  if (content.extent !== undefined) return start === 0 && countMax > 0 ? [toExtent(0, content.extent)] : [];
+): { readonly extentIndex: number; readonly extent: ExtentRecord }[] {
+  if (content.extent !== undefined) {
+    return start === 0 && countMax > 0 ? [{ extentIndex: 0, extent: content.extent }] : [];
+  }
   if (content.extentCount === 0) return [];
   const prefix = makeKey(TABLE.extent, [contentId]);
   const range = { from: makeKey(TABLE.extent, [contentId, start]), to: afterPrefix(prefix), countMax };
-  return [...reader.range(range)].map(({ key, value }) =>
-    toExtent(numberInKey(key, 1), extentCodec.decode(value)),
-  );
+  return [...reader.range(range)].map(({ key, value }) => ({
+    extentIndex: numberInKey(key, 1),
+    extent: extentCodec.decode(value),
+  }));
 }
 
 /** An upload. */
@@ -290,10 +305,20 @@ export function uploadPath(reader: OrderedReader, upload: UploadInfo): readonly 
 }
 
 /** All registered members, by id. */
-export function members(reader: OrderedReader): readonly NodeRegistration[] {
+export function members(reader: OrderedReader): readonly MemberRecord[] {
   return scanPrefix(reader, makeKey(TABLE.member, []), Number.POSITIVE_INFINITY).map(({ value }) =>
     memberCodec.decode(value),
   );
+}
+
+/** Cluster time at which a scrub of every store was asked for last; 0 for never. */
+export function scrubRequestTime(reader: OrderedReader): number {
+  return readState(reader).scrubRequestTimeMs;
+}
+
+/** What is known of a member's chunk store: given up, being emptied, scrubbed. */
+export function storeOf(reader: OrderedReader, memberId: number): StoreRecord {
+  return findStore(reader, memberId);
 }
 
 /** A member's lease for small writes. */
@@ -352,7 +377,7 @@ export interface UnderReplicated extends ExtentKey {
   readonly verifiedCount: number;
 }
 
-/** Extents with fewer than REPLICA_COUNT verified copies, fewest copies first, after `after`; at most `countMax`. */
+/** Extents with fewer than REPLICA_COUNT verified copies, fewest copies first, then those with a copy on the move; after `after`; at most `countMax`. */
 export function underReplicated(
   reader: OrderedReader,
   after: UnderReplicated | undefined,
@@ -383,6 +408,9 @@ export function dropList(
   }));
 }
 
+/** Copies as the state counts them. */
+export type ReplicaCounters = Omit<ReplicaSummary, "repairBytesPerSecond" | "redundantInMs">;
+
 /** Figures of the whole drive. */
 export interface Counters {
   /** Entries by kind, the root excepted. Deleted ones count until they are reclaimed, copied ones once they are made. */
@@ -393,18 +421,26 @@ export interface Counters {
   readonly contentBytes: number;
   readonly requestCount: number;
   readonly changeCount: number;
-  readonly replicas: ReplicaSummary;
+  readonly replicas: ReplicaCounters;
 }
 
 /** The counters; one read. */
 export function counters(reader: OrderedReader): Counters {
   const state = readState(reader);
   const { fileCount, directoryCount, openUploadCount, contentBytes, requestCount, changeCount } = state;
-  const replicas: ReplicaSummary = {
+  const replicas: ReplicaCounters = {
     extentCount: state.extentCount,
     fullyReplicatedCount: state.fullExtentCount,
     underReplicatedCount: state.underExtentCount,
     suspectCount: state.suspectExtentCount,
+    corruptCount: state.corruptExtentCount,
+    lostCount: state.lostExtentCount,
+    unverifiedCount: state.pendingExtentCount,
+    singleCopyCount: state.singleExtentCount,
+    noCopyCount: state.uncopiedExtentCount,
+    missingCopyBytes: state.missingCopyBytes,
+    movingCount: state.movingExtentCount,
+    recounting: isRecounting(reader),
   };
   return { fileCount, directoryCount, openUploadCount, contentBytes, requestCount, changeCount, replicas };
 }
@@ -417,6 +453,10 @@ export interface PendingWork {
   readonly reclaimable: boolean;
   /** A materialise command with directoryId 0 has something to do. */
   readonly materialisable: boolean;
+  /** An evict command has something to do. */
+  readonly evictable: boolean;
+  /** A recount command has something to do. */
+  readonly recountable: boolean;
 }
 
 /** What is waiting for housekeeping. A few reads. */
@@ -426,7 +466,14 @@ export function pendingWork(reader: OrderedReader): PendingWork {
     expirable: isExpiryDue(reader, clusterTimeMs),
     reclaimable: hasPrefix(reader, makeKey(TABLE.graveyard, [])),
     materialisable: pendingCopyCount > 0,
+    evictable: isEvictionDue(reader),
+    recountable: isRecounting(reader),
   };
+}
+
+/** The first content id that was not given out yet: bytes under this id or a greater one are younger than this state. */
+export function nextContentId(reader: OrderedReader): number {
+  return readState(reader).nextContentId;
 }
 
 /** What the state knows of a content id, for collecting extents that nobody claims. */

@@ -1,9 +1,10 @@
 /**
- * The MetadataPort over Consensus: commands become bytes here and nowhere else.
+ * The ports of cluster/ over Consensus: commands become bytes here and nowhere else, and membership changes conf changes.
  *
  * Every proposal gets the node's wall time, which is display data, and, when it carries a request id, a deadline in cluster
  * time: it may be applied only as long as its answer is remembered.
  */
+import type { ConsensusMembership, MembershipView, MemberStep } from "../cluster/consensus-membership.ts";
 import type { MetadataPort, ProposeOptions } from "../cluster/metadata-port.ts";
 import type { Consensus } from "../consensus/consensus.ts";
 import { REQUEST_RETENTION_MS } from "../drive/limits.ts";
@@ -57,5 +58,38 @@ export class ConsensusMetadataPort implements MetadataPort {
 
   onApplied(listener: (appliedIndex: number) => void): () => void {
     return this.#consensus.onApplied(listener);
+  }
+}
+
+/** Consensus at this node for who changes the membership. */
+export class ConsensusMembershipPort implements ConsensusMembership {
+  readonly #consensus: Consensus<CommandResult>;
+
+  constructor(consensus: Consensus<CommandResult>) {
+    this.#consensus = consensus;
+  }
+
+  view(): MembershipView {
+    const { role, hasCommittedInTerm, lastIndex, progress } = this.#consensus.status();
+    return {
+      isLeading: role === "leader" && hasCommittedInTerm,
+      config: this.#consensus.confState(),
+      lastIndex,
+      progress: new Map(
+        [...progress].map(([memberId, { matchIndex, recentActive, state }]) => [
+          memberId,
+          { matchIndex, isActive: recentActive, isStreaming: state === "replicate" },
+        ]),
+      ),
+    };
+  }
+
+  async change(steps: readonly MemberStep[]): Promise<void> {
+    const transition = steps.length > 1 ? "joint-implicit" : "auto";
+    await this.#consensus.changeMembership({ transition, steps });
+  }
+
+  transferLeadership(to: number): Promise<void> {
+    return this.#consensus.transferLeadership(to);
   }
 }

@@ -3,6 +3,7 @@
  *
  * The gateway listens before the cluster is formed, so that health checks and people get an answer from the first moment on.
  */
+import type { CatalogApi } from "../drive/catalog.ts";
 import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
@@ -14,7 +15,9 @@ import type {
   EntryRef,
   PathEntry,
   Progress,
+  Readiness,
   ReadOptions,
+  ServiceStatus,
   UploadRequest,
   UploadStatus,
   UploadTicket,
@@ -26,12 +29,19 @@ import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 export class LateDrive implements DriveApi {
   readonly #drive: () => DriveApi;
   readonly #problems: () => readonly string[];
+  readonly #services: () => readonly ServiceStatus[];
 
   /**
    * @param drive the drive; throws NODE_STARTING or NODE_STOPPING while there is none
    * @param problems what keeps the node from serving, at any time
+   * @param services services outside of the node, at any time
    */
-  constructor(drive: () => DriveApi, problems: () => readonly string[]) {
+  constructor(
+    drive: () => DriveApi,
+    problems: () => readonly string[],
+    services: () => readonly ServiceStatus[],
+  ) {
+    this.#services = services;
     this.#drive = drive;
     this.#problems = problems;
   }
@@ -130,8 +140,21 @@ export class LateDrive implements DriveApi {
     return this.#drive().cluster(options);
   }
 
-  readiness(): { readonly ready: boolean; readonly problems: readonly string[] } {
+  async startScrub(options?: WriteOptions): Promise<void> {
+    return this.#drive().startScrub(options);
+  }
+
+  async setDraining(nodeId: string, draining: boolean, options?: WriteOptions): Promise<void> {
+    return this.#drive().setDraining(nodeId, draining, options);
+  }
+
+  /** @throws DriveError NODE_STARTING or NODE_STOPPING */
+  get catalog(): CatalogApi {
+    return this.#drive().catalog;
+  }
+
+  readiness(): Readiness {
     const problems = this.#problems();
-    return { ready: problems.length === 0, problems };
+    return { ready: problems.length === 0, problems, services: this.#services() };
   }
 }

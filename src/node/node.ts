@@ -5,19 +5,25 @@
  * the data, then listen for clients. Readiness is for those who ask; a request that comes too early gets NODE_STARTING.
  * stop() goes the other way round: readiness off, clients' requests finish, leadership is handed over, files are closed.
  */
-import { Bootstrap, type ClusterMembership } from "../cluster/bootstrap.ts";
+import { PostgresClient } from "../catalog/postgres-client.ts";
+import { Bootstrap, type BootstrapExchange, type ClusterMembership } from "../cluster/bootstrap.ts";
+import type { JoinAnswer, JoinOptions } from "../cluster/join.ts";
+import type { JoinRequest } from "../cluster/membership.ts";
+import { PeerFinder } from "../cluster/peer-finder.ts";
+import { PeerGuard } from "../cluster/peer-guard.ts";
 import { peerAddresses, selfAddress, type Config } from "../config/config.ts";
 import { DriveError } from "../drive/errors.ts";
 import { Gateway } from "../gateway/gateway.ts";
 import { ChannelPool } from "../rpc/channel-pool.ts";
+import { catalogService } from "../rpc/catalog-service.ts";
 import { chunkService } from "../rpc/chunk-service.ts";
 import { clusterService } from "../rpc/cluster-service.ts";
 import { RpcServer } from "../rpc/grpc-server.ts";
 import { metadataService } from "../rpc/metadata-service.ts";
-import { describeNode, GrpcHeartbeat } from "../rpc/node-client.ts";
+import { describeNode, GrpcHeartbeat, joinCluster } from "../rpc/node-client.ts";
 import { nodeService } from "../rpc/node-service.ts";
 import { PeerClients } from "../rpc/peer-clients.ts";
-import type { PeerIdentity } from "../rpc/peer-identity.ts";
+import type { OwnIdentity, PeerIdentity } from "../rpc/peer-identity.ts";
 import { progressService } from "../rpc/progress-service.ts";
 import { GrpcProposalForwarder } from "../rpc/proposal-forwarder.ts";
 import { raftService, type RaftStatus } from "../rpc/raft-service.ts";
@@ -25,23 +31,35 @@ import { GrpcRaftTransport } from "../rpc/raft-transport.ts";
 import { ReplicaClient } from "../rpc/replica-client.ts";
 import { replicaService } from "../rpc/replica-service.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
+import { toHex } from "../std/bytes.ts";
 import { SystemClock, type Timer } from "../std/clock.ts";
+import { deferred } from "../std/deferred.ts";
 import { threadPoolDigester } from "../std/digest.ts";
+import { CheckedOrderedStoreProvider } from "../std/checked-ordered-store.ts";
 import { LmdbOrderedStoreProvider } from "../std/lmdb-ordered-store.ts";
 import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
-import { createLogger, type Logger } from "../telemetry/logger.ts";
+import type { Logger } from "../telemetry/logger.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
+import { readSecret } from "./secret-file.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
+import { resolvePeers } from "./resolve-peers.ts";
 
 /** How often the figures of this moment are taken into the metrics and readiness into the health service. */
 const OBSERVE_INTERVAL_MS = 500;
 
+/** A process counts as running for this many heartbeats after its last one: another of the same member is refused as long. */
+const HEARTBEATS_HEARD = 3;
+
+/** Random bytes of a process id. */
+const PROCESS_ID_SIZE_BYTES = 8;
+
 /** Settings of a Node beside its configuration. */
 export interface NodeOptions {
   readonly config: Config;
+  readonly logger: Logger;
   /** Version of the program. */
   readonly version: string;
   /** Called with what makes it impossible to go on; the process must end soon after. */
@@ -60,10 +78,15 @@ export class Node {
   readonly #pool: ChannelPool;
   readonly #stopSignal = new AbortController();
   readonly #replicas = new Map<number, ReplicaClient>();
+  readonly #processId: string;
+  readonly #guard: PeerGuard;
+  readonly #refused = deferred<DriveError>();
+  #finder: PeerFinder | undefined;
   #lock: DataLock | undefined;
   #bootstrap: Bootstrap | undefined;
   #membership: ClusterMembership | undefined;
   #drive: DriveNode | undefined;
+  #postgres: PostgresClient | undefined;
   #server: RpcServer | undefined;
   #gateway: Gateway | undefined;
   #transport: GrpcRaftTransport | undefined;
@@ -75,14 +98,25 @@ export class Node {
     this.#options = options;
     this.#config = options.config;
     const { id } = this.#config.node;
-    this.#logger = createLogger({ node: id, level: this.#config.log.level, clock: this.#clock });
+    this.#logger = options.logger;
     this.#metrics = new PrometheusMetrics({ nodeId: id, version: options.version, process: true });
     this.#pool = new ChannelPool({ clock: this.#clock });
+    this.#processId = toHex(this.#prng.bytes(PROCESS_ID_SIZE_BYTES));
+    this.#guard = new PeerGuard({
+      clock: this.#clock,
+      windowMs: HEARTBEATS_HEARD * this.#config.cluster.heartbeatMs,
+      isRemoved: (memberId) => this.#drive?.isRemoved(memberId) === true,
+    });
+  }
+
+  /** Resolves when the cluster says that this member was removed, or runs twice: the node must be stopped. */
+  get refused(): Promise<DriveError> {
+    return this.#refused.promise;
   }
 
   /**
    * Starts to serve. Waits, for as long as it takes, until the cluster is formed or found.
-   * @throws DriveError DATA_DIRECTORY_IN_USE, ADDRESS_IN_USE, DATA_CORRUPT, WRONG_CLUSTER
+   * @throws DriveError DATA_DIRECTORY_IN_USE, ADDRESS_IN_USE, DATA_CORRUPT, WRONG_CLUSTER, MEMBER_REMOVED, JOIN_TOKEN_INVALID
    */
   async start(): Promise<void> {
     const config = this.#config;
@@ -94,7 +128,8 @@ export class Node {
       nodeId: config.node.id,
       address: selfAddress(config),
       peers: peerAddresses(config),
-      exchange: { ask: (address) => describeNode(address, { pool: this.#pool, clock: this.#clock }) },
+      exchange: this.#exchange(),
+      join: this.#join(),
       clock: this.#clock,
       prng: this.#prng,
       logger: this.#logger,
@@ -107,8 +142,11 @@ export class Node {
     this.#logger.info("listening", { grpc: config.node.address, http: url });
     const membership = await this.#bootstrap.run(this.#stopSignal.signal);
     this.#membership = membership;
+    this.#finder = this.#makeFinder(membership);
+    this.#postgres = await this.#connectPostgres();
     this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
     await this.#drive.start();
+    this.#finder.start();
     this.#observe();
     this.#logger.info("node_started", { member_id: membership.memberId, cluster_id: membership.clusterId });
     await this.#bootstrap.checkPeers();
@@ -126,7 +164,9 @@ export class Node {
     this.#stopSignal.abort(new DriveError("NODE_STOPPING", "The node is stopping."));
     this.#server?.setServing(false);
     await this.#gateway?.stop();
+    await this.#finder?.stop();
     await this.#drive?.stop();
+    await this.#postgres?.stop();
     this.#transport?.stop();
     this.#forwarder?.stop();
     for (const replica of this.#replicas.values()) replica.stop();
@@ -138,7 +178,7 @@ export class Node {
 
   #makeServer(): RpcServer {
     const { host, port } = parseAddress(this.#config.node.address);
-    const identity = (): PeerIdentity => this.#identity();
+    const identity = (): OwnIdentity => this.#identity();
     const drive = (): DriveNode["drive"] => this.#started().drive;
     return new RpcServer({
       clock: this.#clock,
@@ -149,9 +189,10 @@ export class Node {
       stopGraceMs: this.#config.node.stopGraceMs,
       services: [
         metadataService(drive),
+        catalogService(drive),
         chunkService(drive),
         progressService(drive),
-        clusterService(drive),
+        clusterService(drive, () => this.#started().membership),
         raftService({ identity, handler: () => this.#started().consensus, status: () => this.#raftStatus() }),
         replicaService({ identity, replica: () => this.#started().replica }),
         nodeService({
@@ -161,6 +202,7 @@ export class Node {
             if (this.#bootstrap === undefined) throw new DriveError("NODE_STARTING", "The node is starting.");
             return this.#bootstrap.answer();
           },
+          join: (request, signal) => this.#admit(request, signal),
         }),
       ],
     });
@@ -172,6 +214,7 @@ export class Node {
       drive: new LateDrive(
         () => this.#started().drive,
         () => this.#problems(),
+        () => this.#drive?.services() ?? [],
       ),
       logger: this.#logger,
       metrics: this.#metrics,
@@ -196,8 +239,13 @@ export class Node {
     });
     this.#transport = new GrpcRaftTransport({ clients, clock: this.#clock, logger: this.#logger });
     this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
-    const stores = (name: string): LmdbOrderedStoreProvider =>
-      new LmdbOrderedStoreProvider({ directory: `${config.data.directory}/${name}`, clock: this.#clock });
+    const stores = (name: string): CheckedOrderedStoreProvider => {
+      const directory = `${config.data.directory}/${name}`;
+      const provider = new LmdbOrderedStoreProvider({ directory, clock: this.#clock });
+      return new CheckedOrderedStoreProvider(provider, (error) =>
+        this.#options.onFatal(storeDamaged(directory, error)),
+      );
+    };
     const drive = new DriveNode({
       clusterId: membership.clusterId,
       memberId: membership.memberId,
@@ -224,6 +272,7 @@ export class Node {
       forwarder: this.#forwarder,
       heartbeats: new GrpcHeartbeat(clients),
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
+      postgres: this.#postgres,
       reserveBytes: config.data.reserveBytes,
       inFlightBytesMax: config.transfer.inFlightBytesMax,
       tuning: {
@@ -238,10 +287,25 @@ export class Node {
         suspectAfterMs: config.cluster.suspectAfterMs,
         downAfterMs: config.cluster.downAfterMs,
       },
+      lostAfterMs: config.cluster.lostAfterMs,
+      orphanShareMax: config.data.orphanPercentMax / 100,
+      onRefused: (error) => void this.#stopRefused(bootstrap, error),
       onFatal: this.#options.onFatal,
     });
     this.#transport.attach(drive.consensus);
     return drive;
+  }
+
+  /** Reads what there is to read; the server itself is only asked later, and may be down. @throws DriveError CONFIGURATION_INVALID */
+  async #connectPostgres(): Promise<PostgresClient | undefined> {
+    const { postgresUrl, postgresPasswordFile } = this.#config.services;
+    if (postgresUrl === undefined) return undefined;
+    return new PostgresClient({
+      clock: this.#clock,
+      url: postgresUrl.includes("://") ? postgresUrl : `postgresql://${postgresUrl}`,
+      password: postgresPasswordFile === undefined ? undefined : await readSecret(postgresPasswordFile),
+      onCall: (call, durationMs, failed) => this.#metrics.postgresCall(call, durationMs, failed),
+    });
   }
 
   #peerReplica(memberId: number, clients: PeerClients): ReplicaPort | undefined {
@@ -254,11 +318,71 @@ export class Node {
   }
 
   #addressOf(memberId: number): string | undefined {
-    const founder = this.#membership?.founders.find((each) => each.memberId === memberId);
-    return this.#drive?.addressOf(memberId) ?? founder?.address;
+    return this.#finder?.addressOf(memberId);
   }
 
-  #identity(): PeerIdentity {
+  #makeFinder({ clusterId, contacts }: ClusterMembership): PeerFinder {
+    const contactOf = (memberId: number): string | undefined =>
+      contacts.findLast((contact) => contact.memberId === memberId)?.address;
+    return new PeerFinder({
+      clock: this.#clock,
+      logger: this.#logger,
+      clusterId,
+      exchange: this.#exchange(),
+      addresses: () => this.#peers(),
+      missing: () => this.#drive?.missingMembers() ?? [],
+      knownAddress: (memberId) => this.#drive?.addressOf(memberId) ?? contactOf(memberId),
+    });
+  }
+
+  #exchange(): BootstrapExchange {
+    return { ask: (address) => describeNode(address, { pool: this.#pool, clock: this.#clock }) };
+  }
+
+  async #peers(): Promise<readonly string[]> {
+    const self = selfAddress(this.#config);
+    const peers = await resolvePeers(peerAddresses(this.#config));
+    return peers.filter((address) => address !== self);
+  }
+
+  #join(): JoinOptions | undefined {
+    const { joinToken } = this.#config.cluster;
+    if (joinToken === undefined) return undefined;
+    const { signal } = this.#stopSignal;
+    const options = { pool: this.#pool, clock: this.#clock, signal };
+    return {
+      token: joinToken,
+      ask: (address, request) => joinCluster(address, request, options),
+      addresses: () => this.#peers(),
+    };
+  }
+
+  /** Admits a node that has a token. */
+  async #admit(request: JoinRequest, signal: AbortSignal): Promise<JoinAnswer> {
+    const drive = this.#started();
+    await drive.membership.admit(request, signal);
+    const { clusterId, founders } = this.#ownMembership();
+    return { cluster: { clusterId, members: founders }, members: drive.memberAddresses() };
+  }
+
+  /** The cluster does not want this process: a member that was removed never starts again. */
+  async #stopRefused(bootstrap: Bootstrap, error: DriveError): Promise<void> {
+    if (error.reason === "MEMBER_REMOVED") await bootstrap.markRemoved();
+    this.#refused.resolve(error);
+  }
+
+  #identity(): OwnIdentity {
+    const { clusterId, memberId } = this.#ownMembership();
+    const address = selfAddress(this.#config);
+    return { clusterId, memberId, processId: this.#processId, address, checkCaller: this.#checkCaller };
+  }
+
+  readonly #checkCaller = ({ memberId, processId = "", address }: PeerIdentity): void => {
+    this.#guard.check(memberId, processId);
+    if (address !== undefined) this.#finder?.heard(memberId, address);
+  };
+
+  #ownMembership(): ClusterMembership {
     if (this.#membership !== undefined) return this.#membership;
     throw new DriveError("NODE_STARTING", "The node does not belong to a cluster yet.");
   }
@@ -275,9 +399,11 @@ export class Node {
   }
 
   #raftStatus(): RaftStatus {
-    const status = this.#started().consensus.status();
+    const { consensus } = this.#started();
+    const status = consensus.status();
     return {
       ...status,
+      stateHashAt: (index) => consensus.stateHashAt(index),
       voterIds: [...status.config.voters, ...status.config.votersOutgoing],
       learnerIds: status.config.learners,
       progress: [...status.progress].map(([memberId, progress]) => ({
@@ -295,6 +421,12 @@ export class Node {
     this.#server?.setServing(this.#problems().length === 0);
     this.#observer = this.#clock.setTimer(OBSERVE_INTERVAL_MS, () => this.#observe());
   }
+}
+
+/** The end of a node that found a record of its store damaged: at the next start the store is made anew. */
+function storeDamaged(directory: string, error: Error): DriveError {
+  const message = `The store in ${directory} is damaged: ${error.message}. Start the node again: it makes the store anew.`;
+  return new DriveError("DATA_CORRUPT", message, { directory }, error);
 }
 
 /** host and port of "host:port" or "[host]:port". */

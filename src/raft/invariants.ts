@@ -9,7 +9,7 @@
 import { must } from "../std/assert.ts";
 import type { ProgressView } from "./progress.ts";
 import type { RaftNode } from "./raft-node.ts";
-import { NO_MEMBER, type LogEntry, type MemberId, type Message, type Role } from "./types.ts";
+import { NO_MEMBER, type ConfState, type LogEntry, type MemberId, type Message, type Role } from "./types.ts";
 
 /** One node as the checks see it. */
 export interface NodeView {
@@ -25,6 +25,8 @@ export interface NodeView {
   readonly stableIndex?: number | undefined;
   /** Index of a snapshot handed out for installing, until that is confirmed; 0 or undefined for none. */
   readonly pendingSnapshotIndex?: number;
+  /** The configuration in force at the node, where it is known. */
+  readonly config?: ConfState;
   /** On a leader, what it knows of the others. */
   readonly progress?: ReadonlyMap<MemberId, ProgressView>;
   /** Term at `index`, from firstIndex - 1 to lastIndex. */
@@ -101,9 +103,11 @@ export function checkDelta(before: NodeNumbers, after: NodeNumbers, commitTerm: 
   }
   for (const [member, progress] of after.progress ?? []) {
     const old = before.progress?.get(member)?.matchIndex ?? 0;
+    // Damage takes entries away, which the follower says.
+    const hasLost = progress.lossCount !== (before.progress?.get(member)?.lossCount ?? progress.lossCount);
     check(
       "R16",
-      progress.matchIndex >= old,
+      hasLost || progress.matchIndex >= old,
       () => `${numbers()} moved the match of ${member} back from ${old}`,
     );
   }

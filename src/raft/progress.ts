@@ -30,6 +30,8 @@ export interface ProgressView {
   readonly inflightCount: number;
   readonly inflightBytes: number;
   readonly inflightFull: boolean;
+  /** Times that the follower said that it lost entries which it had acknowledged. */
+  readonly lossCount: number;
 }
 
 /** Settings and start of a Progress. */
@@ -53,6 +55,9 @@ export class Progress {
   pendingSnapshotIndex = 0;
   /** Set when the follower must be heard from before more is sent. */
   flowPaused = false;
+  /** Whether an answer to a heartbeat may let the next append out: once for each heartbeat of the clock. */
+  isResumable = true;
+  lossCount = 0;
   readonly inflights: Inflights;
   /** Highest commit index that a message under way, if it arrives, makes the follower take over. */
   #sentCommitIndex = 0;
@@ -151,6 +156,15 @@ export class Progress {
     return true;
   }
 
+  /** Notes that damage left the follower with nothing behind `index`, whatever it acknowledged. */
+  loseBehind(index: number): void {
+    if (index >= this.matchIndex) return;
+    this.matchIndex = index;
+    this.lossCount += 1;
+    // A snapshot on its way is needed all the more.
+    if (this.state !== "snapshot") this.becomeProbe();
+  }
+
   /** A copy for status(). */
   view(): ProgressView {
     return {
@@ -164,6 +178,7 @@ export class Progress {
       inflightCount: this.inflights.count,
       inflightBytes: this.inflights.bytes,
       inflightFull: this.inflights.isFull,
+      lossCount: this.lossCount,
     };
   }
 

@@ -4,6 +4,7 @@
  * The interface stands between the core, which calls the step files, and the step files, which call back, so that each can
  * be read with only this page in mind. Implemented by RaftCore alone.
  */
+import type { Mending } from "./mending.ts";
 import type { MessageFields } from "./message.ts";
 import type { PlantedFault } from "./planted-faults.ts";
 import type { RaftLog } from "./raft-log.ts";
@@ -27,6 +28,8 @@ export interface RaftContext {
   readonly readStates: ReadState[];
   readonly term: number;
   readonly role: Role;
+  /** Set while this member's log is being repaired. */
+  readonly mending: Mending | undefined;
   leaderId: MemberId;
   leadTransferee: MemberId;
   pendingConfIndex: number;

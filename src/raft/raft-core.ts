@@ -17,6 +17,7 @@ import {
   sendToNewMembers,
 } from "./leader-sends.ts";
 import { entriesSizeBytes, payloadSizeBytes } from "./log-entries.ts";
+import { Mending, type MendingOptions } from "./mending.ts";
 import { isTermlessKind, makeMessage, NO_BYTES, TRANSFER_CONTEXT, type MessageFields } from "./message.ts";
 import { ACCEPTED, type ProposeOutcome } from "./outcome.ts";
 import type { PlantedFault } from "./planted-faults.ts";
@@ -73,6 +74,8 @@ export interface RaftCoreOptions {
   readonly forwardProposals: boolean;
   /** Reads that may wait for confirmation at once. */
   readonly pendingReadsMax: number;
+  /** Set when the log in storage is only what damage left of it. */
+  readonly mending?: MendingOptions | undefined;
   /** A historical bug to show, in tests alone. */
   readonly plantedFault?: PlantedFault | undefined;
 }
@@ -97,6 +100,7 @@ export class RaftCore implements RaftContext {
   #termStartIndex = 0;
   uncommittedBytes = 0;
   readOnly: ReadOnly;
+  mending: Mending | undefined;
   /** Messages that may leave at once. */
   messages: Message[] = [];
   /** Messages, also to this node, that may leave once everything appended so far is durable. */
@@ -116,6 +120,7 @@ export class RaftCore implements RaftContext {
     });
     this.tracker = new Tracker(options);
     this.readOnly = new ReadOnly(options.pendingReadsMax);
+    if (options.mending !== undefined) this.mending = new Mending(options.mending);
     const { hardState, confState } = options.storage.initialState();
     this.term = hardState.term;
     this.votedFor = hardState.votedFor;
@@ -139,6 +144,7 @@ export class RaftCore implements RaftContext {
 
   /** Moves time by one tick. */
   tick(): void {
+    this.#checkMended();
     if (this.role === "leader") this.#tickLeader();
     else this.#tickElection();
   }
@@ -158,6 +164,7 @@ export class RaftCore implements RaftContext {
       case "storage-append-response":
         if (message.index !== 0) this.log.unstable.stableTo(message.index, message.logTerm);
         if (message.snapshot !== undefined) this.#appliedSnapshot(message.snapshot);
+        this.#checkMended();
         return ACCEPTED;
       case "storage-apply-response":
         this.#appliedEntries(message);
@@ -222,8 +229,9 @@ export class RaftCore implements RaftContext {
     }
   }
 
-  /** Whether this node could be elected: a voter that is not installing a snapshot. */
+  /** Whether this node could be elected: a voter whose log is whole, and that is not installing a snapshot. */
   isPromotable(): boolean {
+    if (this.mending !== undefined) return false;
     const progress = this.tracker.progress.get(this.id);
     return progress !== undefined && !progress.isLearner && !this.log.hasPendingSnapshot;
   }
@@ -327,6 +335,13 @@ export class RaftCore implements RaftContext {
     return true;
   }
 
+  /** Takes part again once nothing is missing that this node ever acknowledged. */
+  #checkMended(): void {
+    if (this.mending?.isDone(this.term, this.log.stableIndex) === true && !this.log.hasPendingSnapshot) {
+      this.mending = undefined;
+    }
+  }
+
   #tickElection(): void {
     this.electionElapsed += 1;
     if (this.isPromotable() && this.electionElapsed >= this.electionTimeoutTicks) {
@@ -405,7 +420,10 @@ export class RaftCore implements RaftContext {
       this.votedFor === message.from ||
       (this.votedFor === NO_MEMBER && this.leaderId === NO_MEMBER) ||
       (isPreVote && message.term > this.term);
-    const granted = canVote && this.log.isUpToDate(message.logTerm, message.index);
+    const isUpToDate = this.log.isUpToDate(message.logTerm, message.index);
+    // What damage took away was promised all the same.
+    const isSafe = this.mending?.allowsVote(message.logTerm, message.index) ?? true;
+    const granted = canVote && isUpToDate && isSafe;
     // A learner votes too: it may be a voter already without having applied the change (Raft 6).
     this.send({
       kind: isPreVote ? "pre-vote-response" : "vote-response",

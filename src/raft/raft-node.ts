@@ -19,6 +19,7 @@ import { encodeConfChange } from "./conf-change-codec.ts";
 import { entriesSizeBytes } from "./log-entries.ts";
 import { isLocalKind, isResponseKind, isTermlessKind, makeMessage } from "./message.ts";
 import { ACCEPTED, type ProposeOutcome } from "./outcome.ts";
+import type { MendingOptions } from "./mending.ts";
 import type { PlantedFault } from "./planted-faults.ts";
 import type { ProgressView } from "./progress.ts";
 import { RaftCore } from "./raft-core.ts";
@@ -73,6 +74,8 @@ export interface RaftNodeOptions {
   readonly forwardProposals?: boolean;
   /** Reads that may wait for confirmation at once. Default 10,000. */
   readonly pendingReadsMax?: number;
+  /** Set when the storage holds only what damage left of the log; see mending.ts. */
+  readonly mending?: MendingOptions | undefined;
   /** A historical bug to show, in tests alone. */
   readonly plantedFault?: PlantedFault | undefined;
 }
@@ -128,6 +131,8 @@ export interface BasicStatus {
   readonly uncommittedBytes: number;
   /** Whether a leader has committed an entry of its own term, so that it may serve. */
   readonly hasCommittedInTerm: boolean;
+  /** Whether damage took entries away that are not all back yet: it neither campaigns nor votes freely. */
+  readonly isMending: boolean;
 }
 
 /** A node with its configuration and, on a leader, the progress of each member in the order of ids. */
@@ -331,6 +336,7 @@ export class RaftNode {
       pendingSnapshotIndex: core.log.unstable.snapshot?.metadata.index ?? 0,
       uncommittedBytes: core.uncommittedBytes,
       hasCommittedInTerm: core.role === "leader" && core.hasCommittedInTerm(),
+      isMending: core.mending !== undefined,
     };
   }
 

@@ -23,12 +23,19 @@ export function stepFollower(raft: RaftContext, message: Message): ProposeOutcom
       return ACCEPTED;
     case "heartbeat":
       heardFromLeader(raft, message);
-      raft.log.commitTo(message.commitIndex);
+      // The leader may still believe what was acknowledged before the damage.
+      raft.log.commitTo(
+        Math.min(message.commitIndex, raft.mending?.matchedIn(raft.term) ?? message.commitIndex),
+      );
       raft.send({ kind: "heartbeat-response", to: message.from, context: message.context });
+      askToMend(raft);
       return ACCEPTED;
     case "snapshot":
       heardFromLeader(raft, message);
       takeSnapshot(raft, message);
+      return ACCEPTED;
+    case "mend-response":
+      raft.mending?.aim(raft.term, message.index, message.context);
       return ACCEPTED;
     case "forget-leader":
       // The election timer keeps running: forgetting allows voting for another, it does not ask for an election.
@@ -51,6 +58,13 @@ function heardFromLeader(raft: RaftContext, message: Message): void {
   raft.leaderId = message.from;
 }
 
+/** While the log is being repaired: tells the leader what is here, and asks how far its log reaches. */
+function askToMend(raft: RaftContext): void {
+  if (raft.mending === undefined) return;
+  const { nonce: context } = raft.mending;
+  raft.send({ kind: "mend", to: raft.leaderId, index: raft.log.stableIndex, context });
+}
+
 function forward(raft: RaftContext, message: Message, isAllowed: boolean): ProposeOutcome {
   if (raft.leaderId === NO_MEMBER) return dropped("no-leader");
   const isOwn = message.from === NO_MEMBER || message.from === raft.id;
@@ -69,11 +83,13 @@ function takeAppend(raft: RaftContext, message: Message): void {
   if (takeFaultyAppend(raft, message)) return;
   if (message.index < log.commitIndex) {
     // Everything committed matches anyway: tell the leader how far that is.
+    raft.mending?.matched(raft.term, log.commitIndex);
     raft.send({ kind: "append-response", to: message.from, index: log.commitIndex });
     return;
   }
   const matched = log.maybeAppend(message.index, message.logTerm, message.entries, message.commitIndex);
   if (matched !== undefined) {
+    raft.mending?.matched(raft.term, matched);
     raft.send({ kind: "append-response", to: message.from, index: matched });
     return;
   }
@@ -87,12 +103,15 @@ function takeAppend(raft: RaftContext, message: Message): void {
     rejectHint: hint.index,
     logTerm: hint.term,
   });
+  // A leader that believes an acknowledgement from before the damage takes the refusal for an old one.
+  askToMend(raft);
 }
 
 function takeSnapshot(raft: RaftContext, message: Message): void {
   const taken = message.snapshot !== undefined && raft.restore(message.snapshot);
   // Refused or old: say what is committed, which the leader may take as matched.
   const index = taken ? raft.log.lastIndex : raft.log.commitIndex;
+  raft.mending?.matched(raft.term, index);
   raft.send({ kind: "append-response", to: message.from, index });
 }
 
@@ -110,6 +129,12 @@ function takeFaultyAppend(raft: RaftContext, message: Message): boolean {
     log.commitTo(Math.min(message.commitIndex, lastIndex));
     raft.send({ kind: "append-response", to: message.from, index: Math.min(message.index, lastIndex) });
     return true;
+  }
+  if (raft.hasFault("append-in-two-steps") && message.entries.length > 0) {
+    // The storage deletes and writes in two steps; here what follows the place of the append is forgotten, and sent there.
+    const isTaken = message.index >= log.commitIndex && log.matchesTerm(message.index, message.logTerm);
+    if (isTaken) log.append(message.entries);
+    return false;
   }
   if (raft.hasFault("commit-not-capped") && log.matchesTerm(message.index, message.logTerm)) {
     log.commitTo(Math.min(message.commitIndex, lastIndex));

@@ -25,6 +25,7 @@ export function stepLeader(raft: RaftContext, message: Message): ProposeOutcome 
   // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other kinds need a member to be from
   switch (message.kind) {
     case "beat":
+      for (const progress of raft.tracker.progress.values()) progress.isResumable = true;
       broadcastHeartbeat(raft);
       return ACCEPTED;
     case "check-quorum":
@@ -51,6 +52,18 @@ function stepMember(raft: RaftContext, message: Message, progress: Progress): vo
       return;
     case "heartbeat-response":
       heartbeatAnswered(raft, message, progress);
+      return;
+    case "mend":
+      progress.recentActive = true;
+      progress.loseBehind(message.index);
+      // Even an empty one shows the follower how far its log is this one.
+      maybeSendAppend(raft, message.from, true);
+      raft.send({
+        kind: "mend-response",
+        to: message.from,
+        index: raft.log.lastIndex,
+        context: message.context,
+      });
       return;
     case "snapshot-status":
       snapshotEnded(message, progress);
@@ -158,10 +171,14 @@ function appendAcknowledged(raft: RaftContext, message: Message, progress: Progr
 
 function heartbeatAnswered(raft: RaftContext, message: Message, progress: Progress): void {
   progress.recentActive = true;
-  progress.flowPaused = false;
-  // Lacking entries, or a probe whose answer was lost. Into a full window this sends an empty append, whose answer frees it.
-  if (progress.matchIndex < raft.log.lastIndex || progress.state === "probe") {
-    maybeSendAppend(raft, message.from, true);
+  // A follower that was paused answers all heartbeats that waited for it at once: an append for each would bury both.
+  if (progress.isResumable) {
+    progress.isResumable = false;
+    progress.flowPaused = false;
+    // Lacking entries, or a probe whose answer was lost. Into a full window this sends an empty append, whose answer frees it.
+    if (progress.matchIndex < raft.log.lastIndex || progress.state === "probe") {
+      maybeSendAppend(raft, message.from, true);
+    }
   }
   if (message.context.length === 0) return;
   const confirmed = raft.readOnly.acknowledge(

@@ -109,6 +109,9 @@ export type MessageKind =
   | "timeout-now"
   | "read-index"
   | "read-index-response"
+  /** A member that lost part of its log says what is left, and asks how far the leader's reaches; see mending.ts. */
+  | "mend"
+  | "mend-response"
   | "forget-leader";
 
 /** One message. Fields that a kind does not use hold zero, empty or false (see each becomeX and stepX for their meaning). */

@@ -2,7 +2,8 @@
  * Collection: removes from this node's store what the tree has dropped, and what the tree never knew.
  *
  *   drop list of this member --> lock the extent, look again, remove, confirm
- *   now and then: extents here --> a linearizable look at the tree --> in no content, no upload, no live lease: remove
+ *   now and then: extents here --> a linearizable look at the tree --> in no content, no upload, no live lease, in this sweep
+ *   and the one before --> not suspiciously many: remove
  *
  * Rules (reliability: G-01 to G-09, K3): what is here is listed before the tree is asked, so whatever was registered before
  * its bytes came is seen; a look that failed removes nothing; an empty tree removes nothing. Contents that are read from here
@@ -13,9 +14,10 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
-import { contentState, dropList } from "../metadata/view.ts";
+import { clusterInfo, contentState, nextContentId, dropList } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { ExtentLocks } from "./extent-locks.ts";
+import type { PlantedChunkFault } from "./planted-faults.ts";
 
 /** Pause between looks at the drop list. */
 export const DROP_IDLE_MS = 5_000;
@@ -28,6 +30,21 @@ export const ORPHAN_SWEEP_INTERVAL_MS = 10 * 60 * 1000;
 /** Extents compared in one go. */
 export const ORPHAN_PAGE_COUNT = 500;
 
+/** Unknown extents remembered from one sweep to the next; the rest waits for a later one. */
+export const ORPHAN_COUNT_MAX = 100_000;
+/** A sweep that finds more than this share of the store unknown removes nothing, unless told otherwise... */
+export const ORPHAN_SHARE_MAX_DEFAULT = 0.05;
+/** ...and more than this many. */
+export const ORPHAN_BRAKE_COUNT_MIN = 100;
+
+/** What a sweep found when it refused to remove anything. */
+export interface BrakedSweep {
+  readonly extentCount: number;
+  readonly orphanCount: number;
+  /** Extents of contents that the tree has not given out yet: the tree is older than the store. */
+  readonly futureCount: number;
+}
+
 /** What a DropCollector needs. */
 export interface DropCollectorOptions {
   readonly clock: Clock;
@@ -37,6 +54,29 @@ export interface DropCollectorOptions {
   /** Whether a content is being read from this node now. */
   readonly isPinned: (contentId: number) => boolean;
   readonly onError?: (error: DriveError) => void;
+  /** Share of the store, 0 to 1, that a sweep may remove; ORPHAN_SHARE_MAX_DEFAULT when absent. */
+  readonly orphanShareMax?: number | undefined;
+  /** Told when a sweep removed nothing because too much was unknown. */
+  readonly onBrake?: ((found: BrakedSweep) => void) | undefined;
+  /** How often the whole store is compared with the tree; ORPHAN_SWEEP_INTERVAL_MS when absent. */
+  readonly sweepIntervalMs?: number | undefined;
+  /** A historical bug to show, in tests alone. */
+  readonly plantedFault?: PlantedChunkFault | undefined;
+}
+
+interface Seen {
+  extentCount: number;
+  orphanCount: number;
+  futureCount: number;
+  readonly orphans: Map<string, ExtentKey>;
+}
+
+function noneSeen(): Seen {
+  return { extentCount: 0, orphanCount: 0, futureCount: 0, orphans: new Map() };
+}
+
+function extentName({ contentId, extentIndex }: ExtentKey): string {
+  return `${contentId}/${extentIndex}`;
 }
 
 /** The collection loop of this node. */
@@ -45,6 +85,11 @@ export class DropCollector {
   readonly #loop: PacedLoop;
   #sweepAfter: ExtentKey | undefined;
   #sweptAtMs: number;
+  #plantedKnown: ReadonlySet<number> | undefined;
+  #seen = noneSeen();
+  /** What the last sweep found unknown, by extentName(). */
+  #candidates: ReadonlySet<string> = new Set();
+  #isBraked = false;
 
   constructor(options: DropCollectorOptions) {
     this.#options = options;
@@ -64,6 +109,11 @@ export class DropCollector {
 
   stop(): Promise<void> {
     return this.#loop.stop();
+  }
+
+  /** Whether the last sweep found so much unknown that it removed nothing: an operator has to look. */
+  get isBraked(): boolean {
+    return this.#isBraked;
   }
 
   async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
@@ -105,17 +155,86 @@ export class DropCollector {
   async #sweep(signal: AbortSignal): Promise<boolean> {
     const { clock, store, metadata, isPinned } = this.#options;
     const now = clock.monotonicMs();
-    if (this.#sweepAfter === undefined && now - this.#sweptAtMs < ORPHAN_SWEEP_INTERVAL_MS) return false;
+    if (this.#sweepAfter === undefined && now - this.#sweptAtMs < this.#sweepIntervalMs) return false;
+    const planted = await this.#plantedLook(signal);
     const page = await store.listExtents(this.#sweepAfter, ORPHAN_PAGE_COUNT);
-    await metadata.port.linearize({ signal });
+    if (planted === undefined) await metadata.port.linearize({ signal });
     for (const extent of page) {
       if (signal.aborted) return false;
-      const isOrphan = (): boolean => contentState(metadata.port.reader(), extent.contentId) === "unknown";
-      if (isOrphan() && !isPinned(extent.contentId)) await this.#remove(extent, isOrphan);
+      const isOrphan = planted?.(extent) ?? ((): boolean => this.#isOrphan(extent));
+      if (planted !== undefined && isOrphan() && !isPinned(extent.contentId)) {
+        await this.#remove(extent, isOrphan);
+      }
+      if (planted === undefined) this.#look(extent);
     }
     this.#sweepAfter = page.length === ORPHAN_PAGE_COUNT ? page.at(-1) : undefined;
-    if (this.#sweepAfter === undefined) this.#sweptAtMs = now;
-    return this.#sweepAfter !== undefined;
+    if (this.#sweepAfter !== undefined) return true;
+    this.#sweptAtMs = now;
+    await this.#endSweep(signal);
+    return false;
+  }
+
+  #isOrphan({ contentId }: ExtentKey): boolean {
+    const reader = this.#options.metadata.port.reader();
+    // No tree is no reason to remove anything, and neither is one that is older than the bytes.
+    if (clusterInfo(reader) === undefined || contentId >= nextContentId(reader)) return false;
+    return contentState(reader, contentId) === "unknown";
+  }
+
+  #look(extent: ExtentKey): void {
+    const reader = this.#options.metadata.port.reader();
+    this.#seen.extentCount += 1;
+    if (extent.contentId >= nextContentId(reader)) this.#seen.futureCount += 1;
+    if (!this.#isOrphan(extent)) return;
+    this.#seen.orphanCount += 1;
+    if (this.#seen.orphans.size < ORPHAN_COUNT_MAX) this.#seen.orphans.set(extentName(extent), extent);
+  }
+
+  /** Removes what this sweep and the one before found to be unknown, unless the brake holds. */
+  async #endSweep(signal: AbortSignal): Promise<void> {
+    const { onBrake, isPinned, orphanShareMax = ORPHAN_SHARE_MAX_DEFAULT } = this.#options;
+    const { extentCount, orphanCount, futureCount, orphans } = this.#seen;
+    const before = this.#candidates;
+    this.#candidates = new Set(orphans.keys());
+    this.#seen = noneSeen();
+    const isTooMany = orphanCount > Math.max(ORPHAN_BRAKE_COUNT_MIN, extentCount * orphanShareMax);
+    this.#isBraked = futureCount > 0 || isTooMany;
+    if (this.#isBraked) {
+      onBrake?.({ extentCount, orphanCount, futureCount });
+      return;
+    }
+    for (const [name, extent] of orphans) {
+      if (signal.aborted) return;
+      if (!before.has(name) || isPinned(extent.contentId)) continue;
+      await this.#remove(extent, () => this.#isOrphan(extent));
+    }
+  }
+
+  get #sweepIntervalMs(): number {
+    return this.#options.sweepIntervalMs ?? ORPHAN_SWEEP_INTERVAL_MS;
+  }
+
+  /** The planted faults' idea of what is an orphan; undefined when none is planted, or it does not matter now. */
+  async #plantedLook(signal: AbortSignal): Promise<((extent: ExtentKey) => () => boolean) | undefined> {
+    const { metadata, store, plantedFault } = this.#options;
+    if (plantedFault === "sweep-asks-first") {
+      await metadata.port.linearize({ signal });
+      const extents = await store.listExtents(this.#sweepAfter, ORPHAN_PAGE_COUNT);
+      const known = extents.filter(
+        ({ contentId }) => contentState(metadata.port.reader(), contentId) !== "unknown",
+      );
+      // What is removed in one round was looked up in the round before.
+      const before = this.#plantedKnown;
+      this.#plantedKnown = new Set(known.map(({ contentId }) => contentId));
+      return before === undefined ? undefined : (extent) => () => !before.has(extent.contentId);
+    }
+    if (plantedFault !== "sweep-ignores-failure") return undefined;
+    try {
+      await metadata.port.linearize({ signal });
+      return undefined;
+    } catch {
+      return () => () => true;
+    }
   }
 
   /** Removes an extent when, with the lock held, it still may be; returns whether it did. */

@@ -7,11 +7,12 @@
  */
 import { throwIfCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
 import type { FailureDetector } from "../cluster/failure-detector-port.ts";
-import type { ExtentKey } from "../drive/content.ts";
+import type { ExtentKey, ReplicaFinding } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { ReplicaPorts } from "./replica-port.ts";
+import { findingOf } from "./replica-reports.ts";
 
 /** Pieces (of at most a chunk) read before the consumer asked: hides one round trip, at 4 MiB a download. */
 export const READ_AHEAD_CHUNK_COUNT = 4;
@@ -28,7 +29,7 @@ export interface ExtentReaderOptions {
   readonly ports: ReplicaPorts;
   readonly detector: FailureDetector;
   /** Told of a copy that was found damaged or missing. */
-  readonly onBadReplica: (extent: ExtentKey, memberId: number) => void;
+  readonly onBadReplica: (extent: ExtentKey, memberId: number, finding: ReplicaFinding) => void;
 }
 
 /** A range of one extent and where to read it. */
@@ -144,7 +145,7 @@ export class ExtentReader {
       throwIfCanceled(request.signal);
       if (!(error instanceof DriveError) || hasReason(error, "CANCELED")) throw error;
       if (hasReason(error, "CHUNK_CORRUPT", "CHUNK_NOT_FOUND", "RANGE_NOT_SATISFIABLE")) {
-        this.#options.onBadReplica(extent, memberId);
+        this.#options.onBadReplica(extent, memberId, findingOf(error));
       }
       if (hasReason(error, "PEER_UNREACHABLE")) this.#options.detector.report(memberId, "unreachable");
       return { readBytes, error };

@@ -12,7 +12,8 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
-import { getExtent, listExtents } from "../metadata/view.ts";
+import { getExtent, storeOf, listExtents } from "../metadata/view.ts";
+import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
 
 /** Pause after a pass, or after a failure. */
@@ -67,7 +68,7 @@ export class InventoryAudit {
     const now = clock.monotonicMs();
     const isDamaged = store.stats().quarantinedExtentCount > 0;
     const intervalMs = isDamaged ? AUDIT_DAMAGED_INTERVAL_MS : AUDIT_INTERVAL_MS;
-    const isDue = this.#passedAtMs === undefined || now - this.#passedAtMs >= intervalMs;
+    const isDue = this.#passedAtMs === undefined || now - this.#passedAtMs >= intervalMs || this.#isLost();
     if (!isDue && this.#after === undefined) return "idle";
     // The first pass must see what was committed before the start, so this node's view must have caught up.
     if (this.#after === undefined) await metadata.port.linearize({ signal });
@@ -83,23 +84,43 @@ export class InventoryAudit {
     }
     this.#after = undefined;
     this.#passedAtMs = now;
+    await this.#return(signal);
     return "idle";
+  }
+
+  /** Whether this member was given up while it was away. */
+  #isLost(): boolean {
+    const { port } = this.#options.metadata;
+    return storeOf(port.reader(), port.memberId).lostTimeMs > 0;
+  }
+
+  /** A member that was given up comes back once its inventory has been compared. */
+  async #return(signal: AbortSignal): Promise<void> {
+    if (!this.#isLost()) return;
+    const { metadata, store } = this.#options;
+    const { memberId, storeIncarnation } = store;
+    await metadata.applyIdempotent({ kind: "return-store", memberId, storeIncarnation }, { signal });
   }
 
   async #compare(extent: ExtentKey, signal: AbortSignal): Promise<void> {
     const { metadata, store, onMissing } = this.#options;
     if (!this.#isOurs(extent)) return;
-    const { kind } = await store.extentState(extent);
+    const state = await store.extentState(extent);
+    const root = getExtent(metadata.port.reader(), extent)?.root;
+    const isGood = state.kind === "sealed" && root !== undefined && bytesEqual(state.root, root);
     // What was dropped while the store was asked is no longer ours to have.
-    if (kind === "sealed" || !this.#isOurs(extent)) return;
+    if (isGood || !this.#isOurs(extent)) return;
+    const finding = state.kind === "quarantined" || state.kind === "sealed" ? "corrupt" : "lost";
     onMissing?.(extent);
     const { memberId } = metadata.port;
-    await metadata.applyIdempotent({ kind: "report-replica", ...extent, memberId }, { signal });
+    await metadata.applyIdempotent({ kind: "report-replica", ...extent, memberId, finding }, { signal });
   }
 
   #isOurs(extent: ExtentKey): boolean {
     const { port } = this.#options.metadata;
     const replicas = getExtent(port.reader(), extent)?.replicas ?? [];
-    return replicas.some(({ memberId, state }) => memberId === port.memberId && state === "verified");
+    // While this member is given up its verified copies show as lost; they are the ones to compare before it comes back.
+    const counts = this.#isLost() ? ["verified", "lost"] : ["verified"];
+    return replicas.some(({ memberId, state }) => memberId === port.memberId && counts.includes(state));
   }
 }

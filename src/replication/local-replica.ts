@@ -12,9 +12,12 @@ import type { ReplicaPort } from "./replica-port.ts";
 /** ReplicaPort over the ChunkStore of this node. */
 export class LocalReplica implements ReplicaPort {
   readonly #store: ChunkStore;
+  readonly #checkTimeOf: ((extent: ExtentKey) => number) | undefined;
 
-  constructor(store: ChunkStore) {
+  /** @param checkTimeOf cluster time at which an extent was last read whole, 0 for never: told to who asks for its state */
+  constructor(store: ChunkStore, checkTimeOf?: (extent: ExtentKey) => number) {
     this.#store = store;
+    this.#checkTimeOf = checkTimeOf;
   }
 
   get memberId(): number {
@@ -79,8 +82,10 @@ export class LocalReplica implements ReplicaPort {
     return this.#store.manifest(extent);
   }
 
-  extentState(extent: ExtentKey): Promise<ExtentState> {
-    return this.#store.extentState(extent);
+  async extentState(extent: ExtentKey): Promise<ExtentState> {
+    const state = await this.#store.extentState(extent);
+    const checkTimeMs = state.kind === "sealed" ? (this.#checkTimeOf?.(extent) ?? 0) : 0;
+    return state.kind === "sealed" && checkTimeMs > 0 ? { ...state, checkTimeMs } : state;
   }
 
   async verifyExtent(extent: ExtentKey, signal?: AbortSignal): Promise<Seal> {

@@ -13,12 +13,17 @@ import { REPLICA_COUNT, SEAL_COUNT_MIN } from "../drive/limits.ts";
 import type { ExtentTargets } from "../metadata/commands.ts";
 import { chooseTargets, rankReaders, type NodeCandidate } from "../routing/placement.ts";
 
+/** A disk that is fuller than this share is not filled further by repair and moves. */
+export const HIGH_WATER_SHARE = 0.9;
+
 /** What Placement needs. */
 export interface PlacementOptions {
   readonly directory: NodeDirectory;
   readonly detector: FailureDetector;
   /** This node. */
   readonly memberId: number;
+  /** Whether a member takes no new copies because it is drained or was given up; none does when absent. */
+  readonly isClosed?: ((memberId: number) => boolean) | undefined;
   /**
    * Members that the cluster has as consensus knows it, registered or not yet: so that a cluster of three that is just being
    * formed is not taken for a cluster of one. 1 when absent.
@@ -90,7 +95,10 @@ export class Placement {
 
   /** One more member for an extent that has, or awaits, copies at `holders`; undefined when nobody well is left. */
   chooseSpare(holders: readonly number[]): number | undefined {
-    const well = this.#candidates().filter((candidate) => candidate.health === "up");
+    // Repair and moves leave the last tenth of a disk to users.
+    const well = this.#candidates().filter(
+      (candidate) => candidate.health === "up" && !this.#isAboveHighWater(candidate.memberId),
+    );
     const seedForTies = this.#nextSeed();
     return chooseTargets(well, {
       count: 1,
@@ -104,6 +112,11 @@ export class Placement {
   rankReaders(replicas: readonly Replica[]): readonly number[] {
     const made = replicas.filter((replica) => replica.state !== "pending");
     return rankReaders(made, this.#candidates(), this.#options.memberId);
+  }
+
+  #isAboveHighWater(memberId: number): boolean {
+    const { load } = this.#options.detector.state(memberId);
+    return load !== undefined && load.freeBytes < load.totalBytes * (1 - HIGH_WATER_SHARE);
   }
 
   #chooseMore(
@@ -133,7 +146,7 @@ export class Placement {
         health,
         freeBytes: load?.freeBytes ?? 0,
         load: load?.inflightBytes ?? 0,
-        acceptsWrites: load?.writesRefused !== true,
+        acceptsWrites: load?.writesRefused !== true && this.#options.isClosed?.(memberId) !== true,
       };
     });
   }

@@ -1,8 +1,9 @@
 /**
  * Repair: brings every extent back to REPLICA_COUNT verified copies, by itself.
  *
- *   every node   makes the copies that the tree expects of it ("pending", "suspect")      --> add-replica
+ *   every node   makes the copies that the tree expects of it (any that is not verified)  --> add-replica
  *   the leader   names members for extents that nobody is making enough copies of        --> assign-replica
+ *   the leader   gives up members that are down for longer than a grace                  --> declare-lost
  *
  * Both walk the tree's list of under-replicated extents, which is ordered by copies left, fewest first. Paced: a bounded
  * number of copies at once and a pause between looks, so that users go first. All decisions are taken from the tree, which has
@@ -14,8 +15,8 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { Extent, ExtentKey, Replica } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
-import { REPLICA_COUNT } from "../drive/limits.ts";
-import { getExtent, underReplicated, type UnderReplicated } from "../metadata/view.ts";
+import { CHUNK_SIZE_BYTES, REPLICA_COUNT } from "../drive/limits.ts";
+import { getExtent, members, storeOf, underReplicated, type UnderReplicated } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { ExtentLocks } from "./extent-locks.ts";
 import type { Placement } from "./placement.ts";
@@ -33,6 +34,12 @@ export const REPAIR_PARALLEL_COUNT = 2;
 export const PENDING_GRACE_MS = 60_000;
 /** An extent whose repair failed is left alone for this long. */
 export const REPAIR_RETRY_MS = 10_000;
+/** A member that has been down for this long is given up, unless told otherwise: all its copies are made anew elsewhere. */
+export const LOST_AFTER_MS_DEFAULT = 15 * 60 * 1000;
+/** Copies of extents of at most one chunk made at once: each waits for a sync and a commit, not for bytes. */
+export const REPAIR_SMALL_PARALLEL_COUNT = 16;
+/** Bytes a second that a node copies while users move bytes: it yields, and still ends. */
+export const REPAIR_BUSY_BYTES_PER_SECOND = 16 * 1024 * 1024;
 /** Failed repairs remembered; beyond, the oldest is tried again early. */
 export const REPAIR_FAILURE_COUNT_MAX = 10_000;
 
@@ -44,6 +51,10 @@ export interface RepairOptions {
   readonly placement: Placement;
   readonly copier: ReplicaCopier;
   readonly locks: ExtentLocks;
+  /** A member that has been down for this long is given up; default LOST_AFTER_MS_DEFAULT. */
+  readonly lostAfterMs?: number | undefined;
+  /** Told when this node, leading, gives a member up: for the log. */
+  readonly onLost?: ((memberId: number) => void) | undefined;
   readonly onError?: (error: DriveError) => void;
 }
 
@@ -81,21 +92,50 @@ export class Repair {
   async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { port } = this.#options.metadata;
     await port.linearize({ signal });
-    const page = underReplicated(port.reader(), this.#after, REPAIR_PAGE_COUNT);
-    const more = page.length === REPAIR_PAGE_COUNT;
-    this.#after = more ? page.at(-1) : undefined;
-    const own: ExtentKey[] = [];
+    await this.#giveUpLost(signal);
+    const { page, more } = this.#nextPage();
+    const own: { readonly key: ExtentKey; readonly sizeBytes: number }[] = [];
     let workedOn = false;
     for (const key of page) {
       throwIfCanceled(signal);
       const extent = getExtent(port.reader(), key);
       if (extent === undefined || this.#failedLately(key)) continue;
-      if (this.#isExpectedHere(extent)) own.push(key);
+      if (this.#isExpectedHere(extent)) own.push({ key, sizeBytes: extent.sizeBytes });
       else if (port.leaderId() === port.memberId && (await this.#assign(key, extent, signal)))
         workedOn = true;
     }
     if (await this.#copyAll(own, signal)) workedOn = true;
     return more || workedOn ? "busy" : "idle";
+  }
+
+  /** The next part of the list; what became more urgent than the place where it goes on comes first. */
+  #nextPage(): { readonly page: readonly UnderReplicated[]; readonly more: boolean } {
+    const reader = this.#options.metadata.port.reader();
+    const after = this.#after;
+    const urgent =
+      after === undefined
+        ? []
+        : underReplicated(reader, undefined, REPAIR_PAGE_COUNT).filter(
+            (key) => key.verifiedCount < after.verifiedCount,
+          );
+    const rest = underReplicated(reader, after, REPAIR_PAGE_COUNT);
+    const more = rest.length === REPAIR_PAGE_COUNT;
+    this.#after = more ? rest.at(-1) : undefined;
+    return { page: [...urgent, ...rest], more };
+  }
+
+  /** The leader gives up members that have been down for longer than the grace: their copies are lost until they return. */
+  async #giveUpLost(signal: AbortSignal): Promise<void> {
+    const { metadata, detector, onLost, lostAfterMs = LOST_AFTER_MS_DEFAULT } = this.#options;
+    const { port } = metadata;
+    if (port.leaderId() !== port.memberId) return;
+    for (const { memberId, storeIncarnation } of members(port.reader())) {
+      const { health, sinceMs } = detector.state(memberId);
+      if (health !== "down" || sinceMs < lostAfterMs) continue;
+      if (storeOf(port.reader(), memberId).lostTimeMs > 0) continue;
+      onLost?.(memberId);
+      await metadata.applyIdempotent({ kind: "declare-lost", memberId, storeIncarnation }, { signal });
+    }
   }
 
   #isExpectedHere(extent: Extent): boolean {
@@ -126,16 +166,23 @@ export class Repair {
   }
 
   /** Makes this node's copies, a few at once; true when one was made. */
-  async #copyAll(keys: readonly ExtentKey[], signal: AbortSignal): Promise<boolean> {
-    const waiting = keys[Symbol.iterator]();
+  async #copyAll(
+    wanted: readonly { readonly key: ExtentKey; readonly sizeBytes: number }[],
+    signal: AbortSignal,
+  ): Promise<boolean> {
     let made = false;
-    const work = async (): Promise<void> => {
-      for (const key of waiting) {
+    const work = async (waiting: Iterable<{ readonly key: ExtentKey }>): Promise<void> => {
+      for (const { key } of waiting) {
         if (signal.aborted) return;
         if (await this.#copy(key, signal)) made = true;
       }
     };
-    await Promise.all(Array.from({ length: REPAIR_PARALLEL_COUNT }, work));
+    const large = wanted.filter(({ sizeBytes }) => sizeBytes > CHUNK_SIZE_BYTES)[Symbol.iterator]();
+    const small = wanted.filter(({ sizeBytes }) => sizeBytes <= CHUNK_SIZE_BYTES)[Symbol.iterator]();
+    await Promise.all([
+      ...Array.from({ length: REPAIR_PARALLEL_COUNT }, () => work(large)),
+      ...Array.from({ length: REPAIR_SMALL_PARALLEL_COUNT }, () => work(small)),
+    ]);
     return made;
   }
 

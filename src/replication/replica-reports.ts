@@ -1,11 +1,12 @@
 /**
- * Tells the tree about copies: late seals become replicas, damaged or missing ones become suspect.
+ * Tells the tree about copies: late seals become replicas, damaged or missing ones are reported as what they are.
  *
  * A copy is reported once in REPORT_AGAIN_AFTER_MS however many reads stumble over it. The tree decides what follows; repair
  * acts on it.
  */
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import type { ExtentKey, Seal } from "../drive/content.ts";
+import type { ExtentKey, ReplicaFinding, Seal } from "../drive/content.ts";
+import { hasReason } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Chores } from "./chores.ts";
 
@@ -13,6 +14,12 @@ import type { Chores } from "./chores.ts";
 export const REPORT_AGAIN_AFTER_MS = 30_000;
 /** Copies remembered as reported; beyond, the oldest is forgotten and might be reported twice, which is harmless. */
 export const REPORT_COUNT_MAX = 10_000;
+
+/** What an error of a member's store says of its copy. */
+export function findingOf(error: unknown): ReplicaFinding {
+  if (hasReason(error, "CHUNK_CORRUPT")) return "corrupt";
+  return hasReason(error, "CHUNK_NOT_FOUND") ? "lost" : "suspect";
+}
 
 /** Reports copies. */
 export class ReplicaReports {
@@ -32,7 +39,7 @@ export class ReplicaReports {
   }
 
   /** Reports a copy as damaged or missing, in the background. */
-  reportBad(extent: ExtentKey, memberId: number): void {
+  reportBad(extent: ExtentKey, memberId: number, finding: ReplicaFinding): void {
     const { contentId, extentIndex } = extent;
     const key = `${contentId}/${extentIndex}/${memberId}`;
     const now = this.#clock.monotonicMs();
@@ -45,7 +52,7 @@ export class ReplicaReports {
       if (oldest !== undefined) this.#reportedAtMs.delete(oldest);
     }
     this.#chores.run(() =>
-      this.#metadata.applyIdempotent({ kind: "report-replica", contentId, extentIndex, memberId }),
+      this.#metadata.applyIdempotent({ kind: "report-replica", contentId, extentIndex, memberId, finding }),
     );
   }
 

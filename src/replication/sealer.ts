@@ -68,7 +68,7 @@ export class Sealer {
   /**
    * Seals the extent on its targets.
    * @throws DriveError UPLOAD_INCOMPLETE (metadata `missing`: chunk indexes within the extent that no target has, and
-   *   `missing_count`), QUORUM_NOT_REACHED, NO_SPACE, CHUNK_CORRUPT, CANCELED
+   *   `missing_count`), DIGEST_MISMATCH when all targets sealed and fewer than needed are equal, QUORUM_NOT_REACHED, NO_SPACE, CHUNK_CORRUPT, CANCELED
    */
   async seal(request: SealRequest, targets: SealTargets): Promise<SealedExtent> {
     const outcomes: TargetOutcome[] = [];
@@ -193,10 +193,21 @@ function sealError(
   const telling = errors.find((error) => hasReason(error, "NO_SPACE", "CHUNK_CORRUPT", "CANCELED"));
   if (telling !== undefined) return telling;
   const sealedCount = outcomes.length - errors.length;
+  if (sealedCount >= targets.neededCount && errors.length === 0) {
+    // Seals are final and every target has given its own, so asking again can change nothing.
+    return new DriveError(
+      "DIGEST_MISMATCH",
+      `The copies of extent ${request.extent.extentIndex} differ: one of its chunks was sent with different bytes. Begin a new upload.`,
+      { extent_index: String(request.extent.extentIndex) },
+    );
+  }
+  const agreedCount = largestAgreement(
+    outcomes.flatMap((outcome) => (outcome.kind === "sealed" ? [outcome.seal] : [])),
+  ).length;
   return new DriveError(
     "QUORUM_NOT_REACHED",
-    `Only ${sealedCount} of ${targets.neededCount} nodes needed sealed extent ${request.extent.extentIndex}.`,
-    { sealed_count: String(sealedCount), needed_count: String(targets.neededCount) },
+    `Only ${agreedCount} of ${targets.neededCount} nodes needed gave equal seals of extent ${request.extent.extentIndex}.`,
+    { sealed_count: String(agreedCount), needed_count: String(targets.neededCount) },
     errors[0],
   );
 }

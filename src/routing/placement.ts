@@ -94,7 +94,7 @@ export function rankReaders(
   const byId = new Map(nodes.map((node) => [node.memberId, node]));
   const zone = byId.get(self)?.zone ?? "";
   const rank = (replica: Replica, node: NodeCandidate): number => {
-    const trust = { verified: 0, suspect: 4, pending: 8 }[replica.state];
+    const trust = { verified: 0, suspect: 4, corrupt: 5, lost: 6, pending: 8 }[replica.state];
     if (node.memberId === self) return trust;
     return trust + { up: 1, suspect: 2, down: 16 }[node.health];
   };

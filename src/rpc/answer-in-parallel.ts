@@ -7,6 +7,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { allowListeners } from "../std/shared-signal.ts";
 import { BatchQueue } from "./batch-queue.ts";
 import { BATCH_ANSWER_SIZE_BYTES, BATCH_COUNT_MAX, BATCH_SIZE_BYTES_MAX } from "./limits.ts";
 import type { ServerCall } from "./server-adapter.ts";
@@ -47,6 +48,8 @@ export async function* answerInParallel<RequestMessage, Request, Answer, AnswerM
     batchBytesMax: BATCH_SIZE_BYTES_MAX,
     sizeOf: () => BATCH_ANSWER_SIZE_BYTES,
   });
+  // Each request waits at one place at a time, beside the reader and the queue of answers.
+  allowListeners(call.signal, countMax + 2);
   call.signal.addEventListener("abort", () => answers.end(), { once: true });
   const start = async (request: Request): Promise<void> => {
     const held = Math.min(Math.max(1, parallel.sizeOf(request)), bytesMax);

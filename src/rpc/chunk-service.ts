@@ -21,6 +21,7 @@ import { CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { allowListeners, CALL_LISTENER_COUNT_MAX } from "../std/shared-signal.ts";
 import { ChunkAssembler, CommittedPrefix, type AssembledChunk } from "./chunk-assembler.ts";
 import {
   decodeOptionalOnConflict,
@@ -114,6 +115,7 @@ async function* uploadStream(
   const answers = new BoundedQueue<UploadAnswer>(UPLOAD_CHUNKS_INFLIGHT_MAX);
   const abort = new AbortController();
   const signal = AbortSignal.any([call.signal, abort.signal]);
+  allowListeners(signal, CALL_LISTENER_COUNT_MAX);
   signal.addEventListener("abort", () => answers.end(signal.reason as Error), { once: true });
   void readUpload({ drive, slots, answers, signal }, requests).then(
     () => answers.end(),

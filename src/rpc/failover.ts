@@ -9,6 +9,7 @@ import { DriveError, hasReason, type ErrorReason } from "../drive/errors.ts";
 import { assert, must } from "../std/assert.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { Prng } from "../std/prng.ts";
+import { CatalogService } from "../../gen/netdisk/v1/catalog_service_pb.ts";
 import { ChunkService } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import { ClusterService } from "../../gen/netdisk/v1/cluster_service_pb.ts";
 import { MetadataService } from "../../gen/netdisk/v1/metadata_service_pb.ts";
@@ -32,6 +33,7 @@ const PASSING_REASONS: readonly ErrorReason[] = [
   "QUORUM_NOT_REACHED",
   "PEER_UNREACHABLE",
   "OVERLOADED",
+  "CATALOG_UNAVAILABLE",
 ];
 
 /** The clients of one node. */
@@ -41,6 +43,7 @@ export interface NodeClients {
   readonly chunks: GrpcClient<typeof ChunkService>;
   readonly progress: GrpcClient<typeof ProgressService>;
   readonly cluster: GrpcClient<typeof ClusterService>;
+  readonly catalog: GrpcClient<typeof CatalogService>;
 }
 
 /** Settings of Failover. */
@@ -132,6 +135,7 @@ export class Failover {
         chunks: createGrpcClient(ChunkService, adapter),
         progress: createGrpcClient(ProgressService, adapter),
         cluster: createGrpcClient(ClusterService, adapter),
+        catalog: createGrpcClient(CatalogService, adapter),
       };
     });
   }

@@ -1,15 +1,26 @@
 /**
  * The calling side of NodeService: heartbeats to members, and asking an address who is there.
  */
-import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
+import {
+  NodeService,
+  type ProposedCluster as WireCluster,
+  type ProposedMember as WireMember,
+} from "../../gen/netdisk/peer/v1/node_service_pb.ts";
+import type { ClusterProposal, FoundingMember } from "../cluster/bootstrap-identity.ts";
 import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import type { HeartbeatPort, NodeLoad } from "../cluster/failure-detector-port.ts";
+import type { JoinAnswer } from "../cluster/join.ts";
+import type { JoinRequest } from "../cluster/membership.ts";
+import { DriveError } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
 import type { ChannelPool } from "./channel-pool.ts";
 import { createGrpcClient } from "./client-adapter.ts";
 import { toNumber } from "../contract/codec.ts";
 import { CONNECT_TIMEOUT_MS } from "./limits.ts";
 import type { PeerClients } from "./peer-clients.ts";
+
+/** How long a node is asked to be admitted before the next one is: a commit at a cluster that elects a leader meanwhile. */
+const JOIN_CALL_TIMEOUT_MS = 10_000;
 
 /** Heartbeats over gRPC. */
 export class GrpcHeartbeat implements HeartbeatPort {
@@ -28,6 +39,9 @@ export class GrpcHeartbeat implements HeartbeatPort {
       writesRefused: load.writesRefused,
       inflightBytes: toNumber(load.inflightBytes, "inflight_bytes"),
       appliedIndex: toNumber(load.appliedIndex, "applied_index"),
+      repairBytesPerSecond: toNumber(load.repairBytesPerSecond, "repair_bytes_per_second"),
+      quarantinedCount: toNumber(load.quarantinedCount, "quarantined_count"),
+      scrubProgress: load.scrubProgressPpm === undefined ? undefined : load.scrubProgressPpm / 1e6,
     };
   }
 }
@@ -57,14 +71,33 @@ export async function describeNode(address: string, options: DescribeOptions): P
     memberId: toNumber(answer.memberId, "member_id"),
     address: answer.address,
     addresses: answer.peerAddresses,
-    ...(proposedCluster !== undefined && {
-      cluster: {
-        clusterId: proposedCluster.clusterId,
-        members: proposedCluster.members.map((member) => ({
-          address: member.address,
-          memberId: toNumber(member.memberId, "member_id"),
-        })),
-      },
-    }),
+    ...(proposedCluster !== undefined && { cluster: decodeCluster(proposedCluster) }),
   };
+}
+
+/**
+ * Asks the node at `address` to admit this one.
+ * @throws DriveError the reasons of NodeService.Join; PEER_UNREACHABLE, COMMIT_OUTCOME_UNKNOWN: ask again
+ */
+export async function joinCluster(
+  address: string,
+  request: JoinRequest,
+  options: DescribeOptions,
+): Promise<JoinAnswer> {
+  const { pool, clock, signal, timeoutMs = JOIN_CALL_TIMEOUT_MS } = options;
+  const channel = pool.channel(address, "control");
+  const client = createGrpcClient(NodeService, { channel, clock, address });
+  const { token, nodeId } = request;
+  const message = { token, nodeId, address: request.address, memberId: BigInt(request.memberId) };
+  const { cluster, members } = await client.join(message, { timeoutMs, signal });
+  if (cluster === undefined) throw new DriveError("INTERNAL", `The node at ${address} named no cluster.`);
+  return { cluster: decodeCluster(cluster), members: members.map(decodeMember) };
+}
+
+function decodeCluster(cluster: WireCluster): ClusterProposal {
+  return { clusterId: cluster.clusterId, members: cluster.members.map(decodeMember) };
+}
+
+function decodeMember({ address, memberId }: WireMember): FoundingMember {
+  return { address, memberId: toNumber(memberId, "member_id") };
 }

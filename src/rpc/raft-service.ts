@@ -56,6 +56,8 @@ export interface RaftStatus {
     readonly state: "probe" | "replicate" | "snapshot";
     readonly recentlyActive: boolean;
   }[];
+  /** The hash of the state after an index that was applied not long ago, equal on all members; else undefined. */
+  readonly stateHashAt: (index: number) => { readonly term: number; readonly hash: Uint8Array } | undefined;
 }
 
 /** What the service needs; each source throws NODE_STARTING while there is nothing to give. */
@@ -92,10 +94,10 @@ export function raftService(options: RaftServiceOptions): ServedService {
       return { receivedSizeBytes: toBigint(await takeSnapshot(options, requests, from)) };
     },
     proposeBatch: (requests, call) => takeProposals(options, requests, call),
-    getStatus(_, call) {
+    getStatus(request, call) {
       const self = options.identity();
       if (hasPeerHeaders(call)) checkPeer(call, self);
-      return encodeRaftStatus(self, options.status());
+      return encodeRaftStatus(self, options.status(), toNumber(request.hashIndex, "hash_index"));
     },
   });
 }
@@ -224,7 +226,10 @@ async function propose(
 function encodeRaftStatus(
   self: PeerIdentity,
   status: RaftStatus,
+  wantedHashIndex: number,
 ): MessageInitShape<typeof GetStatusResponseSchema> {
+  const hashIndex = wantedHashIndex === 0 ? status.appliedIndex : wantedHashIndex;
+  const stateHash = status.stateHashAt(hashIndex);
   return {
     clusterId: self.clusterId,
     memberId: toBigint(self.memberId),
@@ -244,5 +249,8 @@ function encodeRaftStatus(
       state: STATES[each.state],
       recentlyActive: each.recentlyActive,
     })),
+    hashIndex: toBigint(hashIndex),
+    hashTerm: toBigint(stateHash?.term ?? 0),
+    stateHash: stateHash?.hash ?? new Uint8Array(0),
   };
 }

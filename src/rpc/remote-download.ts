@@ -2,11 +2,12 @@
  * A file opened for reading at one version, from the side of a client outside the cluster.
  *
  * Bytes come over Download streams; after a break the next node is asked from the offset reached, and must send the same
- * content: VERSION_MISMATCH when the file was replaced meanwhile.
+ * content: VERSION_MISMATCH when the file was replaced or removed meanwhile. That it is gone by now is never told as
+ * PATH_NOT_FOUND, which would deny that it was there when it was opened.
  */
 import type { Download, EntryRef, ReadOptions } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
 import type { DownloadHeader, DownloadResponse } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import {
@@ -68,7 +69,12 @@ class RemoteDownload implements Download {
       });
     }
     const reached = { offset };
-    if (length > 0) yield* this.#failover.stream(signal, (node) => this.#pieces(node, reached, end, signal));
+    if (length === 0) return;
+    try {
+      yield* this.#failover.stream(signal, (node) => this.#pieces(node, reached, end, signal));
+    } catch (error) {
+      throw hasReason(error, "PATH_NOT_FOUND") ? this.#replaced(0, error) : error;
+    }
   }
 
   async *#pieces(
@@ -98,10 +104,17 @@ class RemoteDownload implements Download {
   #checkVersion(header: DownloadHeader): void {
     const { contentId, version } = decodeEntry(header.entry);
     if (contentId === this.entry.contentId) return;
-    throw new DriveError("VERSION_MISMATCH", "The file was replaced while it was read.", {
-      version: String(version),
-      expected_version: String(this.entry.version),
-    });
+    throw this.#replaced(version);
+  }
+
+  /** @param version of what is there now; 0 for nothing */
+  #replaced(version: number, cause?: unknown): DriveError {
+    return new DriveError(
+      "VERSION_MISMATCH",
+      "The file was replaced or removed while it was read.",
+      { version: String(version), expected_version: String(this.entry.version) },
+      cause,
+    );
   }
 }
 

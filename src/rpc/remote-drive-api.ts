@@ -7,6 +7,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { PutFileRequestSchema } from "../../gen/netdisk/v1/chunk_service_pb.ts";
+import type { CatalogApi } from "../drive/catalog.ts";
 import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
@@ -18,6 +19,7 @@ import type {
   EntryRef,
   PathEntry,
   Progress,
+  Readiness,
   ReadOptions,
   UploadRequest,
   UploadStatus,
@@ -25,7 +27,7 @@ import type {
   WriteOptions,
 } from "../drive/drive-api.ts";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { toHex, utf8 } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
@@ -44,10 +46,12 @@ import {
   encodeRef,
   toBigint,
   toOptionalBigint,
+  toOptionalNumber,
 } from "../contract/codec.ts";
 import { decodeProgress } from "../contract/progress-codec.ts";
-import { Failover } from "./failover.ts";
+import { Failover, judge } from "./failover.ts";
 import { UPLOAD_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
+import { RemoteCatalog } from "./remote-catalog.ts";
 import { openRemoteDownload } from "./remote-download.ts";
 import { RemoteUploads } from "./remote-upload.ts";
 import {
@@ -59,6 +63,9 @@ import {
 
 /** Calls that wait for disks of several nodes get more time than others. */
 const COMPLETE_TIMEOUT_MS = 60_000;
+
+/** Times that a repeated request finds its upload aborted and begins another. */
+const BEGIN_COUNT_MAX = 16;
 
 /** Bytes of a request id made here, before hexadecimal. */
 const REQUEST_ID_RANDOM_SIZE_BYTES = 16;
@@ -79,6 +86,8 @@ export class RemoteDriveApi implements DriveApi {
   readonly #prng: Prng;
   readonly #failover: Failover;
   readonly #uploads: RemoteUploads;
+  /** Search and reports, answered by whichever node can. */
+  readonly catalog: CatalogApi;
   #problem: string | undefined;
 
   constructor(options: RemoteDriveOptions) {
@@ -87,6 +96,7 @@ export class RemoteDriveApi implements DriveApi {
     this.#pool = new ChannelPool({ clock });
     this.#failover = new Failover({ addresses, clock, prng, pool: this.#pool, timeoutMs });
     this.#uploads = new RemoteUploads(this.#failover);
+    this.catalog = new RemoteCatalog(this.#failover);
   }
 
   /** Closes all connections. Idempotent. */
@@ -104,11 +114,12 @@ export class RemoteDriveApi implements DriveApi {
 
   durability(ref: EntryRef, options: ReadOptions = {}): Promise<Durability> {
     return this.#read(options, async ({ metadata }, call) => {
-      const { verifiedCount, nodeIds } = await metadata.getDurability(
+      const { verifiedCount, nodeIds, oldestCheckAgeMs } = await metadata.getDurability(
         { ref: encodeRef(ref), ...call.read },
         call.options,
       );
-      return { verifiedCount, nodeIds };
+      const ageMs = toOptionalNumber(oldestCheckAgeMs, "oldest_check_age_ms");
+      return { verifiedCount, nodeIds, oldestCheckAgeMs: ageMs };
     });
   }
 
@@ -280,8 +291,20 @@ export class RemoteDriveApi implements DriveApi {
     );
   }
 
+  startScrub(options: WriteOptions = {}): Promise<void> {
+    return this.#write(options, async ({ cluster }, call) => {
+      await cluster.startScrub({}, call.options);
+    });
+  }
+
+  setDraining(nodeId: string, draining: boolean, options: WriteOptions = {}): Promise<void> {
+    return this.#write(options, async ({ cluster }, call) => {
+      await cluster.setDraining({ nodeId, draining }, call.options);
+    });
+  }
+
   /** Whether the latest call reached a node that could serve. */
-  readiness(): { readonly ready: boolean; readonly problems: readonly string[] } {
+  readiness(): Readiness {
     return {
       ready: this.#problem === undefined,
       problems: this.#problem === undefined ? [] : [this.#problem],
@@ -306,33 +329,54 @@ export class RemoteDriveApi implements DriveApi {
   ): Promise<PathEntry> {
     const { signal, precondition } = options;
     const requestId = options.requestId ?? this.#newRequestId();
-    const ticket = await this.initUpload(request, { ...options, requestId });
+    const ticket = await this.#begin(request, options, requestId);
     if (ticket.instant && ticket.entry !== undefined) {
       return this.stat({ entryId: ticket.entry.entryId }, { signal });
     }
+    const { uploadId } = ticket;
     try {
-      const sizeBytes = await this.#sendAll(ticket.uploadId, chunks, signal);
-      const settings = request.sizeBytes === undefined ? { sizeBytes } : {};
-      return await this.completeUpload(ticket.uploadId, settings, {
-        requestId: derivedId(requestId, "complete"),
+      const sizeBytes = await this.#sendAll(uploadId, chunks, signal);
+      const settings = request.sizeBytes === undefined && sizeBytes !== undefined ? { sizeBytes } : {};
+      return await this.completeUpload(uploadId, settings, {
+        requestId: derivedId(requestId, `complete ${uploadId}`),
         ...(precondition && { precondition }),
         ...(signal && { signal }),
       });
     } catch (error) {
-      // What was uploaded would expire by itself; the error of the upload is the one to tell.
-      await this.abortUpload(ticket.uploadId, { requestId: derivedId(requestId, "abort") }).catch(
-        () => undefined,
-      );
+      // Whoever gave the request id may repeat it, and goes on with this upload; else it expires by itself.
+      const isRepeatable = options.requestId !== undefined && judge(error, signal) !== "final";
+      // The error of the upload is the one to tell, not that of the abort.
+      if (!isRepeatable) await this.abortUpload(uploadId).catch(() => undefined);
       throw error;
     }
   }
 
-  /** Sends chunks with a bounded number in flight; returns their bytes in all. */
+  /**
+   * Begins an upload, or finds that of an earlier attempt with the same request id. One that was aborted since is begun again, under
+   * an id that follows from the request's, so that all repeats mean the same upload.
+   */
+  async #begin(request: UploadRequest, options: WriteOptions, requestId: string): Promise<UploadTicket> {
+    let id = requestId;
+    for (let attempt = 1; ; attempt += 1) {
+      const ticket = await this.initUpload(request, { ...options, requestId: id });
+      if (options.requestId === undefined || ticket.instant) return ticket;
+      try {
+        await this.uploadStatus(ticket.uploadId, { signal: options.signal });
+        return ticket;
+      } catch (error) {
+        const isGone = hasReason(error, "UPLOAD_NOT_FOUND", "UPLOAD_EXPIRED");
+        if (!isGone || attempt === BEGIN_COUNT_MAX) throw error;
+      }
+      id = derivedId(id, "begin again");
+    }
+  }
+
+  /** Sends chunks with a bounded number in flight; returns their bytes in all, undefined when an earlier attempt completed them. */
   async #sendAll(
     uploadId: number,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal | undefined,
-  ): Promise<number> {
+  ): Promise<number | undefined> {
     const slots = new Semaphore(UPLOAD_CHUNKS_INFLIGHT_MAX);
     const abort = new AbortController();
     const own = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
@@ -352,6 +396,7 @@ export class RemoteDriveApi implements DriveApi {
       return sizeBytes;
     } catch (error) {
       abort.abort(error);
+      if (hasReason(error, "UPLOAD_FINISHED")) return undefined;
       throw error instanceof DriveError || signal?.aborted !== true
         ? error
         : new DriveError("CANCELED", "The caller gave up.", {}, error);

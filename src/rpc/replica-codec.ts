@@ -23,7 +23,7 @@ import type { ExtentState, SmallExtent } from "../chunks/chunk-store.ts";
 import type { ExtentKey, Manifest, ManifestOrigin, Seal } from "../drive/content.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
-import { refuseField, required, toBigint, toNumber } from "../contract/codec.ts";
+import { refuseField, required, toBigint, toNumber, toOptionalBigint } from "../contract/codec.ts";
 
 /** The wire form of an extent's identity. */
 export function encodeExtentKey(extent: ExtentKey): MessageInitShape<typeof ExtentKeySchema> {
@@ -159,7 +159,14 @@ export function encodeExtentState(state: ExtentState): MessageInitShape<typeof G
       return { state: { case: "open", value: { chunkIndexes: [...state.chunkIndexes] } } };
     case "sealed":
       return {
-        state: { case: "sealed", value: { sizeBytes: toBigint(state.sizeBytes), root: state.root } },
+        state: {
+          case: "sealed",
+          value: {
+            sizeBytes: toBigint(state.sizeBytes),
+            root: state.root,
+            checkTimeMs: toOptionalBigint(state.checkTimeMs),
+          },
+        },
       };
     case "quarantined": {
       const value = { sizeBytes: toBigint(state.sizeBytes), chunkIndexes: [...state.chunkIndexes] };
@@ -181,6 +188,9 @@ export function decodeExtentState(response: GetExtentStateResponse): ExtentState
         kind: "sealed",
         sizeBytes: toNumber(state.value.sizeBytes, "size_bytes"),
         root: state.value.root,
+        ...(state.value.checkTimeMs !== undefined && {
+          checkTimeMs: toNumber(state.value.checkTimeMs, "check_time_ms"),
+        }),
       };
     case "quarantined":
       return {

@@ -27,13 +27,14 @@ import type {
 import { DriveError } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
+import { allowListeners, CALL_LISTENER_COUNT_MAX } from "../std/shared-signal.ts";
 import { encodeStatus, toDriveError, type ErrorReporter } from "./error-codec.ts";
 import { isBulk, methodPath, serviceDefinition } from "./grpc-codec.ts";
 import { boundMessagesAhead } from "./read-ahead.ts";
 
 /** What a handler sees beside its messages. */
 export interface ServerCall {
-  /** Aborts when the client cancels or goes away, and when the deadline passes; also after the call has ended. */
+  /** Aborts when the client cancels or goes away, and when the deadline passes; of a stream also after it has ended. */
   readonly signal: AbortSignal;
   /** Address of the client. */
   readonly peer: string;
@@ -106,8 +107,19 @@ function rawHandler(
   return raw as UntypedHandleCall;
 }
 
-function serverCall(call: RawCall, abort: AbortController): ServerCall {
-  call.on("cancelled", () => abort.abort(new DriveError("CANCELED", "The caller gave up.")));
+/** @param isOver whether the call has been answered, so that nobody is left who would want to hear of its end */
+function serverCall(
+  method: DescMethod,
+  call: RawCall,
+  abort: AbortController,
+  isOver: () => boolean,
+): ServerCall {
+  // A unary call does one thing; what comes in a stream is worked on side by side.
+  if (method.methodKind !== "unary") allowListeners(abort.signal, CALL_LISTENER_COUNT_MAX);
+  call.on("cancelled", () => {
+    // The library says so of every call that has ended. An error and an event for each would cost more than many a call does.
+    if (!isOver()) abort.abort(new DriveError("CANCELED", "The caller gave up."));
+  });
   return {
     signal: abort.signal,
     peer: call.getPeer(),
@@ -150,8 +162,8 @@ async function answerOne(
 ): Promise<void> {
   const { call, callback } = raw;
   const abort = new AbortController();
-  const own = serverCall(call, abort);
   let answered = false;
+  const own = serverCall(method, call, abort, () => answered);
   const answer = (error: StatusObject | null, message: Message | null): void => {
     if (answered) return;
     answered = true;
@@ -183,7 +195,7 @@ async function answerStream(
   call: RawCall,
 ): Promise<void> {
   const abort = new AbortController();
-  const own = serverCall(call, abort);
+  const own = serverCall(method, call, abort, () => false);
   if (isBulk(method.output)) boundMessagesAhead(call);
   try {
     const answers = handler(inputOf(method, call, own.signal), own) as AsyncIterable<Message>;

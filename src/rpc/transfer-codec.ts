@@ -16,6 +16,9 @@ import {
   type ClusterStatus as WireClusterStatus,
   type ClusterStatusSchema,
   type NodeStatus as WireNodeStatus,
+  type ScrubStatus as WireScrubStatus,
+  type ScrubStatusSchema,
+  ServiceState,
 } from "../../gen/netdisk/v1/cluster_pb.ts";
 import {
   UploadState,
@@ -25,6 +28,7 @@ import {
 import type {
   ClusterStatus,
   NodeStatus,
+  ScrubStatus,
   UploadRequest,
   UploadStatus,
   UploadTicket,
@@ -144,12 +148,21 @@ export function decodeUploadStatus(status: WireUploadStatus | undefined): Upload
   };
 }
 
+/** Progress travels in parts of a million. */
+const PROGRESS_PARTS = 1_000_000;
+
 const ROLES: Readonly<Record<NodeStatus["role"], NodeRole>> = {
   leader: NodeRole.LEADER,
   voter: NodeRole.VOTER,
   learner: NodeRole.LEARNER,
   storage: NodeRole.STORAGE,
 };
+
+const SERVICE_STATES = {
+  up: ServiceState.UP,
+  degraded: ServiceState.DEGRADED,
+  off: ServiceState.OFF,
+} as const;
 
 const HEALTHS: Readonly<Record<NodeStatus["health"], WireHealth>> = {
   up: WireHealth.UP,
@@ -173,22 +186,67 @@ export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typ
       memberId: toBigint(node.memberId),
       role: ROLES[node.role],
       health: HEALTHS[node.health],
-      sinceMs: toBigint(Math.round(node.sinceMs)),
+      sinceMs: toBigint(node.sinceMs),
       freeBytes: toBigint(node.freeBytes),
       totalBytes: toBigint(node.totalBytes),
       appliedIndex: toBigint(node.appliedIndex),
       liveBytes: toBigint(node.liveBytes),
+      scrub: encodeScrub(node.scrub),
+      scrubProgressPpm:
+        node.scrubProgress === undefined ? undefined : Math.round(node.scrubProgress * PROGRESS_PARTS),
+      quarantinedCount: toBigint(node.quarantinedCount),
     })),
     replicas: {
       extentCount: toBigint(replicas.extentCount),
       fullyReplicatedCount: toBigint(replicas.fullyReplicatedCount),
       underReplicatedCount: toBigint(replicas.underReplicatedCount),
       suspectCount: toBigint(replicas.suspectCount),
+      corruptCount: toBigint(replicas.corruptCount),
+      lostCount: toBigint(replicas.lostCount),
+      unverifiedCount: toBigint(replicas.unverifiedCount),
+      singleCopyCount: toBigint(replicas.singleCopyCount),
+      noCopyCount: toBigint(replicas.noCopyCount),
+      missingCopyBytes: toBigint(replicas.missingCopyBytes),
+      movingCount: toBigint(replicas.movingCount),
+      recounting: replicas.recounting,
+      repairBytesPerSecond: toBigint(Math.round(replicas.repairBytesPerSecond)),
+      redundantInMs: toOptionalBigint(
+        replicas.redundantInMs === undefined ? undefined : Math.round(replicas.redundantInMs),
+      ),
     },
     fileCount: toBigint(status.fileCount),
     directoryCount: toBigint(status.directoryCount),
     openUploadCount: toBigint(status.openUploadCount),
     contentBytes: toBigint(status.contentBytes),
+    services: (status.services ?? []).map(({ name, state, sinceTimeMs, detail }) => ({
+      name,
+      state: SERVICE_STATES[state],
+      sinceTimeMs: toBigint(sinceTimeMs),
+      detail,
+    })),
+  };
+}
+
+function encodeScrub(scrub: ScrubStatus | undefined): MessageInitShape<typeof ScrubStatusSchema> | undefined {
+  if (scrub === undefined) return undefined;
+  return {
+    pass: toBigint(scrub.pass),
+    beganAgoMs: toBigint(Math.round(scrub.beganAgoMs)),
+    endedAgoMs: toBigint(Math.round(scrub.endedAgoMs)),
+    extentCount: toBigint(scrub.extentCount),
+    bytes: toBigint(scrub.bytes),
+    damagedCount: toBigint(scrub.damagedCount),
+  };
+}
+
+function decodeScrub(scrub: WireScrubStatus): ScrubStatus {
+  return {
+    pass: toNumber(scrub.pass, "pass"),
+    beganAgoMs: toNumber(scrub.beganAgoMs, "began_ago_ms"),
+    endedAgoMs: toNumber(scrub.endedAgoMs, "ended_ago_ms"),
+    extentCount: toNumber(scrub.extentCount, "extent_count"),
+    bytes: toNumber(scrub.bytes, "bytes"),
+    damagedCount: toNumber(scrub.damagedCount, "damaged_count"),
   };
 }
 
@@ -207,6 +265,11 @@ function decodeNodeStatus(node: WireNodeStatus): NodeStatus {
     totalBytes: toNumber(node.totalBytes, "total_bytes"),
     appliedIndex: toNumber(node.appliedIndex, "applied_index"),
     liveBytes: toNumber(node.liveBytes, "live_bytes"),
+    lost: node.lost,
+    draining: node.draining,
+    scrub: node.scrub === undefined ? undefined : decodeScrub(node.scrub),
+    scrubProgress: node.scrubProgressPpm === undefined ? undefined : node.scrubProgressPpm / PROGRESS_PARTS,
+    quarantinedCount: toNumber(node.quarantinedCount, "quarantined_count"),
   };
 }
 
@@ -228,10 +291,26 @@ export function decodeClusterStatus(status: WireClusterStatus | undefined): Clus
       fullyReplicatedCount: toNumber(replicas.fullyReplicatedCount, "fully_replicated_count"),
       underReplicatedCount: toNumber(replicas.underReplicatedCount, "under_replicated_count"),
       suspectCount: toNumber(replicas.suspectCount, "suspect_count"),
+      corruptCount: toNumber(replicas.corruptCount, "corrupt_count"),
+      lostCount: toNumber(replicas.lostCount, "lost_count"),
+      unverifiedCount: toNumber(replicas.unverifiedCount, "unverified_count"),
+      singleCopyCount: toNumber(replicas.singleCopyCount, "single_copy_count"),
+      noCopyCount: toNumber(replicas.noCopyCount, "no_copy_count"),
+      missingCopyBytes: toNumber(replicas.missingCopyBytes, "missing_copy_bytes"),
+      movingCount: toNumber(replicas.movingCount, "moving_count"),
+      recounting: replicas.recounting,
+      repairBytesPerSecond: toNumber(replicas.repairBytesPerSecond, "repair_bytes_per_second"),
+      redundantInMs: toOptionalNumber(replicas.redundantInMs, "redundant_in_ms"),
     },
     fileCount: toNumber(wire.fileCount, "file_count"),
     directoryCount: toNumber(wire.directoryCount, "directory_count"),
     openUploadCount: toNumber(wire.openUploadCount, "open_upload_count"),
     contentBytes: toNumber(wire.contentBytes, "content_bytes"),
+    services: wire.services.flatMap(({ name, state, sinceTimeMs, detail }) => {
+      // A service that this version does not know is left out.
+      if (name !== "postgres" && name !== "redis" && name !== "rabbitmq") return [];
+      const sinceMs = toNumber(sinceTimeMs, "since_time_ms");
+      return [{ name, state: keyOf(SERVICE_STATES, state, "state"), sinceTimeMs: sinceMs, detail }];
+    }),
   };
 }

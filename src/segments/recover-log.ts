@@ -18,6 +18,7 @@ import {
 } from "./record.ts";
 import { decide } from "./recovery.ts";
 import { SegmentScanner, type ScanStep } from "./scan.ts";
+import { SalvagedFile } from "./salvaged-file.ts";
 import { corruptError, type SegmentFault } from "./segment-error.ts";
 import {
   decodeSegmentHeader,
@@ -114,16 +115,17 @@ class LogRecovery {
       this.#end = { segmentId, offset: 0, chain: 0, sealed: true };
       return;
     }
+    const salvaged = new SalvagedFile(file, this.#options.onFault === "report");
     try {
-      if (skip) await this.#checkEnd(file, segmentId);
-      else await this.#scan(file, segmentId, isLast);
+      if (skip) await this.#checkEnd(salvaged, segmentId);
+      else await this.#scan(salvaged, segmentId, isLast);
     } finally {
       await file.close();
     }
   }
 
   /** Checks that a segment that is not scanned still ends with its footer: a file that was cut short does not. */
-  async #checkEnd(file: DiskFile, segmentId: number): Promise<void> {
+  async #checkEnd(file: SalvagedFile, segmentId: number): Promise<void> {
     const sizeBytes = await file.size();
     const offset = sizeBytes - RECORD_HEADER_SIZE_BYTES;
     if (offset > 0) {
@@ -137,7 +139,7 @@ class LogRecovery {
     this.#fault("lost-tail", segmentId, sizeBytes, 0);
   }
 
-  async #scan(file: DiskFile, segmentId: number, isLast: boolean): Promise<void> {
+  async #scan(file: SalvagedFile, segmentId: number, isLast: boolean): Promise<void> {
     const { from, bodies, identitySeed } = this.#options;
     const sizeBytes = await file.size();
     const headerOffset = await this.#header(file, segmentId);
@@ -158,11 +160,12 @@ class LogRecovery {
       this.#fault("lost-tail", segmentId, sizeBytes, 0);
       scanner.previous = undefined;
     }
+    const at = { segmentId, isLast, sizeBytes, hasUnreadable: () => file.hasUnreadable };
     for (;;) {
       const step = await scanner.look();
       if (step.kind === "end") break;
       if (step.kind === "bad") {
-        if (!(await this.#bad(scanner, step, { segmentId, isLast, sizeBytes }))) break;
+        if (!(await this.#bad(scanner, step, at))) break;
         continue;
       }
       if (step.kind === "broken") {
@@ -181,7 +184,7 @@ class LogRecovery {
   }
 
   /** Checks the header of a segment; returns where its records start, 0 when the header is damaged. */
-  async #header(file: DiskFile, segmentId: number): Promise<number> {
+  async #header(file: SalvagedFile, segmentId: number): Promise<number> {
     const { identity } = this.#options;
     const header = decodeSegmentHeader(await file.read(0, SEGMENT_HEADER_SIZE_BYTES_MAX));
     if (header === undefined) {
@@ -209,7 +212,12 @@ class LogRecovery {
   async #bad(
     scanner: SegmentScanner,
     step: ScanStep & { readonly kind: "bad" },
-    at: { readonly segmentId: number; readonly isLast: boolean; readonly sizeBytes: number },
+    at: {
+      readonly segmentId: number;
+      readonly isLast: boolean;
+      readonly sizeBytes: number;
+      readonly hasUnreadable: () => boolean;
+    },
   ): Promise<boolean> {
     const here: Position = { segmentId: at.segmentId, offset: scanner.offset };
     if (step.header !== undefined) this.#advanceMark(step.header.durable);
@@ -223,7 +231,8 @@ class LogRecovery {
       laterRound,
       promised: comparePositions(this.#mark, here) > 0,
     });
-    if (action === "cut") {
+    // A sector that the disk cannot give back was written once: nobody knows what, so it is not taken for a torn tail.
+    if (action === "cut" && !at.hasUnreadable()) {
       this.#tornBytes = at.sizeBytes - here.offset;
       return false;
     }

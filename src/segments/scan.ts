@@ -36,7 +36,7 @@ export type ScanStep =
 
 /** What to scan. */
 export interface ScanOptions {
-  readonly file: DiskFile;
+  readonly file: Pick<DiskFile, "read">;
   readonly segmentId: number;
   readonly identitySeed: number;
   /** Size of the file. */

@@ -7,12 +7,14 @@
  * all entries from that index on, as recovery hands records out in the order they were appended. Whole segments are removed
  * when their owner says that nothing in them is needed. FORMAT.md describes what is on disk and how it is read back.
  */
+import { hasReason } from "../drive/errors.ts";
 import { assert, must } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Disk, DiskFile } from "../std/disk.ts";
+import { errnoOf, type Disk, type DiskFile } from "../std/disk.ts";
 import { FileCache } from "./file-cache.ts";
 import {
+  comparePositions,
   identitySeed,
   RECORD_KIND_MIN,
   type LogRecord,
@@ -32,7 +34,14 @@ import {
   segmentHeaderSizeBytes,
   type SegmentHeader,
 } from "./segment-header.ts";
-import { readTable, syncDirectory, syncFile, TABLE_NAME, writeTable } from "./segment-table.ts";
+import {
+  readTable,
+  syncDirectory,
+  syncFile,
+  TABLE_NAME,
+  writeTable,
+  type SegmentTable,
+} from "./segment-table.ts";
 
 /** Size at which a log goes on in a new segment, unless told otherwise. */
 export const SEGMENT_SIZE_BYTES_DEFAULT = 64 * 1024 * 1024;
@@ -58,6 +67,13 @@ export interface SegmentLogOptions {
   readonly whenAbsent: "create" | "refuse";
   /** What damage does to open(): "refuse" rejects with DATA_CORRUPT, "report" lists it and goes on behind it. */
   readonly onFault: "refuse" | "report";
+  /**
+   * What a table that is damaged does to open(): "refuse" (default), or "rebuild" to take the segments that are there, when
+   * `onFault` is "report". Which of them may be missing is not known then; see RecoveryReport.isTableLost.
+   */
+  readonly whenTableDamaged?: "refuse" | "rebuild";
+  /** How far the owner knows that the log was durable, as `durable` said once; what is missing before it is damage. */
+  readonly durable?: Position | undefined;
   /** Each record of the owner's kinds, in order. Its arrays view a shared window: copy what is kept. */
   readonly onRecord: (record: LogRecord) => void | Promise<void>;
   /** Each fault when `onFault` is "report", with the record when only its body (then empty here) is damaged. */
@@ -78,6 +94,8 @@ export interface RecoveryReport {
   /** Bytes cut off the end: a tail that nobody was promised. */
   readonly tornBytes: number;
   readonly faults: readonly SegmentFault[];
+  /** Whether the table was damaged, so that segments may be missing from either end. */
+  readonly isTableLost: boolean;
   /** Whether the log was made anew. */
   readonly created: boolean;
 }
@@ -124,11 +142,13 @@ export class SegmentLog {
     const { disk, directory, identity } = options;
     assert(identity.length <= IDENTITY_SIZE_BYTES_MAX, "the identity is too long");
     await disk.makeDirectory(directory);
-    const table = await readTable(disk, directory, identity);
+    const read = await readTableOrNone(options);
+    const isTableLost = read === "damaged";
+    const table = isTableLost ? await rebuildTable(options) : read;
     if (table === undefined) {
       await refuseLeftovers(options);
       return await createLog(options, (opened) => {
-        const report = { recordCount: 0, tornBytes: 0, faults: [], created: true };
+        const report = { recordCount: 0, tornBytes: 0, faults: [], isTableLost: false, created: true };
         return new SegmentLog(options, opened, report);
       });
     }
@@ -144,7 +164,7 @@ export class SegmentLog {
       identity,
       identitySeed: identitySeed(identity, NO_LABEL),
       from,
-      durable: table.durable,
+      durable: furthest(table.durable, options.durable),
       bodies: options.bodies ?? "all",
       onFault: options.onFault,
       onRecord: options.onRecord,
@@ -155,7 +175,7 @@ export class SegmentLog {
     return new SegmentLog(
       options,
       { file, end: result.end, segmentIds: table.segmentIds },
-      { recordCount, tornBytes, faults, created: false },
+      { recordCount, tornBytes, faults, isTableLost, created: false },
     );
   }
 
@@ -236,6 +256,11 @@ export class SegmentLog {
     );
   }
 
+  /** Bytes of a segment's file now. Errors: those of the disk. */
+  sizeOf(segmentId: number): Promise<number> {
+    return this.#files.use(this.#path(segmentId), (file) => file.size());
+  }
+
   /**
    * Hands out the records of one segment in order, bodies included, up to what is in the file now. Views shared windows.
    * Errors: DATA_CORRUPT at the first damage; those of the disk.
@@ -288,6 +313,14 @@ export class SegmentLog {
     });
   }
 
+  /**
+   * Replaces the table by one of the segments that the log goes on with. After isTableLost, once the owner has made it durable
+   * that records may be missing. Errors: those of the disk.
+   */
+  async storeTable(): Promise<void> {
+    await this.#exclusively(() => this.#writeTable(this.#segmentIds, this.#appender.durable));
+  }
+
   /** Makes everything durable, marks it as promised and closes the files. */
   async close(): Promise<void> {
     await this.#appender.close();
@@ -332,6 +365,10 @@ export class SegmentLog {
     this.#tableWork = turn.catch(() => undefined);
     await turn;
   }
+}
+
+function furthest(a: Position, b: Position | undefined): Position {
+  return b !== undefined && comparePositions(b, a) > 0 ? b : a;
 }
 
 /** Path of a segment of a log. */
@@ -395,6 +432,34 @@ async function openEnd(options: SegmentLogOptions, result: RecoveryResult): Prom
   // What a killed process had written but not synced was just read back and counts from here on: make it durable first.
   await syncFile(file);
   return file;
+}
+
+/** The table, or that it is damaged where the owner can live with that. Errors: as readTable(). */
+async function readTableOrNone(options: SegmentLogOptions): Promise<SegmentTable | "damaged" | undefined> {
+  try {
+    const table = await readTable(options.disk, options.directory, options.identity);
+    const mustExist = options.whenAbsent === "refuse" && options.whenTableDamaged === "rebuild";
+    return table ?? (mustExist ? "damaged" : undefined);
+  } catch (error) {
+    const isDamage = hasReason(error, "DATA_CORRUPT") || errnoOf(error) === "EIO";
+    if (!isDamage || options.whenTableDamaged !== "rebuild") throw error;
+    return "damaged";
+  }
+}
+
+/** A table of the segments from the first to the last that are there; storeTable() puts it in place of the damaged one. Errors: DATA_CORRUPT when there are none. */
+async function rebuildTable(options: SegmentLogOptions): Promise<SegmentTable> {
+  const { disk, directory, identity } = options;
+  const path = `${directory}/${TABLE_NAME}`;
+  const names = await disk.list(directory);
+  const found = names.map((name) => parseSegmentName(name)).filter((id) => id !== undefined);
+  if (found.length === 0) throw corruptError("no segments beside a damaged table", path, 0);
+  const first = Math.min(...found);
+  // One that is not there in between is found missing.
+  const segmentIds = Array.from({ length: Math.max(...found) - first + 1 }, (_, at) => first + at);
+  const durable: Position = { segmentId: first, offset: 0 };
+  options.onDamage?.({ kind: "damaged", path, segmentId: first, offset: 0, sizeBytes: 0 }, undefined);
+  return { identity, durable, segmentIds };
 }
 
 /** Without a table there must be no log: only what a crash in the middle of making one leaves behind. */

@@ -44,6 +44,10 @@ export async function writeAtomicFile(disk: Disk, file: AtomicFileName, content:
   try {
     await handle.write(0, [header, content]);
     await handle.sync();
+  } catch (error) {
+    // Best effort: a leftover only takes space until the next attempt removes it.
+    await disk.remove(temporary).catch(() => undefined);
+    throw error;
   } finally {
     await handle.close();
   }

@@ -30,3 +30,29 @@ export function utf8(text: string): Uint8Array {
 export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
+
+/** Small arrays are cut from blocks of this size; what keeps one of them keeps its block, so blocks are small too. */
+const BLOCK_SIZE_BYTES = 8192;
+
+/** Larger arrays get memory of their own. */
+const BLOCK_SHARE_SIZE_BYTES_MAX = 1024;
+
+let block = new ArrayBuffer(BLOCK_SIZE_BYTES);
+let blockUsed = 0;
+
+/**
+ * A copy of the first `length` bytes of `source`. Small copies share blocks of memory: one block for each would cost more to
+ * make, and to collect, than the copy itself. So the `buffer` of the result holds other bytes too.
+ */
+export function copyOfStart(source: Uint8Array, length: number): Uint8Array {
+  // Not slice(): that of a Buffer is a view.
+  if (length > BLOCK_SHARE_SIZE_BYTES_MAX) return new Uint8Array(source.subarray(0, length));
+  if (blockUsed + length > BLOCK_SIZE_BYTES) {
+    block = new ArrayBuffer(BLOCK_SIZE_BYTES);
+    blockUsed = 0;
+  }
+  const copy = new Uint8Array(block, blockUsed, length);
+  blockUsed += length;
+  for (let at = 0; at < length; at += 1) copy[at] = source[at] as number;
+  return copy;
+}

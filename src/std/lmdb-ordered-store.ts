@@ -24,7 +24,10 @@ import type {
   OrderedStore,
   OrderedStoreProvider,
   OrderedTransaction,
+  StoreCondition,
 } from "./ordered-store.ts";
+import { certifyClosed, checkLmdbStore, withdrawCertificate } from "./lmdb-store-check.ts";
+import { moveLockToMemory, removeLock } from "./lmdb-lock-file.ts";
 import { parseStoreName } from "./ordered-store.ts";
 import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
 import { SortedMap, type SortedView } from "./sorted-map.ts";
@@ -52,6 +55,12 @@ interface Layers {
   readonly database: RootDatabase<Buffer, Buffer>;
   readonly overlays: readonly SortedView<Overlaid>[];
   readonly transaction: Transaction | undefined;
+}
+
+// What the active map held under a key before a transaction wrote to it; undefined: nothing.
+interface Replaced {
+  readonly key: Uint8Array;
+  readonly value: Overlaid | undefined;
 }
 
 function readOne({ database, overlays, transaction }: Layers, key: Uint8Array): Uint8Array | undefined {
@@ -89,7 +98,14 @@ export class LmdbOrderedStore implements OrderedStore {
   #inTransaction = false;
   #closed = false;
 
-  constructor(database: RootDatabase<Buffer, Buffer>, clock: Clock, flushTimeoutMs: number) {
+  readonly #path: string;
+
+  constructor(
+    database: RootDatabase<Buffer, Buffer>,
+    path: string,
+    { clock, flushTimeoutMs }: { readonly clock: Clock; readonly flushTimeoutMs: number },
+  ) {
+    this.#path = path;
     this.#database = database;
     this.#clock = clock;
     this.#flushTimeoutMs = flushTimeoutMs;
@@ -106,15 +122,15 @@ export class LmdbOrderedStore implements OrderedStore {
   transaction<T>(work: (transaction: OrderedTransaction) => T): T {
     this.#assertUsable();
     assert(!this.#inTransaction, "transactions do not nest");
-    const before = this.#active.view();
     const sizeBefore = this.#activeSizeBytes;
-    const transaction = this.#begin();
+    const replaced: Replaced[] = [];
+    const transaction = this.#begin(replaced);
     this.#inTransaction = true;
     let result: T;
     try {
       result = work(transaction);
     } catch (error) {
-      this.#active.restore(before);
+      this.#takeBack(replaced);
       this.#activeSizeBytes = sizeBefore;
       throw error;
     } finally {
@@ -171,7 +187,10 @@ export class LmdbOrderedStore implements OrderedStore {
     this.#closed = true;
     for (const snapshot of this.#snapshots) snapshot.close();
     // After a failed flush LMDB's thread may never answer; the process is about to end and takes it along.
-    if (this.#failure === undefined) await this.#database.close();
+    if (this.#failure !== undefined) return;
+    await this.#database.close();
+    await removeLock(this.#path);
+    await certifyClosed(this.#path);
   }
 
   #layers(): Layers {
@@ -180,13 +199,21 @@ export class LmdbOrderedStore implements OrderedStore {
     return { database: this.#database, overlays, transaction: undefined };
   }
 
-  #begin(): OrderedTransaction & { end(): void } {
+  // Latest first, so that a key written twice gets back what it held at the beginning.
+  #takeBack(replaced: readonly Replaced[]): void {
+    for (const { key, value } of replaced.toReversed()) {
+      if (value === undefined) this.#active.delete(key);
+      else this.#active.set(key, value);
+    }
+  }
+
+  #begin(replaced: Replaced[]): OrderedTransaction & { end(): void } {
     const layers = this.#layers();
     let isOpen = true;
     const write = (key: Uint8Array, value: Overlaid): void => {
       assert(isOpen, "the transaction has ended");
       assert(key.length >= 1 && key.length <= 1024, `a key has ${key.length} bytes`);
-      this.#active.set(key, value);
+      replaced.push({ key, value: this.#active.set(key, value) });
       this.#activeSizeBytes += key.length + (value === REMOVED ? 0 : value.length);
     };
     return {
@@ -261,6 +288,8 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
   async open(name: string): Promise<LmdbOrderedStore> {
     const path = join(this.#options.directory, parseStoreName(name));
     await mkdir(path, { recursive: true });
+    await withdrawCertificate(path);
+    await moveLockToMemory(path);
     const database = open<Buffer, Buffer>({
       path,
       keyEncoding: "binary",
@@ -270,11 +299,12 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
       maxDbs: 1,
       overlappingSync: false,
     });
-    return new LmdbOrderedStore(
-      database,
-      this.#options.clock,
-      this.#options.flushTimeoutMs ?? FLUSH_TIMEOUT_MS,
-    );
+    const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS } = this.#options;
+    return new LmdbOrderedStore(database, path, { clock, flushTimeoutMs });
+  }
+
+  check(name: string): Promise<StoreCondition> {
+    return checkLmdbStore(join(this.#options.directory, parseStoreName(name)));
   }
 
   async list(): Promise<string[]> {
@@ -287,6 +317,8 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
   }
 
   async remove(name: string): Promise<void> {
-    await rm(join(this.#options.directory, parseStoreName(name)), { recursive: true, force: true });
+    const path = join(this.#options.directory, parseStoreName(name));
+    await removeLock(path);
+    await rm(path, { recursive: true, force: true });
   }
 }

@@ -13,6 +13,7 @@ import type {
   OrderedSnapshot,
   OrderedStore,
   OrderedStoreProvider,
+  StoreCondition,
   OrderedTransaction,
 } from "./ordered-store.ts";
 import { parseStoreName } from "./ordered-store.ts";
@@ -209,6 +210,11 @@ export class MemoryOrderedStoreProvider implements OrderedStoreProvider {
     const store = new MemoryOrderedStore(disk, () => this.#beforeFlush(name));
     this.#open.set(name, store);
     return Promise.resolve(store);
+  }
+
+  /** Stores that exist can be read: damage is put into their records, if anywhere. */
+  check(name: string): Promise<StoreCondition> {
+    return Promise.resolve({ kind: this.#disks.has(parseStoreName(name)) ? "readable" : "absent" });
   }
 
   list(): Promise<string[]> {

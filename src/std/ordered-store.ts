@@ -56,10 +56,22 @@ export interface OrderedStore extends OrderedReader {
   close(): Promise<void>;
 }
 
+/** What is known about a store before it is opened. */
+export type StoreCondition =
+  | { readonly kind: "absent" }
+  /** Every byte is as it was when the store was closed. */
+  | { readonly kind: "verified" }
+  /** It can be read as a whole; whether its records are right is for its owner to check. */
+  | { readonly kind: "readable" }
+  /** It must not be opened. */
+  | { readonly kind: "damaged"; readonly reason: string };
+
 /** Opens stores by name (letters, digits and hyphens) under one place. */
 export interface OrderedStoreProvider {
   /** Opens the store, empty when it does not exist. */
   open(name: string): Promise<OrderedStore>;
+  /** Looks at a store that is not open, without relying on it. */
+  check(name: string): Promise<StoreCondition>;
   /** Names of the stores that exist, in byte order. */
   list(): Promise<string[]>;
   /** Removes a store that is not open, with everything in it; harmless when absent. */

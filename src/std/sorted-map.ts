@@ -155,6 +155,8 @@ export class SortedMap<V> implements SortedView<V> {
   #owner: object = {};
   #root: SortedNode<V> = { kind: "leaf", owner: this.#owner, keys: [], values: [] };
   #size = 0;
+  /** The value that the insertion under way has taken the place of. */
+  #replaced: V | undefined;
 
   /** How many records there are. */
   get size(): number {
@@ -186,12 +188,15 @@ export class SortedMap<V> implements SortedView<V> {
     this.#size = frozen.size;
   }
 
-  /** Sets the value under `key`. */
-  set(key: Uint8Array, value: V): void {
+  /** Sets the value under `key`. Returns what was there before. */
+  set(key: Uint8Array, value: V): V | undefined {
     const root = this.#own(this.#root);
     this.#root = root;
+    this.#replaced = undefined;
     const sibling = this.#insert(root, key, value);
-    if (sibling === undefined) return;
+    const replaced = this.#replaced;
+    this.#replaced = undefined;
+    if (sibling === undefined) return replaced;
     const lowest = must(root.keys[0], "first key of a full node");
     this.#root = {
       kind: "branch",
@@ -199,6 +204,7 @@ export class SortedMap<V> implements SortedView<V> {
       keys: [lowest, must(sibling.keys[0], "first key of a split node")],
       children: [root, sibling],
     };
+    return replaced;
   }
 
   /** Removes the record under `key`; false when there is none. */
@@ -227,6 +233,7 @@ export class SortedMap<V> implements SortedView<V> {
       const at = lowerBound(node.keys, key);
       const found = node.keys[at];
       if (found !== undefined && compareKeys(found, key) === 0) {
+        this.#replaced = node.values[at];
         node.values[at] = value;
         return undefined;
       }

@@ -108,6 +108,13 @@ class PinoModuleLogger implements Logger {
   }
 }
 
+/** Logs a warning of the runtime (process "warning"), which would otherwise stand as text between the lines. */
+export function logProcessWarning(logger: Logger, warning: Error): void {
+  const { name, message, stack } = warning;
+  const code = "code" in warning && typeof warning.code === "string" ? { code: warning.code } : {};
+  logger.warn("process_warned", { name, message, ...code, stack });
+}
+
 /** A logger that drops everything, for tests and benchmarks. */
 export const silentLogger: Logger = {
   child: () => silentLogger,

@@ -39,6 +39,50 @@ export type ProposalOutcome = "committed" | "refused" | "unknown";
 /** Which log or store waited for the disk. */
 export type SyncTarget = "raft_log" | "chunks" | "state";
 
+/** Extents of the cluster by the state of their copies; an extent may be among several. */
+export interface ReplicaSample {
+  readonly full: number;
+  readonly under: number;
+  readonly suspect: number;
+  readonly corrupt: number;
+  readonly lost: number;
+  readonly unverified: number;
+  /** With exactly one verified copy, and with none. */
+  readonly single: number;
+  readonly none: number;
+  readonly missingBytes: number;
+}
+
+/** How copies are looked after at this node. */
+export interface CopyHealthSample {
+  readonly repairedBytes: number;
+  readonly quarantinedExtents: number;
+  /** 0 for none. */
+  readonly scrubPass: number;
+  /** Since the last complete pass began; undefined while there is none. */
+  readonly scrubAgeMs: number | undefined;
+  readonly scrubDamaged: number;
+  readonly scrubProgress: number;
+  readonly disownedCopies: number;
+  readonly unansweredQuestions: number;
+}
+
+/** How the catalogs of a node do. */
+export interface CatalogSample {
+  /** Commands that the node's own index of names is behind; undefined while it is being built. */
+  readonly embeddedLagCount: number | undefined;
+  /** The projection in PostgreSQL; undefined where none is configured. */
+  readonly postgres:
+    | {
+        readonly isUp: boolean;
+        readonly lagCount: number | undefined;
+        readonly folderCount: number;
+        readonly chunkCount: number;
+        readonly missingManifestCount: number;
+      }
+    | undefined;
+}
+
 /** What a node tells the outside about itself. No method throws on any figure. */
 export interface Metrics {
   httpRequest(sample: HttpRequestSample): void;
@@ -56,10 +100,21 @@ export interface Metrics {
   downloaded(sizeBytes: number): void;
   chunkStore(sample: { readonly liveBytes: number; readonly freeBytes: number }): void;
   /** Extents by the state of their copies. */
-  replicas(sample: { readonly full: number; readonly under: number; readonly suspect: number }): void;
+  replicas(sample: ReplicaSample): void;
+  /** Scrub, repair and audit at this node. */
+  copyHealth(sample: CopyHealthSample): void;
   /** Other nodes by their health. */
   peers(sample: { readonly up: number; readonly suspect: number; readonly down: number }): void;
   synced(target: SyncTarget, durationMs: number): void;
+  catalog(sample: CatalogSample): void;
+  /** A transaction with PostgreSQL ended. */
+  postgresCall(call: "query" | "project", durationMs: number, failed: boolean): void;
+  /** Rows or events went over into PostgreSQL. */
+  projected(rowCount: number): void;
+  /** A catalog began to be built anew. */
+  catalogRebuilt(catalog: "embedded" | "postgres"): void;
+  /** The embedded catalog answered because PostgreSQL could not. */
+  catalogFellBack(): void;
   /** Everything now, as a scrape wants it. */
   render(): Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -98,8 +153,24 @@ export class PrometheusMetrics implements Metrics {
   readonly #chunkStoreLiveBytes: Gauge;
   readonly #chunkStoreFreeBytes: Gauge;
   readonly #extents: Gauge<"copies">;
+  readonly #missingCopyBytes: Gauge;
+  readonly #repairedBytes: Gauge;
+  readonly #quarantinedExtents: Gauge;
+  readonly #scrubPass: Gauge;
+  readonly #scrubAge: Gauge;
+  readonly #scrubDamaged: Gauge;
+  readonly #scrubProgress: Gauge;
+  readonly #disownedCopies: Gauge;
+  readonly #unansweredQuestions: Gauge;
   readonly #peers: Gauge<"health">;
   readonly #syncDuration: Histogram<"target">;
+  readonly #catalogLag: Gauge<"catalog">;
+  readonly #postgresUp: Gauge;
+  readonly #catalogWaiting: Gauge<"work">;
+  readonly #postgresDuration: Histogram<"call" | "outcome">;
+  readonly #projectedRows: Counter;
+  readonly #catalogRebuilds: Counter<"catalog">;
+  readonly #catalogFallbacks: Counter;
 
   constructor(options: MetricsOptions) {
     this.#registry.setDefaultLabels({ node: options.nodeId });
@@ -147,11 +218,68 @@ export class PrometheusMetrics implements Metrics {
       "Free bytes of the disk under the chunks.",
     );
     this.#extents = this.#gauge("extents", "Extents by the state of their copies.", ["copies"]);
+    this.#missingCopyBytes = this.#gauge(
+      "missing_copy_bytes",
+      "Bytes of verified copies that are wanted and not there, in the whole cluster.",
+    );
+    this.#repairedBytes = this.#gauge(
+      "repaired_bytes",
+      "Bytes of copies that this node made since it started.",
+    );
+    this.#quarantinedExtents = this.#gauge(
+      "quarantined_extents",
+      "Extents of this node's store in quarantine.",
+    );
+    this.#scrubPass = this.#gauge(
+      "scrub_pass",
+      "Number of this node's last complete scrub pass; 0 for none.",
+    );
+    this.#scrubAge = this.#gauge(
+      "scrub_age_seconds",
+      "How long ago the last complete scrub pass began: every older copy was read whole since.",
+    );
+    this.#scrubDamaged = this.#gauge(
+      "scrub_damaged_extents",
+      "Extents that the last complete scrub pass found damaged.",
+    );
+    this.#scrubProgress = this.#gauge(
+      "scrub_progress",
+      "How much of the scrub pass under way is done, 0 to 1.",
+    );
+    this.#disownedCopies = this.#gauge(
+      "copy_audit_disowned",
+      "Copies that the tree said to be verified and their node said not to have, since this node started.",
+    );
+    this.#unansweredQuestions = this.#gauge(
+      "copy_audit_unanswered",
+      "Questions of the audit of copies that no node answered, since this node started.",
+    );
     this.#peers = this.#gauge("peers", "Other nodes by health, as this node judges.", ["health"]);
     this.#syncDuration = this.#histogram(
       "fsync_duration_seconds",
       "Waiting for the disk to make writes durable.",
       ["target"],
+    );
+    this.#catalogLag = this.#gauge("catalog_lag_commands", "Commands that a catalog is behind the tree.", [
+      "catalog",
+    ]);
+    this.#postgresUp = this.#gauge("postgres_up", "1 while PostgreSQL answers, 0 while it does not.");
+    this.#catalogWaiting = this.#gauge("catalog_waiting", "Work that the projection left for later.", [
+      "work",
+    ]);
+    this.#postgresDuration = this.#histogram(
+      "postgres_transaction_duration_seconds",
+      "Transactions with PostgreSQL.",
+      ["call", "outcome"],
+    );
+    this.#projectedRows = this.#counter(
+      "catalog_projected_rows_total",
+      "Rows and events taken to PostgreSQL.",
+    );
+    this.#catalogRebuilds = this.#counter("catalog_rebuilds_total", "Catalogs built anew.", ["catalog"]);
+    this.#catalogFallbacks = this.#counter(
+      "catalog_fallbacks_total",
+      "Answers of the embedded catalog because PostgreSQL could not give them.",
     );
   }
 
@@ -206,10 +334,21 @@ export class PrometheusMetrics implements Metrics {
     this.#chunkStoreFreeBytes.set(sample.freeBytes);
   }
 
-  replicas(sample: { readonly full: number; readonly under: number; readonly suspect: number }): void {
-    this.#extents.set({ copies: "full" }, sample.full);
-    this.#extents.set({ copies: "under" }, sample.under);
-    this.#extents.set({ copies: "suspect" }, sample.suspect);
+  replicas(sample: ReplicaSample): void {
+    const { missingBytes, ...extents } = sample;
+    for (const [copies, count] of Object.entries(extents)) this.#extents.set({ copies }, count);
+    this.#missingCopyBytes.set(missingBytes);
+  }
+
+  copyHealth(sample: CopyHealthSample): void {
+    this.#repairedBytes.set(sample.repairedBytes);
+    this.#quarantinedExtents.set(sample.quarantinedExtents);
+    this.#scrubPass.set(sample.scrubPass);
+    if (sample.scrubAgeMs !== undefined) this.#scrubAge.set(seconds(sample.scrubAgeMs));
+    this.#scrubDamaged.set(sample.scrubDamaged);
+    this.#scrubProgress.set(sample.scrubProgress);
+    this.#disownedCopies.set(sample.disownedCopies);
+    this.#unansweredQuestions.set(sample.unansweredQuestions);
   }
 
   peers(sample: { readonly up: number; readonly suspect: number; readonly down: number }): void {
@@ -220,6 +359,32 @@ export class PrometheusMetrics implements Metrics {
 
   synced(target: SyncTarget, durationMs: number): void {
     this.#syncDuration.observe({ target }, seconds(durationMs));
+  }
+
+  catalog({ embeddedLagCount, postgres }: CatalogSample): void {
+    if (embeddedLagCount !== undefined) this.#catalogLag.set({ catalog: "embedded" }, embeddedLagCount);
+    if (postgres === undefined) return;
+    this.#postgresUp.set(postgres.isUp ? 1 : 0);
+    if (postgres.lagCount !== undefined) this.#catalogLag.set({ catalog: "postgres" }, postgres.lagCount);
+    this.#catalogWaiting.set({ work: "folders" }, postgres.folderCount);
+    this.#catalogWaiting.set({ work: "chunks" }, postgres.chunkCount);
+    this.#catalogWaiting.set({ work: "missing_manifests" }, postgres.missingManifestCount);
+  }
+
+  postgresCall(call: "query" | "project", durationMs: number, failed: boolean): void {
+    this.#postgresDuration.observe({ call, outcome: failed ? "failed" : "done" }, seconds(durationMs));
+  }
+
+  projected(rowCount: number): void {
+    this.#projectedRows.inc(rowCount);
+  }
+
+  catalogRebuilt(catalog: "embedded" | "postgres"): void {
+    this.#catalogRebuilds.inc({ catalog });
+  }
+
+  catalogFellBack(): void {
+    this.#catalogFallbacks.inc();
   }
 
   async render(): Promise<{ readonly contentType: string; readonly text: string }> {
@@ -258,7 +423,13 @@ export const noMetrics: Metrics = {
   downloaded: () => undefined,
   chunkStore: () => undefined,
   replicas: () => undefined,
+  copyHealth: () => undefined,
   peers: () => undefined,
   synced: () => undefined,
+  catalog: () => undefined,
+  postgresCall: () => undefined,
+  projected: () => undefined,
+  catalogRebuilt: () => undefined,
+  catalogFellBack: () => undefined,
   render: () => Promise.resolve({ contentType: "text/plain", text: "" }),
 };

@@ -18,6 +18,7 @@ import { must } from "../std/assert.ts";
 import { deferred } from "../std/deferred.ts";
 import { Semaphore } from "../std/semaphore.ts";
 import type { DataPlane } from "./data-plane.ts";
+import { InOrderDigest } from "./in-order-digest.ts";
 import type { TransferProgress } from "./progress.ts";
 import { getOpenUpload } from "./upload-record.ts";
 
@@ -40,6 +41,8 @@ export interface SealedContent {
 export class ActiveUpload {
   readonly uploadId: number;
   readonly progress: TransferProgress;
+  /** What this node knows of the plain digest. */
+  readonly plain = new InOrderDigest();
   readonly #plane: DataPlane;
   #record: UploadInfo;
   #recordAtMs: number;

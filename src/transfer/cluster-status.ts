@@ -1,6 +1,12 @@
 /** The cluster's status as this node sees it: members of the tree, the failure detector's judgement, the tree's counters. */
-import type { ClusterStatus, NodeStatus } from "../drive/drive-api.ts";
-import { clusterInfo, clusterTime, counters } from "../metadata/view.ts";
+import type {
+  ClusterStatus,
+  NodeStatus,
+  ReplicaSummary,
+  ScrubStatus,
+  ServiceStatus,
+} from "../drive/drive-api.ts";
+import { clusterInfo, clusterTime, counters, storeOf, type ReplicaCounters } from "../metadata/view.ts";
 import type { DataPlane } from "./data-plane.ts";
 
 /** What consensus knows and the tree does not. */
@@ -12,7 +18,11 @@ export interface ConsensusView {
 }
 
 /** The status now; reads the local store only. */
-export function clusterStatus(plane: DataPlane, consensus: ConsensusView): ClusterStatus {
+export function clusterStatus(
+  plane: DataPlane,
+  consensus: ConsensusView,
+  services: readonly ServiceStatus[] = [],
+): ClusterStatus {
   const { port } = plane.metadata;
   const reader = port.reader();
   const leader = port.leaderId();
@@ -26,23 +36,59 @@ export function clusterStatus(plane: DataPlane, consensus: ConsensusView): Clust
     appliedIndex: port.appliedIndex(),
     clusterTimeMs: clusterTime(reader),
     nodes: plane.directory.members().map((member) => nodeStatus(plane, consensus, member.memberId)),
-    replicas: figures.replicas,
+    replicas: summary(plane, figures.replicas),
     fileCount: figures.fileCount,
     directoryCount: figures.directoryCount,
     openUploadCount: figures.openUploadCount,
     contentBytes: figures.contentBytes,
+    services,
+  };
+}
+
+function summary(plane: DataPlane, counted: ReplicaCounters): ReplicaSummary {
+  let repairBytesPerSecond = 0;
+  for (const { health, load } of plane.detector.states()) {
+    if (health !== "down") repairBytesPerSecond += load?.repairBytesPerSecond ?? 0;
+  }
+  const { missingCopyBytes } = counted;
+  return {
+    ...counted,
+    repairBytesPerSecond,
+    redundantInMs: estimateMs(missingCopyBytes, repairBytesPerSecond),
+  };
+}
+
+function estimateMs(missingBytes: number, bytesPerSecond: number): number | undefined {
+  if (missingBytes === 0) return 0;
+  return bytesPerSecond > 0 ? (missingBytes / bytesPerSecond) * 1000 : undefined;
+}
+
+function scrubStatus(plane: DataPlane, memberId: number): ScrubStatus | undefined {
+  const reader = plane.metadata.port.reader();
+  const store = storeOf(reader, memberId);
+  const incarnation = plane.directory.find(memberId)?.storeIncarnation;
+  if (store.scrubPass === 0 || store.scrubbedIncarnation !== incarnation) return undefined;
+  const nowMs = clusterTime(reader);
+  return {
+    pass: store.scrubPass,
+    beganAgoMs: Math.max(0, nowMs - store.scrubStartTimeMs),
+    endedAgoMs: Math.max(0, nowMs - store.scrubEndTimeMs),
+    extentCount: store.scrubExtentCount,
+    bytes: store.scrubBytes,
+    damagedCount: store.scrubDamagedCount,
   };
 }
 
 function nodeStatus(plane: DataPlane, consensus: ConsensusView, memberId: number): NodeStatus {
   const member = plane.directory.find(memberId);
   const { health, sinceMs, load } = plane.detector.state(memberId);
+  const store = storeOf(plane.metadata.port.reader(), memberId);
   return {
     nodeId: plane.directory.nodeIdOf(memberId),
     memberId,
     role: plane.metadata.port.leaderId() === memberId ? "leader" : consensus.roleOf(memberId),
     health,
-    sinceMs,
+    sinceMs: Math.round(sinceMs),
     address: member?.address ?? "",
     httpUrl: member?.httpUrl ?? "",
     publicUrl: member?.publicUrl ?? "",
@@ -51,5 +97,10 @@ function nodeStatus(plane: DataPlane, consensus: ConsensusView, memberId: number
     totalBytes: load?.totalBytes ?? 0,
     appliedIndex: load?.appliedIndex ?? 0,
     liveBytes: load?.liveBytes ?? 0,
+    lost: store.lostTimeMs > 0,
+    draining: store.drainTimeMs > 0,
+    scrub: scrubStatus(plane, memberId),
+    scrubProgress: load?.scrubProgress,
+    quarantinedCount: load?.quarantinedCount ?? 0,
   };
 }

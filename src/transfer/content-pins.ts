@@ -20,6 +20,11 @@ export class ContentPins {
     };
   }
 
+  /** Whether anything is being read. */
+  get isAnyPinned(): boolean {
+    return this.#counts.size > 0;
+  }
+
   /** Whether someone reads it. */
   isPinned(contentId: number): boolean {
     return this.#counts.has(contentId);

@@ -9,8 +9,8 @@ import { MetadataClient } from "../cluster/metadata-client.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { NodeDirectory } from "../cluster/node-directory.ts";
 import { WriteLease } from "../cluster/write-lease.ts";
-import type { ExtentKey, ManifestOrigin } from "../drive/content.ts";
-import { clusterInfo } from "../metadata/view.ts";
+import type { ExtentKey, ManifestOrigin, ReplicaFinding } from "../drive/content.ts";
+import { clusterInfo, storeOf } from "../metadata/view.ts";
 import { Chores } from "../replication/chores.ts";
 import { ExtentReader } from "../replication/extent-reader.ts";
 import { HoleFiller } from "../replication/hole-filler.ts";
@@ -40,7 +40,7 @@ export interface DataPlanePorts {
   /** Bytes of uploads that this node holds at once; the default of WriteBudget when absent. */
   readonly inFlightBytesMax?: number | undefined;
   /** Told of each copy that was found damaged or missing, beside the report to the tree: for metrics and the log. */
-  readonly onBadReplica?: (extent: ExtentKey, memberId: number) => void;
+  readonly onBadReplica?: (extent: ExtentKey, memberId: number, finding: ReplicaFinding) => void;
 }
 
 /** The shared parts. */
@@ -77,6 +77,10 @@ export class DataPlane {
       detector,
       memberId: metadata.memberId,
       expectedMemberCount: ports.expectedMemberCount,
+      isClosed: (memberId) => {
+        const { drainTimeMs, lostTimeMs } = storeOf(metadata.reader(), memberId);
+        return drainTimeMs > 0 || lostTimeMs > 0;
+      },
     });
     this.budget = new WriteBudget(
       ports.inFlightBytesMax === undefined ? {} : { nodeBytesMax: ports.inFlightBytesMax },
@@ -89,9 +93,9 @@ export class DataPlane {
       clock,
       ports: replicas,
       detector,
-      onBadReplica: (extent, memberId) => {
-        ports.onBadReplica?.(extent, memberId);
-        this.reports.reportBad(extent, memberId);
+      onBadReplica: (extent, memberId, finding) => {
+        ports.onBadReplica?.(extent, memberId, finding);
+        this.reports.reportBad(extent, memberId, finding);
       },
     });
     this.progress = new ProgressBoard({ clock });

@@ -5,6 +5,7 @@
  * linearizable unless they say "stale". Every change carries a request id; one is made where the caller gave none. Paths are
  * parsed here, so nothing below sees an unchecked name.
  */
+import { noCatalog, type CatalogApi } from "../drive/catalog.ts";
 import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
@@ -16,7 +17,9 @@ import type {
   EntryRef,
   PathEntry,
   Progress,
+  Readiness,
   ReadOptions,
+  ServiceStatus,
   UploadRequest,
   UploadStatus,
   UploadTicket,
@@ -31,7 +34,7 @@ import { watchChanges } from "./change-watch.ts";
 import { clusterStatus, type ConsensusView } from "./cluster-status.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { ContentDownload, checkExtents } from "./download.ts";
-import { locatorOf, pathLocator } from "./locators.ts";
+import { locatorOf, newPathLocator } from "./locators.ts";
 import { FilePutter } from "./put-file.ts";
 import { watchUploadElsewhere } from "./progress-elsewhere.ts";
 import { TreeReads } from "./tree-reads.ts";
@@ -47,6 +50,10 @@ export interface LocalDriveOptions {
   readonly consensus: ConsensusView;
   /** What keeps this node from serving; empty when nothing does. */
   readonly problems: () => readonly string[];
+  /** The catalog; none when absent. */
+  readonly catalog?: CatalogApi | undefined;
+  /** Services outside of the node. */
+  readonly services?: (() => readonly ServiceStatus[]) | undefined;
 }
 
 /** The drive at this node. */
@@ -81,8 +88,9 @@ export class LocalDrive implements DriveApi {
 
   async durability(ref: EntryRef, options?: ReadOptions): Promise<Durability> {
     const { entry } = await this.#reads.statFile(ref, options);
-    const { verifiedCount, memberIds } = this.#reads.durability(entry);
-    return { verifiedCount, nodeIds: memberIds.map((memberId) => this.#plane.directory.nodeIdOf(memberId)) };
+    const { verifiedCount, memberIds, oldestCheckAgeMs } = this.#reads.durability(entry);
+    const nodeIds = memberIds.map((memberId) => this.#plane.directory.nodeIdOf(memberId));
+    return { verifiedCount, nodeIds, oldestCheckAgeMs };
   }
 
   list(
@@ -100,7 +108,7 @@ export class LocalDrive implements DriveApi {
   ): Promise<PathEntry> {
     const precondition = options.precondition ?? {};
     return this.#change(
-      { kind: "create-directory", at: pathLocator(path), ...settings, precondition },
+      { kind: "create-directory", at: newPathLocator(path), ...settings, precondition },
       options,
     );
   }
@@ -195,12 +203,34 @@ export class LocalDrive implements DriveApi {
     if (options.consistency === "linearizable") {
       await this.#plane.metadata.port.linearize({ signal: options.signal });
     }
-    return clusterStatus(this.#plane, this.#options.consensus);
+    return clusterStatus(this.#plane, this.#options.consensus, this.#options.services?.());
   }
 
-  readiness(): { readonly ready: boolean; readonly problems: readonly string[] } {
+  async startScrub(options: WriteOptions = {}): Promise<void> {
+    await this.#plane.metadata.applyIdempotent({ kind: "request-scrub" }, { signal: options.signal });
+  }
+
+  async setDraining(nodeId: string, draining: boolean, options: WriteOptions = {}): Promise<void> {
+    const { signal } = options;
+    const { directory, metadata } = this.#plane;
+    await metadata.port.linearize({ signal });
+    const member = directory.members().find((each) => each.nodeId === nodeId);
+    if (member === undefined) {
+      throw new DriveError("ARGUMENT_INVALID", `There is no node ${JSON.stringify(nodeId)}.`, {
+        node_id: nodeId,
+      });
+    }
+    const { memberId } = member;
+    await metadata.applyIdempotent({ kind: "set-draining", memberId, draining }, { signal });
+  }
+
+  readiness(): Readiness {
     const problems = this.#options.problems();
-    return { ready: problems.length === 0, problems };
+    return { ready: problems.length === 0, problems, services: this.#options.services?.() };
+  }
+
+  get catalog(): CatalogApi {
+    return this.#options.catalog ?? noCatalog;
   }
 
   async #change(body: CommandBody, options: WriteOptions): Promise<PathEntry> {
@@ -209,7 +239,7 @@ export class LocalDrive implements DriveApi {
   }
 
   #fromTo(ref: EntryRef, to: string): { readonly source: Locator; readonly to: Locator } {
-    const target = pathLocator(to);
+    const target = newPathLocator(to);
     if (target.path.length === 0) {
       throw new DriveError("PATH_EXISTS", "The root is there already.", { path: "/" });
     }

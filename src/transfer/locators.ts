@@ -2,7 +2,7 @@
 import type { EntryRef, UploadRequest } from "../drive/drive-api.ts";
 import { ROOT_ENTRY_ID, type Locator } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
-import { parsePath } from "../drive/path.ts";
+import { parseNewFilePath, parseNewPath, parsePath } from "../drive/path.ts";
 import type { PutIntent } from "../metadata/commands.ts";
 
 /** The locator of an absolute path. @throws DriveError PATH_INVALID, NAME_TOO_LONG, PATH_TOO_DEEP */
@@ -10,9 +10,19 @@ export function pathLocator(path: string): Locator {
   return { baseId: ROOT_ENTRY_ID, path: parsePath(path) };
 }
 
-/** What a one-shot upload asks for. @throws DriveError as pathLocator() */
+/** As pathLocator(), for what is to be made there. */
+export function newPathLocator(path: string): Locator {
+  return { baseId: ROOT_ENTRY_ID, path: parseNewPath(path) };
+}
+
+/** As newPathLocator(), for a file: no slash at the end. */
+export function newFileLocator(path: string): Locator {
+  return { baseId: ROOT_ENTRY_ID, path: parseNewFilePath(path) };
+}
+
+/** What a one-shot upload asks for. @throws DriveError as newFileLocator() */
 export function putIntent({ path, createParents, onConflict, attributes }: UploadRequest): PutIntent {
-  return { at: pathLocator(path), createParents, onConflict, attributes };
+  return { at: newFileLocator(path), createParents, onConflict, attributes };
 }
 
 /** The locator of an entry by id or path. @throws DriveError as pathLocator(), and ARGUMENT_INVALID for an id that is none */

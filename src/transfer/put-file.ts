@@ -5,13 +5,15 @@
  *   more, or no lease, or seals rejected --> an upload in the tree --> chunks --> complete   (the long path)
  *
  * Chunks are hashed beside being sent; the plain SHA-256 is computed as the bytes come, since here they come in order. When
- * the stream fails or is cut short nothing of it remains: the upload is aborted. A repeated request id repeats its steps and
- * gets the first answer.
+ * the stream fails or is cut short nothing of it remains: the upload is aborted. Each attempt of a request has an upload of
+ * its own, so an earlier one that is still running, perhaps at another node, can take nothing away from a later one. What
+ * makes the file is one command under the request's id, whichever path and attempt it comes from: the first wins, and the
+ * others get its answer.
  */
 import { canceledError, throwIfCanceled } from "../cluster/deadline.ts";
 import type { PathEntry, UploadRequest, WriteOptions } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
-import { DriveError, hasReason } from "../drive/errors.ts";
+import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { deferred } from "../std/deferred.ts";
@@ -21,7 +23,7 @@ import { EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { putIntent } from "./locators.ts";
 import { SmallWriter, type SmallOutcome } from "./small-writer.ts";
-import { derivedRequestId, type UploadManager } from "./upload-manager.ts";
+import { commitIds, type UploadManager } from "./upload-manager.ts";
 import { findAnsweredFile } from "./upload-record.ts";
 
 /** Chunks of one stream hashed or on their way at once: covers 400 MiB/s at 40 ms; further bytes wait at the client. */
@@ -29,9 +31,8 @@ export const STREAM_CHUNK_COUNT_MAX = 16;
 
 interface StreamPut {
   readonly request: UploadRequest;
+  /** The request id is that of the command that makes the file, whichever path it takes. */
   readonly options: WriteOptions & { readonly requestId: string };
-  /** Request id of the command that makes the file, whichever path it takes. */
-  readonly commitId: string;
   /** The chunks, of which `head` were read already. */
   readonly head: readonly Uint8Array[];
   readonly rest: AsyncIterator<Uint8Array>;
@@ -68,7 +69,7 @@ export class FilePutter {
         checkSoFar(request.sizeBytes, sizeOf(head));
         if (next.value.length < CHUNK_SIZE_BYTES) break;
       }
-      const put: StreamPut = { request, options: { ...options, requestId }, commitId: requestId, head, rest };
+      const put: StreamPut = { request, options: { ...options, requestId }, head, rest };
       if (options.requestId !== undefined) {
         const answered = await this.#findAnswered(put);
         if (answered !== undefined) return answered;
@@ -76,11 +77,8 @@ export class FilePutter {
       if (head.length < 2) {
         const small = await this.#putSmall(put);
         if (small.outcome === "done") return small.file;
-        // A rejection is remembered under its request id, so the other path needs an id of its own; a repeat of the request
-        // takes the same turn. Without one, the same id makes sure that a repeat by either path gets the first answer.
-        if (small.outcome === "rejected") {
-          return await this.#putLong({ ...put, commitId: derivedRequestId(requestId, "commit") });
-        }
+        // A rejection is remembered under the request id. The long path is told so and goes on to the next id of commitIds(),
+        // as does every repeat, whether the small path is open to it or not.
       }
       return await this.#putLong(put);
     } finally {
@@ -93,13 +91,17 @@ export class FilePutter {
     const { request, options } = put;
     const { port } = this.#plane.metadata;
     await port.linearize({ signal: options.signal });
-    return findAnsweredFile(port.reader(), options.requestId, (entry) => {
-      if (!mayBe(put, entry)) return undefined;
-      const { sizeBytes, treeHash } = entry;
-      const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
-      const precondition = options.precondition ?? {};
-      return { kind: "put-small", ...putIntent(request), precondition, ...content };
-    });
+    for (const commitId of commitIds(options.requestId)) {
+      const answered = findAnsweredFile(port.reader(), commitId, (entry) => {
+        if (!mayBe(put, entry)) return undefined;
+        const { sizeBytes, treeHash } = entry;
+        const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
+        const precondition = options.precondition ?? {};
+        return { kind: "put-small", ...putIntent(request), precondition, ...content };
+      });
+      if (answered !== undefined) return answered;
+    }
+    return undefined;
   }
 
   #putSmall(put: StreamPut): Promise<SmallOutcome> {
@@ -110,37 +112,55 @@ export class FilePutter {
 
   async #putLong(put: StreamPut): Promise<PathEntry> {
     const { request, options } = put;
-    const { signal, precondition } = options;
-    const uploadId = await this.#init(put);
-    const requestId = put.commitId;
+    const { signal, precondition, requestId } = options;
+    const begun = await this.#init(put);
+    if (typeof begun !== "number") return begun;
+    const uploadId = begun;
     try {
-      // A repeat of a request finds its upload complete already.
-      const finished = this.#uploads.findFinished(uploadId);
-      if (finished !== undefined) return finished;
+      throwIfCanceled(signal);
       const sent = await this.#send(uploadId, put);
       checkWhole(request.sizeBytes, sent.sizeBytes);
       const settings = { ...sent, treeHash: request.treeHash, put: putIntent(request) };
-      return await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
+      const file = await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
+      // Another attempt may have made the file. Where it is this upload after all, it is complete and no abort ends it.
+      if (file.entry.contentId !== this.#uploads.findContentId(uploadId)) this.#abandon(uploadId);
+      return file;
     } catch (error) {
       const reason = error instanceof DriveError ? error.reason : "INTERNAL";
       this.#plane.progress.find(String(uploadId))?.fail(reason);
-      // After an unknown outcome the upload may be complete: only a repeat of the request may touch it.
-      if (!hasReason(error, "COMMIT_OUTCOME_UNKNOWN")) this.#abandon(uploadId);
+      // Right after an unknown outcome too: of completing and aborting the tree does what comes first and refuses the other,
+      // and does not hold that refusal against the next attempt.
+      this.#abandon(uploadId);
       throw signal?.aborted === true ? canceledError(signal) : error;
     }
   }
 
-  /** Begins the upload; a repeated request gets its first one back, unless that was aborted since. */
-  async #init(put: StreamPut): Promise<number> {
+  /**
+   * Begins an upload for this attempt alone; or returns the file, when another attempt has made it meanwhile. A caller that
+   * goes away does not end this: an upload whose id nobody learned could not be aborted, and would stay open until it expires.
+   */
+  async #init(put: StreamPut): Promise<number | PathEntry> {
     const { request, options } = put;
-    const { signal, precondition } = options;
+    const { precondition } = options;
     // Not told the tree hash, the tree takes no shortcut to equal bytes: those that come here are the ones that count.
     const toStore = { ...request, treeHash: undefined };
-    const begin = (requestId: string | undefined) =>
-      this.#uploads.init(toStore, { signal, precondition, requestId });
-    const { uploadId } = await begin(derivedRequestId(options.requestId, "init"));
-    if (await this.#uploads.exists(uploadId)) return uploadId;
-    return (await begin(undefined)).uploadId;
+    const requestId = this.#plane.metadata.newRequestId();
+    const begin = async (): Promise<number> =>
+      (await this.#uploads.init(toStore, { precondition, requestId })).uploadId;
+    try {
+      return await begin();
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      if (error.spec.outcome === "definite") {
+        // The name may be taken by this very request.
+        const answered = await this.#findAnswered(put);
+        if (answered !== undefined) return answered;
+      } else {
+        // It may have begun, and nobody else asks for it: the same request says which upload it is.
+        this.#plane.chores.run(async () => this.#uploads.abort(await begin()));
+      }
+      throw error;
+    }
   }
 
   /** Sends all chunks, a bounded number at once; resolves when each was accepted. */

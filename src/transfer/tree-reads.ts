@@ -11,7 +11,14 @@ import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { PAGE_SIZE_MAX, REPLICA_COUNT } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
-import { extentsOf, list, resolve, type FoundEntry, type NeedsMaterialise } from "../metadata/view.ts";
+import {
+  clusterTime,
+  extentsOf,
+  list,
+  resolve,
+  type FoundEntry,
+  type NeedsMaterialise,
+} from "../metadata/view.ts";
 import { locatorOf } from "./locators.ts";
 
 /** Commands that one read may cost. A listing of an unfinished copy of a million names takes a thousand of them. */
@@ -73,17 +80,28 @@ export class TreeReads {
     return extentsOf(this.#metadata.port.reader(), entry.contentId);
   }
 
-  /** Fewest verified copies of any extent, and the members that hold one of every extent. */
-  durability(entry: Entry): { readonly verifiedCount: number; readonly memberIds: readonly number[] } {
-    const holders = this.extentsOf(entry).map((extent) =>
-      extent.replicas.filter((replica) => replica.state === "verified").map((replica) => replica.memberId),
+  /** Fewest verified copies of any extent, the members that hold one of every extent, and how long ago the oldest check was. */
+  durability(entry: Entry): {
+    readonly verifiedCount: number;
+    readonly memberIds: readonly number[];
+    readonly oldestCheckAgeMs: number | undefined;
+  } {
+    const verified = this.extentsOf(entry).map((extent) =>
+      extent.replicas.filter((replica) => replica.state === "verified"),
     );
+    const holders = verified.map((replicas) => replicas.map((replica) => replica.memberId));
     const [first] = holders;
-    if (first === undefined) return { verifiedCount: REPLICA_COUNT, memberIds: [] };
+    if (first === undefined) {
+      return { verifiedCount: REPLICA_COUNT, memberIds: [], oldestCheckAgeMs: undefined };
+    }
+    const oldestMs = Math.min(...verified.flat().map((replica) => replica.checkTimeMs));
+    const isKnown = Number.isFinite(oldestMs) && oldestMs > 0;
+    const nowMs = clusterTime(this.#metadata.port.reader());
     const memberIds = first.filter((memberId) => holders.every((each) => each.includes(memberId)));
     return {
       verifiedCount: Math.min(...holders.map((each) => each.length)),
       memberIds: memberIds.sort((a, b) => a - b),
+      oldestCheckAgeMs: isKnown ? Math.max(0, nowMs - oldestMs) : undefined,
     };
   }
 

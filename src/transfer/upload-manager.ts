@@ -21,13 +21,14 @@ import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
 import type { ExtentTargets, PutIntent, ResultValue } from "../metadata/commands.ts";
 import { clusterTime, uploadPath } from "../metadata/view.ts";
+import { must } from "../std/assert.ts";
 import { bytesEqual, toHex, utf8 } from "../std/bytes.ts";
 import { foldTreeHash, sha256 } from "../std/digest.ts";
 import { ActiveUpload, type SealedContent } from "./active-upload.ts";
 import { agreedSize, checkChunk, checkSize, checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { findUpload, getOpenUpload, getUpload } from "./upload-record.ts";
-import { pathLocator } from "./locators.ts";
+import { newFileLocator } from "./locators.ts";
 import { heldChunks, statusOf } from "./upload-survey.ts";
 
 /** Uploads kept in memory at once; beyond, the one idle for longest is forgotten, which costs its next chunk a look-up. */
@@ -35,8 +36,17 @@ export const ACTIVE_UPLOAD_COUNT_MAX = 1000;
 /** How often an upload is sealed anew after the tree rejected its seals (a store was replaced between seal and commit). */
 export const COMMIT_ATTEMPT_COUNT_MAX = 3;
 /** A request id made from another for one step of the same request, so that a repeated request repeats its steps. */
-export function derivedRequestId(requestId: string, step: string): string {
+function derivedRequestId(requestId: string, step: string): string {
   return toHex(sha256(utf8(`${requestId}\n${step}`)));
+}
+
+/**
+ * The ids under which completing is tried, in order: the request's own, then one for each time that the seals were rejected,
+ * since a rejection is remembered under its id. A repeat takes the same ids, so it meets the first answer.
+ */
+export function commitIds(requestId: string): readonly string[] {
+  const further = (at: number): string => derivedRequestId(requestId, `commit ${at + 1}`);
+  return Array.from({ length: COMMIT_ATTEMPT_COUNT_MAX }, (_, at) => (at === 0 ? requestId : further(at)));
 }
 
 /** How to complete. */
@@ -80,7 +90,7 @@ export class UploadManager {
     const value = await metadata.apply(
       {
         kind: "init-upload",
-        at: pathLocator(request.path),
+        at: newFileLocator(request.path),
         createParents: request.createParents,
         sizeBytes: request.sizeBytes,
         treeHash: request.treeHash ?? new Uint8Array(0),
@@ -104,7 +114,8 @@ export class UploadManager {
     signal?: AbortSignal,
   ): Promise<ChunkReceipt> {
     this.#plane.budget.checkLine();
-    return this.#writeChunk(uploadId, chunkIndex, bytes, digest, signal);
+    const keep = (upload: ActiveUpload, leaf: Uint8Array): void => upload.plain.take(chunkIndex, bytes, leaf);
+    return this.#writeChunk(uploadId, chunkIndex, bytes, { digest, keep }, signal);
   }
 
   /** Takes one chunk of a stream that this node feeds: it waits its turn where a newcomer would be refused. */
@@ -114,14 +125,20 @@ export class UploadManager {
     bytes: Uint8Array,
     signal?: AbortSignal,
   ): Promise<ChunkReceipt> {
-    return this.#writeChunk(uploadId, chunkIndex, bytes, undefined, signal);
+    return this.#writeChunk(uploadId, chunkIndex, bytes, {}, signal);
   }
 
   async #writeChunk(
     uploadId: number,
     chunkIndex: number,
     bytes: Uint8Array,
-    digest: Uint8Array | undefined,
+    {
+      digest,
+      keep,
+    }: {
+      readonly digest?: Uint8Array | undefined;
+      readonly keep?: (upload: ActiveUpload, leaf: Uint8Array) => void;
+    },
     signal: AbortSignal | undefined,
   ): Promise<ChunkReceipt> {
     return this.#withUpload(uploadId, async (upload) => {
@@ -135,6 +152,7 @@ export class UploadManager {
         });
       }
       this.#plane.hashed.remember(bytes, actual);
+      keep?.(upload, actual);
       const replicaCount = await upload.writeChunk(chunkIndex, bytes, actual, signal);
       upload.progress.addTransferred(bytes.length);
       return { chunkIndex, digest: actual, replicaCount };
@@ -165,12 +183,9 @@ export class UploadManager {
     });
   }
 
-  /** Whether the tree knows the upload, as this node sees it after a linearizable read. */
-  async exists(uploadId: number, signal?: AbortSignal): Promise<boolean> {
-    const { port } = this.#plane.metadata;
-    if (findUpload(port.reader(), uploadId) !== undefined) return true;
-    await port.linearize({ signal });
-    return findUpload(port.reader(), uploadId) !== undefined;
+  /** The content id of an upload, as far as this node has seen; undefined when it has not, or the upload is gone. */
+  findContentId(uploadId: number): number | undefined {
+    return findUpload(this.#plane.metadata.port.reader(), uploadId)?.contentId;
   }
 
   /** The file of an upload that is complete as far as this node has seen. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED. */
@@ -255,20 +270,20 @@ export class UploadManager {
     settings: CompleteSettings & { readonly sizeBytes: number },
     options: WriteOptions & { readonly requestId: string },
   ): Promise<PathEntry> {
+    const ids = commitIds(options.requestId);
     for (let attempt = 1; ; attempt += 1) {
       upload.progress.enter("sealing");
       const sealed = await upload.sealAll(settings.sizeBytes, options.signal);
       const treeHash = sealed.roots.length === 0 ? EMPTY_TREE_HASH : foldTreeHash(sealed.roots);
       checkTreeHash(upload.record.treeHash, treeHash);
       checkTreeHash(settings.treeHash, treeHash);
+      const sha256 = settings.sha256 ?? upload.plain.digestOf(treeHash, chunkCount(settings.sizeBytes));
       upload.progress.enter("committing");
       try {
-        // A rejection is remembered under its request id, so a further attempt is a request of its own.
-        const requestId =
-          attempt === 1 ? options.requestId : derivedRequestId(options.requestId, `commit ${attempt}`);
+        const requestId = must(ids[attempt - 1], "one id for each attempt");
         const done = await this.#propose(
           upload,
-          { ...settings, sealed, treeHash },
+          { ...settings, sha256, sealed, treeHash },
           { ...options, requestId },
         );
         for (const late of sealed.late) this.#plane.reports.addLate(late);

@@ -93,7 +93,7 @@ describe("LmdbOrderedStore when the disk does not answer", () => {
       },
     };
     const stuck = { batch: () => new Promise<boolean>(() => undefined), get: () => undefined };
-    const store = new LmdbOrderedStore(stuck as never, clock, 10_000);
+    const store = new LmdbOrderedStore(stuck as never, "none", { clock, flushTimeoutMs: 10_000 });
     store.transaction((transaction) => transaction.put(utf8("a"), utf8("1")));
 
     const flushed = store.flush();

@@ -58,6 +58,8 @@ export function describeOrderedStore(name: string, create: () => Promise<Ordered
       const failed = (): void =>
         store.transaction((transaction) => {
           transaction.put(utf8("lost"), utf8("1"));
+          transaction.put(utf8("lost"), utf8("2"));
+          transaction.put(utf8("kept"), utf8("2"));
           transaction.delete(utf8("kept"));
           throw new RangeError("stop");
         });

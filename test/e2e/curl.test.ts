@@ -2,10 +2,12 @@
 import { expect } from "chai";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SeededPrng } from "../../src/std/prng.ts";
+import { eventually } from "../support/eventually.ts";
 import { curl, start } from "../support/run-program.ts";
 import { useCluster } from "../support/use-cluster.ts";
 
@@ -101,6 +103,48 @@ describe("A real cluster and curl", function () {
       expect(exitCode).to.equal(0);
       expect(readFileSync(join(target, "whole.bin")).equals(content)).to.equal(true);
     }
+  });
+
+  it("leaves no upload open when the client is gone in the middle of a PUT, whenever that is", async () => {
+    const openUploads = async (): Promise<number> =>
+      Number((await json(url(0, "/api/cluster")))["openUploadCount"]);
+    const { port } = new URL(cluster().node(1).httpUrl);
+    const before = await openUploads();
+    const part = bytes(64 * 1024, 9);
+    let cutCount = 0;
+    // From before the upload begins until many chunks are on their way.
+    for (let sentBytes = MIB / 2; sentBytes <= 4 * MIB; sentBytes += MIB / 8) {
+      const socket = connect(Number(port), "127.0.0.1").on("error", () => undefined);
+      const head = `PUT /api/files/content?path=/cut/${cutCount} HTTP/1.1\r\nHost: x\r\nContent-Length: ${8 * MIB}\r\n\r\n`;
+      socket.write(head);
+      for (let at = 0; at < sentBytes; at += part.length)
+        await new Promise((written) => socket.write(part, written));
+      socket.destroy();
+      cutCount += 1;
+    }
+
+    await eventually("no upload is open", async () => (await openUploads()) === before, { withinMs: 20_000 });
+
+    expect(cutCount).to.equal(29);
+    const listed = await curl(["-o", "/dev/null", "-w", "%{http_code}", url(2, "/api/stat?path=/cut/3")]);
+    expect(listed.stdout).to.equal("404");
+  });
+
+  it("keeps a file that is there unless the request says to replace it", async () => {
+    writeFileSync(join(directory, "v1"), "one");
+    writeFileSync(join(directory, "v2"), "two");
+    const put = (file: string, query: string): Promise<{ readonly stdout: string }> =>
+      curl([
+        ...["-T", join(directory, file), "-w", " %{http_code}"],
+        url(0, `/api/files/content?path=/curl/kept.txt${query}`),
+      ]);
+
+    expect((await put("v1", "")).stdout).to.match(/ 201$/);
+    const refused = (await put("v2", "")).stdout;
+    expect(refused).to.match(/ 409$/).and.include("onConflict=replace");
+    expect((await curl([url(1, "/api/download?path=/curl/kept.txt")])).stdout).to.equal("one");
+    expect((await put("v2", "&onConflict=replace")).stdout).to.match(/ 200$/);
+    expect((await curl([url(1, "/api/download?path=/curl/kept.txt")])).stdout).to.equal("two");
   });
 
   it("takes a stream of unknown length from a pipe, an empty file too", async () => {

@@ -1,12 +1,17 @@
 /**
- * `npm run simulate`: runs seeds of the whole-node simulation and prints what they did.
+ * `npm run simulate`: runs seeds of the simulations and prints what they did.
  *
  *   --seed N            one seed, twice: its trace hash must be the same
- *   --seeds N --from M  N seeds from M on (default 1)
+ *   --seeds N --from M  N seeds from M on (default 1), all failures listed
  *   (neither)           seeds from --from on, or from the clock, until one fails
+ *   --raft              the Raft cluster instead of whole nodes
+ *   --planted           looks for every planted bug, and prints how many seeds each took
  */
 import { parseArgs } from "node:util";
-import { simulate, SimFailure, type SimResult } from "./sim-run.ts";
+import { CANARY, findBug, PLANTED_BUGS } from "./planted.ts";
+import { runCluster } from "./raft-cluster/cluster-run.ts";
+import { ClusterTotals } from "./raft-cluster/cluster-totals.ts";
+import { simulate, type SimResult } from "./sim-run.ts";
 import { SimTotals } from "./sim-totals.ts";
 
 function line(result: SimResult, realMs: number): string {
@@ -15,29 +20,80 @@ function line(result: SimResult, realMs: number): string {
   return `seed=${seed} ${eventCount} events, ${(virtualMs / 1000).toFixed(1)} s virtual in ${(realMs / 1000).toFixed(2)} s, ${commitIndex} entries, ${restartCount} restarts, ${done} done, ${refused} refused, ${unknown} unknown, ${notDone} not done, trace ${traceHash.slice(0, 16)}`;
 }
 
+/** One kind of simulation: runs a seed, says what it did and gives its trace. */
+interface Runner {
+  readonly run: (seed: number) => Promise<{ readonly trace: string; readonly line: string }>;
+  readonly totals: { readonly runCount: number; describe(): string };
+}
+
+function nodeRunner(): Runner {
+  const totals = new SimTotals();
+  const run: Runner["run"] = async (seed) => {
+    const startMs = performance.now();
+    const result = await simulate(seed);
+    totals.add(result);
+    return { trace: result.traceHash, line: line(result, performance.now() - startMs) };
+  };
+  return { run, totals };
+}
+
+function clusterRunner(): Runner {
+  const totals = new ClusterTotals();
+  const run: Runner["run"] = (seed) => {
+    const result = runCluster(seed);
+    totals.add(result);
+    const { trace, observations, figures } = result;
+    const shown = `seed=${seed} ${observations} looks, ${figures["entries committed"]} entries, ${figures.elections} elections, ${figures.restarts} restarts, trace ${trace}`;
+    return Promise.resolve({ trace: String(trace), line: shown });
+  };
+  return { run, totals };
+}
+
+/** Looks for every planted bug; whether all were found, and the canary was not. */
+async function findAll(): Promise<boolean> {
+  let isGood = true;
+  for (const bug of [...PLANTED_BUGS, CANARY]) {
+    const { seedCount, message } = await findBug(bug);
+    const isRight = (seedCount === undefined) === (bug === CANARY);
+    isGood &&= isRight;
+    const count = seedCount === undefined ? "not found" : `${seedCount} seed${seedCount === 1 ? "" : "s"}`;
+    process.stdout.write(
+      `${isRight ? "ok  " : "FAIL"} ${count.padEnd(10)} ${bug.where}: ${bug.name}\n       ${message}\n`,
+    );
+  }
+  return isGood;
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { seed: { type: "string" }, seeds: { type: "string" }, from: { type: "string" } },
+    options: {
+      seed: { type: "string" },
+      seeds: { type: "string" },
+      from: { type: "string" },
+      raft: { type: "boolean" },
+      planted: { type: "boolean" },
+    },
   });
+  if (values.planted === true) {
+    process.exitCode = (await findAll()) ? 0 : 1;
+    return;
+  }
   const start = Number(values.seed ?? values.from ?? (values.seeds === undefined ? Date.now() % 1e9 : 1));
   const count = values.seed === undefined ? Number(values.seeds ?? Number.POSITIVE_INFINITY) : 2;
-  const totals = new SimTotals();
+  const { run, totals } = values.raft === true ? clusterRunner() : nodeRunner();
   let hash: string | undefined;
   let failures = 0;
   for (let i = 0; i < count; i += 1) {
     const seed = values.seed === undefined ? start + i : start;
-    const startMs = performance.now();
     try {
-      const result = await simulate(seed);
-      totals.add(result);
-      process.stdout.write(`${line(result, performance.now() - startMs)}\n`);
+      const result = await run(seed);
+      process.stdout.write(`${result.line}\n`);
       if (values.seed === undefined) continue;
-      if (hash !== undefined && hash !== result.traceHash)
-        throw new Error("the same seed gave another trace");
-      hash = result.traceHash;
+      if (hash !== undefined && hash !== result.trace) throw new Error("the same seed gave another trace");
+      hash = result.trace;
     } catch (error) {
       failures += 1;
-      process.stdout.write(`${error instanceof SimFailure ? error.message : String(error)}\n`);
+      process.stdout.write(`${error instanceof Error ? error.message : String(error)}\n`);
       if (values.seeds === undefined) break;
     }
   }

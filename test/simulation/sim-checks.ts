@@ -23,6 +23,8 @@ export class SimChecks {
   readonly #machines: readonly SimMachine[];
   readonly #invariants = new ClusterInvariants();
   readonly #views = new Map<number, NodeView>();
+  /** Term of the last durable entry in each view, as it was then: a view reads the node that it is of, which goes on. */
+  readonly #stableTerms = new Map<number, number>();
   readonly #incarnations = new Map<number, number>();
   readonly #hashes = new Map<number, { readonly memberId: number; readonly hash: Uint8Array }>();
   readonly #applied = new Map<number, number>();
@@ -37,7 +39,8 @@ export class SimChecks {
   /** Looks at every node; after every event. Throws InvariantViolation. */
   observe(): void {
     const fresh: NodeView[] = [];
-    for (const { memberId, servingNode, incarnationCount } of this.#machines) {
+    for (const machine of this.#machines) {
+      const { memberId, servingNode, incarnationCount } = machine;
       if (servingNode === undefined) continue;
       const view = servingNode.consensus.view();
       const last = this.#views.get(memberId);
@@ -45,9 +48,15 @@ export class SimChecks {
         this.#incarnations.set(memberId, incarnationCount);
         this.#invariants.restarted(memberId);
         this.#applied.delete(memberId);
-        if (last !== undefined) checkSurvived(last, view);
+        // What was damaged is mended from the others; until then it need not be there.
+        if (last !== undefined && machine.rottenIndex === undefined) {
+          checkSurvived(last, this.#stableTerms.get(memberId), view);
+        }
       } else if (last !== undefined && isSame(last, view)) continue;
       this.#views.set(memberId, view);
+      const stable = view.stableIndex ?? 0;
+      if (stable >= view.firstIndex) this.#stableTerms.set(memberId, view.termAt(stable));
+      if (machine.rottenIndex !== undefined && stable >= machine.rottenIndex) machine.rottenIndex = undefined;
       fresh.push(view);
       this.#checkHashes(memberId, servingNode);
     }
@@ -55,6 +64,11 @@ export class SimChecks {
     this.observationCount += fresh.length;
     this.#invariants.observeAll(fresh);
     for (const view of fresh) if (view.role === "leader") this.#checkDurable(view);
+  }
+
+  /** How far the log of a member was durable when it was looked at last. */
+  stableIndexOf(memberId: number): number {
+    return this.#views.get(memberId)?.stableIndex ?? 0;
   }
 
   /** Looks at a message as it leaves: what it promises must be durable where it comes from. */
@@ -233,12 +247,11 @@ function isSame(a: NodeView, b: NodeView): boolean {
 }
 
 /** What a node had called durable when it died is there when it comes back (R8, R14). */
-function checkSurvived(before: NodeView, after: NodeView): void {
+function checkSurvived(before: NodeView, stableTerm: number | undefined, after: NodeView): void {
   const stable = before.stableIndex ?? 0;
   if (stable < after.firstIndex) return;
   const isThere =
-    stable <= after.lastIndex &&
-    (stable < before.firstIndex || before.termAt(stable) === after.termAt(stable));
+    stable <= after.lastIndex && (stable < before.firstIndex || stableTerm === after.termAt(stable));
   if (isThere) return;
   throw new InvariantViolation(
     "R8",

@@ -106,6 +106,8 @@ export interface SimClientOptions {
   readonly memberIds: readonly number[];
   readonly largeFiles: boolean;
   readonly thinkMeanMs: number;
+  /** Begins at a node that its address chooses, so that clients see each other's writes by way of the cluster. */
+  readonly startsApart: boolean;
   /** Reads what a node happens to know: a planted fault. */
   readonly staleReads: boolean;
 }
@@ -122,7 +124,8 @@ export class SimClient {
 
   constructor(options: SimClientOptions) {
     this.#options = options;
-    this.#memberId = must(options.memberIds[0], "a member");
+    const { memberIds, startsApart, address } = options;
+    this.#memberId = must(memberIds[startsApart ? address % memberIds.length : 0], "a member");
   }
 
   /** Does `count` random operations, one after the other. */

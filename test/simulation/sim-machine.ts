@@ -6,6 +6,8 @@
  */
 import { DriveNode } from "../../src/node/drive-node.ts";
 import { assert, must } from "../../src/std/assert.ts";
+import type { PlantedFault } from "../../src/raft/planted-faults.ts";
+import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { inlineDigester } from "../../src/std/digest.ts";
 import type { Disk } from "../../src/std/disk.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
@@ -29,7 +31,17 @@ import {
 /** Where a machine keeps its data. */
 export const DATA_DIRECTORY = "/data";
 
-const CLUSTER_ID = "simulated-cluster";
+/** The cluster that every machine belongs to. */
+export const CLUSTER_ID = "simulated-cluster";
+/** Bytes of a segment of the chunk store: a few uploads fill one. */
+const CHUNK_SEGMENT_SIZE_BYTES = 128 * 1024;
+/** How often a store looks for segments to compact. */
+const COMPACTION_IDLE_MS = 2_000;
+/** When a store is scrubbed first: within most runs. */
+const SCRUB_FIRST_WAIT_MS = 5_000;
+
+/** The store is compared with the tree much more often than in production, so that a run sees it. */
+const SWEEP_INTERVAL_MS = 3_000;
 const YEAR_MS = 365 * 24 * 3600 * 1000;
 
 /** What a machine is part of. */
@@ -42,20 +54,32 @@ export interface SimMachineOptions {
   readonly prng: SeededPrng;
   readonly nodeOf: (memberId: number) => DriveNode | undefined;
   readonly onMessage: (message: Message) => void;
+  /** Called before a process ends: the last chance to look at it as it was. */
+  readonly onStopping: () => void;
   readonly fail: (error: Error) => void;
   /** Makes the disk of this machine something else, for planted faults. */
   readonly wrapDisk?: ((disk: Disk) => Disk) | undefined;
+  readonly plantedFault?: PlantedFault | undefined;
+  readonly plantedChunkFault?: PlantedChunkFault | undefined;
 }
 
 /** A machine and the process on it. */
 export class SimMachine {
   readonly memberId: number;
   readonly disk: MemoryDisk;
+  /** Bytes that its disk holds when nothing makes it full. */
+  readonly diskCapacityBytes: number;
   /** Lines that its processes logged lately. */
   readonly log: string[] = [];
   /** How long an operation of the disk takes on average. */
   diskMeanMs: number;
   incarnationCount = 0;
+  /** How far its log was durable when that was damaged; undefined once it is mended. */
+  rottenIndex: number | undefined;
+  /** Times that a failed sync ended its process, as it must. */
+  syncErrorCount = 0;
+  /** Called when a sync that was made to fail has ended the process; undefined while none was. */
+  onSyncError: (() => void) | undefined;
   readonly #options: SimMachineOptions;
   readonly #stores: MemoryOrderedStoreProvider;
   readonly #indexes: MemoryOrderedStoreProvider;
@@ -75,6 +99,7 @@ export class SimMachine {
     this.#wallOffsetMs = plan.clockSkew ? Math.floor((prng.float() - 0.5) * 4 * YEAR_MS) : 0;
     this.#rate = plan.clockSkew ? 0.8 + prng.float() * 0.4 : 1;
     this.disk = new MemoryDisk({ afterCrash: "hang" });
+    this.diskCapacityBytes = this.disk.capacityBytes;
     const beforeFlush = (): Promise<void> => this.#diskTime("sync", 0);
     this.#stores = new MemoryOrderedStoreProvider({ beforeFlush });
     this.#indexes = new MemoryOrderedStoreProvider({ beforeFlush });
@@ -119,7 +144,9 @@ export class SimMachine {
         () => {
           if (process.alive) this.#isServing = true;
         },
-        (error: unknown) => fail(asError(`${name} did not start`, error)),
+        (error: unknown) => {
+          if (process.alive) fail(asError(`${name} did not start`, error));
+        },
       );
     });
   }
@@ -127,7 +154,9 @@ export class SimMachine {
   /** Ends the process at once; with "power-loss" what was not synced is lost or torn too. */
   stop(how: "kill" | "power-loss"): void {
     const process = must(this.#process, "the machine is up");
-    const { scheduler, network, prng } = this.#options;
+    const { scheduler, network, prng, onStopping } = this.#options;
+    onStopping();
+    this.onSyncError = undefined;
     scheduler.note(`${process.name} ${how}`);
     this.#process = undefined;
     this.#node = undefined;
@@ -141,16 +170,32 @@ export class SimMachine {
   }
 
   #diskTime(operation: DiskOperation, sizeBytes: number): Promise<void> {
-    const process = must(this.#process, "only a process uses the disk");
-    const { prng } = this.#options;
+    const process = this.#process;
+    // Died in the middle of a turn: what a dead process asks for is never answered.
+    if (process === undefined) return new Promise<never>(() => undefined);
+    const { prng, plan } = this.#options;
     const isSync = operation === "sync" || operation === "syncDirectory";
+    // The page cache answers at once, in this very turn or some microtasks later.
+    if (!isSync && prng.float() < plan.instantDiskRate) return process.hop();
     // 500 MB/s, and a sync costs some seeks.
     const meanMs = this.diskMeanMs * (isSync ? 3 : 1);
     return process.delay(0.005 - Math.log(1 - prng.float()) * meanMs + sizeBytes / 500_000);
   }
 
   #makeNode(process: SimProcess): DriveNode {
-    const { memberId, memberIds, plan, network, prng, nodeOf, onMessage, fail, wrapDisk } = this.#options;
+    const {
+      memberId,
+      memberIds,
+      plan,
+      network,
+      prng,
+      nodeOf,
+      onMessage,
+      fail,
+      wrapDisk,
+      plantedFault,
+      plantedChunkFault,
+    } = this.#options;
     const endpoint: SimEndpoint = {
       network,
       clusterId: CLUSTER_ID,
@@ -195,6 +240,13 @@ export class SimMachine {
       heartbeats: simHeartbeats(endpoint),
       peerReplica: (id) => peers.get(id),
       reserveBytes: 0,
+      plantedFault,
+      plantedChunkFault,
+      sweepIntervalMs: SWEEP_INTERVAL_MS,
+      // Small and soon, so that compaction and scrub happen within a run.
+      chunkSegmentSizeBytesMax: CHUNK_SEGMENT_SIZE_BYTES,
+      scrubFirstWaitMs: SCRUB_FIRST_WAIT_MS,
+      compactionIdleMs: COMPACTION_IDLE_MS,
       tuning: {
         logEntryCountMax: plan.logEntryCountMax,
         logKeepEntryCount: Math.floor(plan.logEntryCountMax / 3),
@@ -202,7 +254,13 @@ export class SimMachine {
         storeFlushIntervalMs: 2_000,
       },
       onFatal: (error) => {
-        if (process.alive) fail(asError(`${process.name} ended itself`, error));
+        if (!process.alive) return;
+        const { onSyncError } = this;
+        this.onSyncError = undefined;
+        if (onSyncError !== undefined) {
+          this.syncErrorCount += 1;
+          onSyncError();
+        } else fail(asError(`${process.name} ended itself`, error));
       },
     });
     return node;

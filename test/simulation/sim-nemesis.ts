@@ -4,9 +4,11 @@
  * A fault that cannot happen at its instant (the machine is down already, there is nothing to damage yet) is tried again a
  * little later, so that every planned fault happens.
  */
+import { hasReason } from "../../src/drive/errors.ts";
+import type { Message } from "../../src/raft/types.ts";
 import { assert, must } from "../../src/std/assert.ts";
 import type { SeededPrng } from "../../src/std/prng.ts";
-import { DATA_DIRECTORY, type SimMachine } from "./sim-machine.ts";
+import { CLUSTER_ID, DATA_DIRECTORY, type SimMachine } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
 import type { SimProcess, SimScheduler } from "./sim-scheduler.ts";
@@ -18,6 +20,14 @@ const SLOW_DISK_MEAN_MS = 60;
 /** Bytes at the start of a segment that are not damaged: its header, without which the whole file is lost. */
 const SEGMENT_HEADER_BYTES = 64;
 
+/** Messages remembered for replays. */
+const ARCHIVE_COUNT_MAX = 300;
+const DAY_MS = 24 * 3600 * 1000;
+/** The front of a file of the log that may be damaged. */
+const LOG_ROT_PART = 0.6;
+/** Bytes that a full disk may still have. */
+const LITTLE_SPACE_BYTES = 64 * 1024;
+
 /** Runs faults. */
 export class SimNemesis {
   /** How often each kind happened. */
@@ -27,6 +37,8 @@ export class SimNemesis {
   readonly #network: SimNetwork;
   readonly #scheduler: SimScheduler;
   readonly #prng: SeededPrng;
+  readonly #stableIndexOf: (memberId: number) => number;
+  readonly #archive: Message[] = [];
   /** Faults under way or to come; the healing waits for it. */
   #pendingCount = 0;
 
@@ -36,12 +48,22 @@ export class SimNemesis {
     readonly network: SimNetwork;
     readonly scheduler: SimScheduler;
     readonly prng: SeededPrng;
+    /** How far a member's log is durable. */
+    readonly stableIndexOf: (memberId: number) => number;
   }) {
     this.#plan = options.plan;
     this.#machines = options.machines;
     this.#network = options.network;
     this.#scheduler = options.scheduler;
     this.#prng = options.prng;
+    this.#stableIndexOf = options.stableIndexOf;
+  }
+
+  /** Sees every Raft message as it leaves. */
+  remember(message: Message): void {
+    if (message.kind === "snapshot") return;
+    if (this.#archive.length < ARCHIVE_COUNT_MAX) this.#archive.push(message);
+    else this.#archive[this.#prng.below(ARCHIVE_COUNT_MAX)] = message;
   }
 
   /** Runs every planned fault from now on; resolves when the last one has happened. */
@@ -59,7 +81,9 @@ export class SimNemesis {
     this.#network.faults = { ...this.#network.faults, loss: 0, duplication: 0 };
     for (const machine of this.#machines) {
       machine.diskMeanMs = this.#plan.diskMeanMs;
-      if (machine.process === undefined) machine.start();
+      machine.disk.clearFailures();
+      machine.onSyncError = undefined;
+      startAgain(machine);
     }
   }
 
@@ -110,8 +134,65 @@ export class SimNemesis {
         });
         return true;
       case "bit-flip":
-        return this.#flip(machine);
+        return this.#flip(machine, "chunks");
+      case "log-rot":
+        return this.#rot(director, machine, durationMs);
+      case "disk-full":
+        machine.disk.capacityBytes = machine.disk.usedBytes + this.#prng.below(LITTLE_SPACE_BYTES);
+        director.after(durationMs, "", () => giveSpace(machine));
+        return true;
+      case "sync-error":
+        if (machine.servingNode === undefined || machine.onSyncError !== undefined) return false;
+        machine.disk.failNext("sync", /\.seg$/u, "EIO");
+        machine.onSyncError = (): void => {
+          // What the failed sync should have covered may be gone, though readers still saw it.
+          machine.stop("power-loss");
+          director.after(durationMs, "", () => startAgain(machine));
+        };
+        return true;
+      case "clock-jump":
+        if (machine.process === undefined) return false;
+        machine.process.jumpWallClock(Math.floor((this.#prng.float() - 0.5) * 2 * DAY_MS));
+        return true;
+      case "old-replay":
+        return this.#replay();
+      case "foreign-message":
+        return this.#misroute();
     }
+  }
+
+  /** The log of a process that has died is damaged before it comes back. */
+  #rot(director: SimProcess, machine: SimMachine, durationMs: number): boolean {
+    if (machine.servingNode === undefined) return false;
+    const stableIndex = this.#stableIndexOf(machine.memberId);
+    machine.stop("kill");
+    director.after(durationMs, "", () => startAgain(machine));
+    if (!this.#flip(machine, "raft/log")) return false;
+    machine.rottenIndex = stableIndex;
+    return true;
+  }
+
+  /** A message of long ago arrives again, at whatever its receiver has become. */
+  #replay(): boolean {
+    const message = this.#archive[this.#prng.below(Math.max(1, this.#archive.length))];
+    const node = message === undefined ? undefined : this.#machines[message.to - 1]?.servingNode;
+    if (message === undefined || node === undefined) return false;
+    node.consensus.step(message, CLUSTER_ID);
+    return true;
+  }
+
+  /** A message of another cluster, whose address this node has now, arrives: it must be refused, whatever it says. */
+  #misroute(): boolean {
+    const message = this.#archive[this.#prng.below(Math.max(1, this.#archive.length))];
+    const node = message === undefined ? undefined : this.#machines[message.to - 1]?.servingNode;
+    if (message === undefined || node === undefined) return false;
+    try {
+      node.consensus.step({ ...message, term: message.term + 1000 }, "another-cluster");
+    } catch (error) {
+      if (hasReason(error, "WRONG_CLUSTER")) return true;
+      throw error;
+    }
+    throw new Error(`N7: member ${message.to} took a message of another cluster`);
   }
 
   #waysOf(memberId: number, direction: "in" | "out" | "both"): [number, number][] {
@@ -130,21 +211,30 @@ export class SimNemesis {
     return true;
   }
 
-  #flip(machine: SimMachine): boolean {
+  #flip(machine: SimMachine, directory: "chunks" | "raft/log"): boolean {
     const files = machine.disk
-      .filesBelow(`${DATA_DIRECTORY}/chunks`)
+      .filesBelow(`${DATA_DIRECTORY}/${directory}`)
       .filter((path) => path.endsWith(".seg"))
       .filter((path) => machine.disk.contentOf(path).length > SEGMENT_HEADER_BYTES);
     if (files.length === 0) return false;
     const path = must(files[this.#prng.below(files.length)], "a file");
     const sizeBytes = machine.disk.contentOf(path).length;
-    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(sizeBytes - SEGMENT_HEADER_BYTES);
+    // The log notes only once a second how far it is durable: until then a damaged last record is like one that was torn.
+    const endBytes = directory === "chunks" ? sizeBytes : Math.floor(sizeBytes * LOG_ROT_PART);
+    if (endBytes <= SEGMENT_HEADER_BYTES) return false;
+    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(endBytes - SEGMENT_HEADER_BYTES);
     machine.disk.flipBit(path, offset, this.#prng.below(8));
     this.#scheduler.note(`flip ${path} at ${offset}`);
     return true;
   }
 }
 
+/** Starts a machine that is down; somebody has made room on its disk before. */
 function startAgain(machine: SimMachine): void {
+  giveSpace(machine);
   if (machine.process === undefined) machine.start();
+}
+
+function giveSpace(machine: SimMachine): void {
+  machine.disk.capacityBytes = machine.diskCapacityBytes;
 }

@@ -110,7 +110,7 @@ export class SimNetwork {
     const sender = this.#processOf(from);
     const arrive = (): void => {
       const receiver = this.#processOf(to);
-      if (receiver !== undefined) receiver.after(0, "", deliver);
+      if (receiver !== undefined) receiver.soon(deliver);
       else if (refused !== undefined && !this.#isBlocked(to, from)) {
         sender?.after(this.#delayMs(), `${label} refused`, refused);
       }
@@ -155,7 +155,7 @@ export class SimNetwork {
       call.signal?.addEventListener("abort", onAbort, { once: true });
       const answer = (act: () => void): void => {
         this.#carry(to, from, `${label} answer`, () => {
-          if (caller.alive) caller.after(0, "", () => finish(act));
+          caller.soon(() => finish(act));
         });
       };
       this.#carry(from, to, label, () => {
@@ -164,7 +164,7 @@ export class SimNetwork {
           answer(() => reject(call.refused()));
           return;
         }
-        callee.after(0, "", () => this.#serve(callee, call, ending.signal, answer, resolve, reject));
+        callee.soon(() => this.#serve(callee, call, ending.signal, answer, resolve, reject));
         if (isOver) return;
         disconnect = this.#connect(callee, () => {
           this.counts.broken += 1;

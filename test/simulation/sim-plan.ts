@@ -17,7 +17,13 @@ export type FaultKind =
   | "power-loss-of-all"
   | "pause"
   | "slow-disk"
-  | "bit-flip";
+  | "bit-flip"
+  | "log-rot"
+  | "disk-full"
+  | "sync-error"
+  | "clock-jump"
+  | "old-replay"
+  | "foreign-message";
 
 /** One fault at its instant. */
 export interface PlannedFault {
@@ -34,6 +40,8 @@ export interface SimPlan {
   readonly clientCount: number;
   readonly operationCount: number;
   readonly thinkMeanMs: number;
+  /** Whether each client begins at another node, or all at one. */
+  readonly clientsApart: boolean;
   /** Virtual time with faults; the clients go on until they are through. */
   readonly faultMs: number;
   readonly loss: number;
@@ -46,6 +54,11 @@ export interface SimPlan {
   readonly damagedMemberId: number;
   readonly logEntryCountMax: number;
   readonly largeFiles: boolean;
+  /** How often events share turns of the event loop, and how close together they must be. */
+  readonly turnRate: number;
+  readonly turnWindowMs: number;
+  /** How often an operation of the disk, but for syncs, takes no time at all. */
+  readonly instantDiskRate: number;
   /** Whether to wait, after the healing, until nothing is left of what was deleted. */
   readonly awaitsCollection: boolean;
 }
@@ -59,7 +72,16 @@ const KINDS: readonly FaultKind[] = [
   "pause",
   "slow-disk",
   "bit-flip",
+  "log-rot",
+  "disk-full",
+  "sync-error",
+  "clock-jump",
+  "old-replay",
+  "foreign-message",
 ];
+
+/** Kinds that damage what is stored: one member of a run alone. */
+const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot"];
 
 const MEMBER_COUNT = 3;
 
@@ -79,7 +101,7 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
       faults.push({
         atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
         kind,
-        memberId: kind === "bit-flip" ? damagedMemberId : 1 + prng.below(MEMBER_COUNT),
+        memberId: DAMAGING.includes(kind) ? damagedMemberId : 1 + prng.below(MEMBER_COUNT),
         durationMs: pick(prng, [20, 300, 1_500, 4_000, 9_000]),
       });
     }
@@ -87,9 +109,9 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
   faults.sort((a, b) => a.atMs - b.atMs);
   return {
     seed,
-    clientCount: 1 + prng.below(3),
+    clientCount: 1 + prng.below(4),
     operationCount: 15 + prng.below(25),
-    thinkMeanMs: pick(prng, [10, 100, 400]),
+    thinkMeanMs: pick(prng, [1, 10, 100, 400]),
     faultMs,
     loss: pick(prng, [0, 0, 0.01, 0.05, 0.2]),
     duplication: pick(prng, [0, 0, 0.02, 0.2]),
@@ -101,5 +123,9 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     logEntryCountMax: pick(prng, [30, 100, 10_000]),
     largeFiles: prng.below(3) === 0,
     awaitsCollection: prng.below(8) === 0,
+    turnRate: pick(prng, [0, 0.3, 0.5, 0.8]),
+    turnWindowMs: pick(prng, [0.5, 10, 10]),
+    clientsApart: prng.below(2) === 0,
+    instantDiskRate: pick(prng, [0, 0.5, 1, 1]),
   };
 }

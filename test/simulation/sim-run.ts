@@ -5,8 +5,10 @@
  *   boot --> clients work while faults happen --> heal --> clients finish --> one leader, three copies, equal states
  *        --> every path read at every node --> every copy verified --> histories linearizable
  */
-import { must } from "../../src/std/assert.ts";
+import { AssertionError, must } from "../../src/std/assert.ts";
 import type { Disk } from "../../src/std/disk.ts";
+import type { PlantedFault } from "../../src/raft/planted-faults.ts";
+import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { SimChecks } from "./sim-checks.ts";
 import { GROUP_COUNT, SimClient, SimValues, type SimClientCounts, type SimWorld } from "./sim-client.ts";
@@ -42,10 +44,12 @@ export interface SimResult {
   readonly plan: SimPlan;
   readonly traceHash: string;
   readonly eventCount: number;
+  readonly sharedTurnCount: number;
   readonly observationCount: number;
   readonly virtualMs: number;
   readonly commitIndex: number;
   readonly restartCount: number;
+  readonly syncErrorCount: number;
   readonly copiesVerified: number;
   readonly copiesRepaired: number;
   readonly network: SimNetworkCounts;
@@ -58,6 +62,8 @@ export interface SimOptions {
   /** Replaces the plan's fields, for tests of the simulator itself. */
   readonly plan?: Partial<SimPlan>;
   readonly wrapDisk?: (disk: Disk) => Disk;
+  readonly plantedFault?: PlantedFault;
+  readonly plantedChunkFault?: PlantedChunkFault;
   /** Lets clients read without linearizability, which the check of histories must notice. */
   readonly staleReads?: boolean;
   /** Skips the watch for real asynchrony, which costs time; the fixed seeds run with it. */
@@ -81,7 +87,9 @@ export async function simulate(seed: number, options: SimOptions = {}): Promise<
   await settle();
   const run = new SimRun(seed, options);
   const guard = options.unguarded === true ? undefined : new SimGuard();
-  const onRejection = (reason: unknown): void => run.fail(asError(reason));
+  const onRejection = (reason: unknown): void => {
+    if (!isOfTheDead(reason)) run.fail(asError(reason));
+  };
   process.on("unhandledRejection", onRejection);
   guard?.enable();
   let failure: unknown;
@@ -141,6 +149,7 @@ class SimRun {
       faults: { loss: plan.loss, duplication: plan.duplication, delayMeanMs: plan.delayMeanMs },
       processOf: (id) => clients.get(id) ?? this.#machines[id - 1]?.process,
     });
+    this.#scheduler.turns = { prng: prng.fork(), rate: plan.turnRate, windowMs: plan.turnWindowMs };
     const machinePrngs = MEMBER_IDS.map(() => prng.fork());
     this.#machines = MEMBER_IDS.map(
       (memberId, index) =>
@@ -152,9 +161,15 @@ class SimRun {
           network: this.#network,
           prng: must(machinePrngs[index], "a generator"),
           nodeOf: (id) => this.#machines[id - 1]?.node,
-          onMessage: (message) => this.#checks.observeMessage(message),
+          onMessage: (message) => {
+            this.#checks.observeMessage(message);
+            this.#nemesis.remember(message);
+          },
+          onStopping: () => this.#checks.observe(),
           fail: (error) => this.fail(error),
           wrapDisk: options.wrapDisk,
+          plantedFault: options.plantedFault,
+          plantedChunkFault: options.plantedChunkFault,
         }),
     );
     this.#checks = new SimChecks(this.#machines);
@@ -164,6 +179,7 @@ class SimRun {
       network: this.#network,
       scheduler: this.#scheduler,
       prng: prng.fork(),
+      stableIndexOf: (memberId) => this.#checks.stableIndexOf(memberId),
     });
     const world: SimWorld = {
       network: this.#network,
@@ -186,6 +202,7 @@ class SimRun {
         memberIds: MEMBER_IDS,
         largeFiles: plan.largeFiles,
         thinkMeanMs: plan.thinkMeanMs,
+        startsApart: plan.clientsApart,
         staleReads: options.staleReads ?? false,
       });
     });
@@ -229,10 +246,12 @@ class SimRun {
       plan: this.#plan,
       traceHash: this.#scheduler.traceHash(),
       eventCount: this.#scheduler.eventCount,
+      sharedTurnCount: this.#scheduler.sharedTurnCount,
       observationCount: this.#checks.observationCount,
       virtualMs: this.#scheduler.nowMs,
       commitIndex: this.#checks.commitIndexMax,
       restartCount: this.#machines.reduce((sum, machine) => sum + machine.incarnationCount - 1, 0),
+      syncErrorCount: this.#machines.reduce((sum, machine) => sum + machine.syncErrorCount, 0),
       copiesVerified: this.#copiesVerified,
       copiesRepaired: this.#copiesRepaired,
       network: this.#network.counts,
@@ -343,6 +362,11 @@ class SimRun {
     if (this.#checks.observationCount === 0) problems.push("nothing was observed");
     if (problems.length > 0) throw new Error(`the run is invalid: ${problems.join("; ")}`);
   }
+}
+
+/** Whether this is what a process that died in the middle of a turn came to: its stores are gone from under it. */
+function isOfTheDead(reason: unknown): boolean {
+  return reason instanceof AssertionError && reason.message.endsWith("the store is crashed");
 }
 
 function asError(error: unknown): Error {

@@ -4,11 +4,16 @@
  * Everything that would take time (a timer, a disk operation, a message) is an event at a virtual instant. Events run one at
  * a time in the order (time, sequence); after each, all promise continuations it set free run to the end, which one
  * setImmediate() of the real event loop guarantees as long as nothing really asynchronous was touched (sim-guard.ts checks).
+ * With `turns`, some events do not wait for that: they run in the middle of the promise continuations of the event before, a
+ * drawn number of microtasks later, as work of one process does that shares a turn of the event loop. A program that is
+ * right only when every event finds it at rest is found that way.
+ *
  * So a run is a pure function of its seed. Every event is folded into a trace hash: the same seed twice must give the same.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { Clock, Timer } from "../../src/std/clock.ts";
 import { must } from "../../src/std/assert.ts";
+import type { Prng } from "../../src/std/prng.ts";
 
 interface SimEvent {
   readonly atMs: number;
@@ -18,6 +23,18 @@ interface SimEvent {
 }
 
 const realSetImmediate = setImmediate;
+
+/** Microtasks between two events of one turn, at most: a write of the log is through in fewer. */
+const HOP_COUNT_MAX = 24;
+
+/** How events share turns of the event loop. */
+export interface SimTurns {
+  readonly prng: Prng;
+  /** 0 to 1: how often the next event runs in the middle of the turn of the one before. */
+  readonly rate: number;
+  /** Only events that are due within this much virtual time share a turn. */
+  readonly windowMs: number;
+}
 
 /** Waits until every promise continuation that can run has run. */
 export function settle(): Promise<void> {
@@ -34,6 +51,10 @@ export class SimScheduler {
   readonly #trace: Hash = createHash("sha256");
   #eventCount = 0;
   readonly #tail: string[] = [];
+  /** Set while events share turns. */
+  turns: SimTurns | undefined;
+  /** Events that ran in the middle of another's turn. */
+  sharedTurnCount = 0;
 
   /** Virtual milliseconds since the start of the run. */
   get nowMs(): number {
@@ -84,12 +105,37 @@ export class SimScheduler {
       const event = this.#pop();
       if (event === undefined) return false;
       if (event.run === undefined) continue;
-      this.#nowMs = event.atMs;
-      this.#eventCount += 1;
-      if (event.label !== "") this.note(event.label);
-      event.run();
+      this.#run(event, event.run);
+      await this.#shareTurn();
       await settle();
       return true;
+    }
+  }
+
+  /** Microtasks to let pass before something happens in the middle of a turn; 0 mostly. */
+  drawHopCount(): number {
+    const { turns } = this;
+    if (turns === undefined || turns.prng.float() >= turns.rate) return 0;
+    return 1 + turns.prng.below(HOP_COUNT_MAX);
+  }
+
+  #run(event: SimEvent, run: () => void): void {
+    this.#nowMs = event.atMs;
+    this.#eventCount += 1;
+    if (event.label !== "") this.note(event.label);
+    run();
+  }
+
+  /** Runs further events that are due about now between the continuations of the one that has just run. */
+  async #shareTurn(): Promise<void> {
+    for (let hopCount = this.drawHopCount(); hopCount > 0; hopCount = this.drawHopCount()) {
+      for (let hop = 0; hop < hopCount; hop += 1) await Promise.resolve();
+      const next = this.#heap[0];
+      if (next === undefined || next.atMs > this.#nowMs + (this.turns?.windowMs ?? 0)) return;
+      this.#pop();
+      if (next.run === undefined) continue;
+      this.sharedTurnCount += 1;
+      this.#run(next, next.run);
     }
   }
 
@@ -141,7 +187,7 @@ export class SimScheduler {
 export class SimProcess implements Clock {
   readonly name: string;
   readonly #scheduler: SimScheduler;
-  readonly #wallOffsetMs: number;
+  #wallOffsetMs: number;
   readonly #rate: number;
   #alive = true;
   #pausedUntilMs = 0;
@@ -174,6 +220,11 @@ export class SimProcess implements Clock {
   /** Freezes the process for `durationMs`: what falls due meanwhile runs right after. */
   pause(durationMs: number): void {
     this.#pausedUntilMs = this.#scheduler.nowMs + durationMs;
+  }
+
+  /** Sets the wall clock forward or back; the monotonic one goes on. */
+  jumpWallClock(byMs: number): void {
+    this.#wallOffsetMs += byMs;
   }
 
   monotonicMs(): number {
@@ -209,10 +260,35 @@ export class SimProcess implements Clock {
     };
   }
 
-  /** A promise that resolves after `delayMs`, or never when the process dies first. */
-  delay(delayMs: number, label = ""): Promise<void> {
-    return new Promise((resolve) => {
+  /**
+   * A promise that resolves after `delayMs`, or never when the process dies first; some microtasks later than it could when
+   * events share turns.
+   */
+  async delay(delayMs: number, label = ""): Promise<void> {
+    await new Promise<void>((resolve) => {
       this.after(delayMs, label, resolve);
     });
+    await this.hop();
+  }
+
+  /** Runs `callback` as what has just arrived: in an event of its own, or some microtasks from now when events share turns. */
+  soon(callback: () => void): void {
+    if (this.paused || this.#scheduler.drawHopCount() === 0) {
+      this.after(0, "", callback);
+      return;
+    }
+    void this.#hopThen(callback);
+  }
+
+  async #hopThen(callback: () => void): Promise<void> {
+    await this.hop();
+    callback();
+  }
+
+  /** Lets a drawn number of microtasks pass, none mostly. */
+  async hop(): Promise<void> {
+    const hopCount = this.#scheduler.drawHopCount();
+    for (let hop = 0; hop < hopCount; hop += 1) await Promise.resolve();
+    if (!this.#alive) await new Promise<never>(() => undefined);
   }
 }

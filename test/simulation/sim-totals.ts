@@ -12,10 +12,12 @@ export class SimTotals {
     const { eventCount, observationCount, virtualMs, commitIndex, restartCount, clients, network } = result;
     const figures: Record<string, number> = {
       events: eventCount,
+      "events in the middle of a turn": result.sharedTurnCount,
       "nodes observed": observationCount,
       "virtual seconds": Math.round(virtualMs / 1000),
       "entries committed": commitIndex,
       restarts: restartCount,
+      "processes ended by a failed sync": result.syncErrorCount,
       "copies verified": result.copiesVerified,
       "copies repaired": result.copiesRepaired,
       "operations done": clients.done,

@@ -1,29 +1,17 @@
 /**
- * Whole nodes under faults: fixed seeds, a few new ones, the same seed twice, and planted faults that must be found.
+ * Whole nodes under faults: fixed seeds, a few new ones, and the same seed twice.
  *
  * A failure prints its seed and the command that runs it again (`npm run simulate -- --seed N`); the seed is then kept in
- * REGRESSION_SEEDS with a line that says what it found.
+ * regression-seeds.ts with a line that says what it found.
  */
 import { expect } from "chai";
-import type { Disk, DiskFile } from "../../src/std/disk.ts";
-import { simulate, SimFailure, type SimOptions } from "./sim-run.ts";
+import { NODE_REGRESSION_SEEDS } from "./regression-seeds.ts";
+import { simulate } from "./sim-run.ts";
 import { SimTotals } from "./sim-totals.ts";
-
-/** Seeds that once failed. Never shortened. */
-const REGRESSION_SEEDS: readonly number[] = [
-  // A record of the chunk log damaged on a node, which started without the extent and told nobody: copies stayed at two.
-  31,
-  // Two contents with the same bytes, the one in the index of equal bytes dropped: the tree's check asked for too much.
-  112,
-  // If-Match on a folder, together with "fail": the model did not know the folder's version.
-  1083,
-];
 
 const FIXED_SEED_FIRST = 1;
 const FIXED_SEED_COUNT = 100;
 const FRESH_SEED_COUNT = 4;
-/** Seeds that a planted fault is looked for in; it has to show in one of them. */
-const PLANTED_SEED_COUNT = 20;
 
 const EVERY_FAULT = [
   "partition",
@@ -34,6 +22,13 @@ const EVERY_FAULT = [
   "pause",
   "slow-disk",
   "bit-flip",
+  "log-rot",
+  "disk-full",
+  "sync-error",
+  "processes ended by a failed sync",
+  "clock-jump",
+  "old-replay",
+  "foreign-message",
   "messages lost",
   "messages doubled",
   "messages blocked",
@@ -41,50 +36,13 @@ const EVERY_FAULT = [
   "clock skew (runs)",
 ] as const;
 
-/** A disk that says "synced" and has not synced. */
-function lyingDisk(disk: Disk): Disk {
-  const wrap = (file: DiskFile): DiskFile => ({
-    path: file.path,
-    size: () => file.size(),
-    read: (offset, length) => file.read(offset, length),
-    readSync: (offset, length) => file.readSync(offset, length),
-    write: (offset, parts) => file.write(offset, parts),
-    sync: () => Promise.resolve(),
-    truncate: (sizeBytes) => file.truncate(sizeBytes),
-    close: () => file.close(),
-  });
-  return {
-    open: async (path, mode) => wrap(await disk.open(path, mode)),
-    makeDirectory: (path) => disk.makeDirectory(path),
-    list: (path) => disk.list(path),
-    exists: (path) => disk.exists(path),
-    rename: (from, to) => disk.rename(from, to),
-    remove: (path) => disk.remove(path),
-    syncDirectory: (path) => disk.syncDirectory(path),
-    space: (path) => disk.space(path),
-  };
-}
-
-/** The first seed that fails under `options`, with its failure; undefined when none does. */
-async function findFailure(options: SimOptions): Promise<SimFailure | undefined> {
-  for (let seed = FIXED_SEED_FIRST; seed < FIXED_SEED_FIRST + PLANTED_SEED_COUNT; seed += 1) {
-    try {
-      await simulate(seed, options);
-    } catch (error) {
-      if (error instanceof SimFailure) return error;
-      throw error;
-    }
-  }
-  return undefined;
-}
-
 describe("simulation of whole nodes", () => {
   const totals = new SimTotals();
   const run = async (seed: number): Promise<void> => {
     totals.add(await simulate(seed));
   };
 
-  for (const seed of REGRESSION_SEEDS) {
+  for (const seed of NODE_REGRESSION_SEEDS) {
     it(`holds for seed=${seed}, which once failed`, async function () {
       this.timeout(60_000);
       await run(seed);
@@ -126,23 +84,5 @@ describe("simulation of whole nodes", () => {
     expect(second.traceHash).to.equal(first.traceHash);
     expect(second.eventCount).to.equal(first.eventCount);
     expect((await simulate(8)).traceHash).to.not.equal(first.traceHash);
-  });
-
-  describe("planted faults", () => {
-    it("finds a disk that does not keep what it said was synced", async function () {
-      this.timeout(60_000);
-
-      const failure = await findFailure({ wrapDisk: lyingDisk });
-
-      expect(failure, `no failure in ${PLANTED_SEED_COUNT} seeds`).to.be.instanceOf(SimFailure);
-    });
-
-    it("finds reads that are not linearizable", async function () {
-      this.timeout(60_000);
-
-      const failure = await findFailure({ staleReads: true });
-
-      expect(failure?.message ?? `no failure in ${PLANTED_SEED_COUNT} seeds`).to.include("C1: ");
-    });
   });
 });

@@ -77,12 +77,12 @@ export class TestMember {
   }
 
   async start(): Promise<void> {
-    const { clock, seed, tuning, ids } = this.#cluster;
+    const { clock, seed, tuning, founderIds } = this.#cluster;
     this.#starts += 1;
     const consensus = new Consensus<string>({
       clusterId: "cluster-a",
       memberId: this.id,
-      initialVoters: ids,
+      initialVoters: founderIds,
       disk: this.disk,
       directory: "/raft",
       whenAbsent: this.isStarted ? "refuse" : "create",
@@ -135,7 +135,9 @@ export class TestMember {
 /** Members and the network between them. */
 export class TestCluster {
   readonly clock = new FakeClock();
-  readonly members: readonly TestMember[];
+  readonly members: TestMember[];
+  /** The voters that the cluster was formed with. */
+  readonly founderIds: readonly MemberId[];
   readonly tuning: Partial<ConsensusTuning>;
   readonly seed: number;
   /** Whether a message may pass; replaced by tests. */
@@ -154,6 +156,14 @@ export class TestCluster {
     this.seed = options.seed ?? 7;
     this.tuning = options.tuning ?? {};
     this.members = Array.from({ length: count }, (_, at) => new TestMember(this, at + 1));
+    this.founderIds = this.ids;
+  }
+
+  /** A further member, which is started like the others and belongs to no configuration yet. */
+  addMember(): TestMember {
+    const member = new TestMember(this, this.members.length + 1);
+    this.members.push(member);
+    return member;
   }
 
   get ids(): readonly MemberId[] {
@@ -178,8 +188,9 @@ export class TestCluster {
     const find = (): TestMember | undefined =>
       this.members.find((member) => {
         if (member.consensus?.role() !== "leader" || !member.live.status().hasCommittedInTerm) return false;
-        const followers = this.members.filter((other) => other.consensus?.leaderId() === member.id);
-        return followers.length * 2 > this.members.length;
+        const { voters } = member.live.confState();
+        const followers = voters.filter((id) => this.member(id).consensus?.leaderId() === member.id);
+        return followers.length * 2 > voters.length;
       });
     await this.clock.advanceUntil("a leader", () => find() !== undefined, withinMs, 5);
     return must(find(), "there is a leader");

@@ -11,6 +11,9 @@ export function idleLoad(overrides: Partial<NodeLoad> = {}): NodeLoad {
     writesRefused: false,
     inflightBytes: 0,
     appliedIndex: 1,
+    repairBytesPerSecond: 0,
+    quarantinedCount: 0,
+    scrubProgress: undefined,
     ...overrides,
   };
 }

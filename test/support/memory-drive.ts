@@ -5,15 +5,17 @@
  * One node, always ready, every copy counts as three. Listings are in name order. Fields that a test may set to see what an
  * edge does with them are public.
  */
+import { noCatalog, type CatalogApi } from "../../src/drive/catalog.ts";
 import { DriveError, type ErrorReason } from "../../src/drive/errors.ts";
 import { ROOT_ENTRY_ID, type Entry, type EntryAttributes, type OnConflict } from "../../src/drive/entry.ts";
-import { formatPath, parsePath } from "../../src/drive/path.ts";
+import { formatPath, parseNewFilePath, parseNewPath, parsePath } from "../../src/drive/path.ts";
 import { chunkCount, chunkSizeBytes } from "../../src/drive/content.ts";
 import { CHUNK_SIZE_BYTES, PAGE_SIZE_MAX, UPLOAD_LEASE_MS } from "../../src/drive/limits.ts";
 import { bytesEqual } from "../../src/std/bytes.ts";
 import { foldTreeHash, sha256 } from "../../src/std/digest.ts";
 import { must } from "../../src/std/assert.ts";
 import type { Change } from "../../src/drive/change.ts";
+import { NO_REPLICAS } from "../../src/drive/drive-api.ts";
 import type {
   ChunkRange,
   ChunkReceipt,
@@ -52,8 +54,14 @@ function treeHashOf(chunks: readonly Uint8Array[]): Uint8Array {
 
 /** A drive in memory. */
 export class MemoryDrive implements DriveApi {
+  /** How often a scrub was asked for. */
+  scrubCount = 0;
+  /** Nodes that were told to give their copies away. */
+  readonly draining = new Set<string>();
   /** Wall time given to new entries. */
   wallMs = Date.UTC(2026, 0, 2, 3, 4, 5);
+  /** What is asked for searches and reports. */
+  catalog: CatalogApi = noCatalog;
   /** What readiness() reports. */
   problems: string[] = [];
   /** Whether downloads say that the node has local copies, and where they point otherwise. */
@@ -80,7 +88,9 @@ export class MemoryDrive implements DriveApi {
 
   constructor() {
     const root = this.#entryOf({ entryId: ROOT_ENTRY_ID, parentId: 0, name: "", kind: "directory" });
-    this.#nodes.set(ROOT_ENTRY_ID, { entry: root, chunks: [] });
+    // The root was there before the first command, and its wall time.
+    const entry = { ...root, modifyTimeMs: 0, createTimeMs: 0 };
+    this.#nodes.set(ROOT_ENTRY_ID, { entry, chunks: [] });
   }
 
   stat(ref: EntryRef, options?: ReadOptions): Promise<PathEntry> {
@@ -90,7 +100,7 @@ export class MemoryDrive implements DriveApi {
   durability(ref: EntryRef, options?: ReadOptions): Promise<Durability> {
     return this.#read(options, () => {
       this.#file(ref);
-      return { verifiedCount: 3, nodeIds: ["n1", "n2", "n3"] };
+      return { verifiedCount: 3, nodeIds: ["n1", "n2", "n3"], oldestCheckAgeMs: 2 * 86_400_000 };
     });
   }
 
@@ -123,7 +133,7 @@ export class MemoryDrive implements DriveApi {
     options?: WriteOptions,
   ): Promise<PathEntry> {
     return this.#write("createDirectory", options, () => {
-      const names = parsePath(path);
+      const names = parseNewPath(path);
       const existing = this.#walk(names);
       if (existing?.entry.kind === "directory" && settings.existOk) return this.#pathEntry(existing.entry);
       const { parent, name } = this.#place(names, settings.createParents, "fail", options);
@@ -138,7 +148,7 @@ export class MemoryDrive implements DriveApi {
       if (`${parsePath(to).join("/")}/`.startsWith(`${parsePath(this.#pathOf(node.entry)).join("/")}/`)) {
         throw fail("MOVE_INTO_SELF", "A folder cannot be moved into itself.");
       }
-      const { parent, name } = this.#place(parsePath(to), false, onConflict, undefined);
+      const { parent, name } = this.#place(parseNewPath(to), false, onConflict, undefined);
       const previous = { parentId: node.entry.parentId, name: node.entry.name };
       node.entry = { ...node.entry, parentId: parent.entry.entryId, name, version: this.#index };
       this.#note({ kind: "moved", entry: node.entry, previous });
@@ -149,7 +159,7 @@ export class MemoryDrive implements DriveApi {
   copy(ref: EntryRef, to: string, onConflict: OnConflict, options?: WriteOptions): Promise<PathEntry> {
     return this.#write("copy", options, () => {
       const node = this.#find(ref);
-      const { parent, name } = this.#place(parsePath(to), false, onConflict, options);
+      const { parent, name } = this.#place(parseNewPath(to), false, onConflict, options);
       return this.#pathEntry(this.#copyTree(node, parent, name));
     });
   }
@@ -179,7 +189,7 @@ export class MemoryDrive implements DriveApi {
 
   initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket> {
     return this.#write("initUpload", options, () => {
-      this.#place(parsePath(request.path), request.createParents, request.onConflict, options, true);
+      this.#place(parseNewFilePath(request.path), request.createParents, request.onConflict, options, true);
       const uploadId = this.#nextId++;
       const upload: Upload = { uploadId, request, chunks: new Map(), entry: undefined };
       this.#uploads.set(uploadId, upload);
@@ -289,7 +299,7 @@ export class MemoryDrive implements DriveApi {
     options?: WriteOptions,
   ): Promise<PathEntry> {
     this.#fail();
-    this.#place(parsePath(request.path), request.createParents, request.onConflict, options, true);
+    this.#place(parseNewFilePath(request.path), request.createParents, request.onConflict, options, true);
     const parts: Uint8Array[] = [];
     for await (const piece of body) parts.push(piece);
     const whole = Buffer.concat(parts);
@@ -333,6 +343,20 @@ export class MemoryDrive implements DriveApi {
     await aborted(signal);
   }
 
+  startScrub(): Promise<void> {
+    this.scrubCount += 1;
+    return Promise.resolve();
+  }
+
+  setDraining(nodeId: string, draining: boolean): Promise<void> {
+    if (nodeId !== "n1") {
+      return Promise.reject(new DriveError("ARGUMENT_INVALID", `There is no node ${nodeId}.`));
+    }
+    if (draining) this.draining.add(nodeId);
+    else this.draining.delete(nodeId);
+    return Promise.resolve();
+  }
+
   cluster(options?: ReadOptions): Promise<ClusterStatus> {
     return this.#read(options, () => {
       const entries = [...this.#nodes.values()].map((node) => node.entry);
@@ -359,9 +383,21 @@ export class MemoryDrive implements DriveApi {
             totalBytes: 2000,
             appliedIndex: this.#index,
             liveBytes: 7,
+            lost: false,
+            draining: this.draining.has("n1"),
+            scrub: {
+              pass: 2,
+              beganAgoMs: 7_200_000,
+              endedAgoMs: 3_600_000,
+              extentCount: 1,
+              bytes: 7,
+              damagedCount: 0,
+            },
+            scrubProgress: this.scrubCount > 0 ? 0.5 : undefined,
+            quarantinedCount: 0,
           },
         ],
-        replicas: { extentCount: 1, fullyReplicatedCount: 1, underReplicatedCount: 0, suspectCount: 0 },
+        replicas: { ...NO_REPLICAS, extentCount: 1, fullyReplicatedCount: 1 },
         fileCount: entries.filter((entry) => entry.kind === "file").length,
         directoryCount: entries.filter((entry) => entry.kind === "directory").length,
         openUploadCount: this.#uploads.size,
@@ -501,8 +537,11 @@ export class MemoryDrive implements DriveApi {
     options: WriteOptions | undefined,
   ): Entry {
     const names = parsePath(request.path);
+    // A replaced file keeps its id.
+    const replaced = request.onConflict === "replace" ? this.#walk(names) : undefined;
     const { parent, name } = this.#place(names, request.createParents, request.onConflict, options);
-    return this.#create(parent, name, "file", request.attributes, chunks, entryId);
+    const keptId = replaced?.entry.entryId ?? entryId;
+    return this.#create(parent, name, "file", request.attributes, chunks, keptId);
   }
 
   #create(

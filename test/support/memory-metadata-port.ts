@@ -6,6 +6,7 @@ import type { MetadataPort, ProposeOptions } from "../../src/cluster/metadata-po
 import { DriveError } from "../../src/drive/errors.ts";
 import { encodeCommand } from "../../src/metadata/codec.ts";
 import type { CommandBody, CommandResult, NodeRegistration } from "../../src/metadata/commands.ts";
+import type { StateMachineLimits } from "../../src/metadata/context.ts";
 import { MetadataStateMachine } from "../../src/metadata/state-machine.ts";
 import type { Clock } from "../../src/std/clock.ts";
 import { MemoryOrderedStore } from "../../src/std/memory-ordered-store.ts";
@@ -24,12 +25,13 @@ export class MemoryTree {
   readonly lostAnswers = new Map<CommandBody["kind"], number>();
   /** Sees every command before it is applied; may throw or wait. */
   onPropose: ((body: CommandBody) => void | Promise<void>) | undefined;
-  readonly #machine = new MetadataStateMachine();
+  readonly #machine: MetadataStateMachine;
   readonly #clock: Clock;
   readonly #listeners = new Set<(index: number) => void>();
   #index = 0;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, limits: Partial<StateMachineLimits> = {}) {
+    this.#machine = new MetadataStateMachine(limits);
     this.#clock = clock;
     this.apply({ kind: "bootstrap", clusterId: "test-cluster", chunkSizeBytes: 1048576, formatVersion: 1 });
   }
@@ -81,6 +83,8 @@ export class MemoryTree {
     await this.onPropose?.(body);
     if (this.unavailable) throw new DriveError("NO_LEADER", "No leader.");
     const result = this.apply(body, options.requestId ?? "");
+    // Whoever does not wait any longer gets no answer; the command went its way.
+    if (options.signal?.aborted === true) throw new DriveError("CANCELED", "The caller does not wait.");
     const lost = this.lostAnswers.get(body.kind) ?? 0;
     if (lost > 0) {
       this.lostAnswers.set(body.kind, lost - 1);

@@ -33,6 +33,8 @@ interface StoredExtent {
   chunks: Map<number, { bytes: Uint8Array; digest: Uint8Array }>;
   manifest: Manifest | undefined;
   damaged: Set<number>;
+  /** Damaged, and nobody has noticed yet. */
+  rotten: Set<number>;
 }
 
 function keyOf(extent: ExtentKey): string {
@@ -150,9 +152,13 @@ export class MemoryChunkStore implements ChunkStore {
     return { kind: "sealed", sizeBytes, root };
   }
 
-  async verifyExtent(extent: ExtentKey): Promise<Seal> {
+  async verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal> {
     const stored = this.extents.get(keyOf(extent));
     if (stored?.manifest === undefined) throw new DriveError("CHUNK_NOT_FOUND", "Not sealed here.");
+    for (const [chunkIndex, { bytes }] of stored.chunks) {
+      await beforeChunk?.(bytes.length);
+      if (stored.rotten.has(chunkIndex)) stored.damaged.add(chunkIndex);
+    }
     if (stored.damaged.size > 0) throw new DriveError("CHUNK_CORRUPT", "Damaged.");
     return this.#seal(stored.manifest);
   }
@@ -194,6 +200,11 @@ export class MemoryChunkStore implements ChunkStore {
     };
   }
 
+  /** Damages a chunk so that only a check of the whole extent finds it. */
+  rot(extent: ExtentKey, chunkIndex: number): void {
+    this.#extent(extent).rotten.add(chunkIndex);
+  }
+
   /** Damages a chunk: reads of it say CHUNK_CORRUPT from now on. */
   damage(extent: ExtentKey, chunkIndex: number): void {
     this.#extent(extent).damaged.add(chunkIndex);
@@ -207,7 +218,7 @@ export class MemoryChunkStore implements ChunkStore {
   #extent(extent: ExtentKey): StoredExtent {
     let stored = this.extents.get(keyOf(extent));
     if (stored === undefined) {
-      stored = { chunks: new Map(), manifest: undefined, damaged: new Set() };
+      stored = { chunks: new Map(), manifest: undefined, damaged: new Set(), rotten: new Set() };
       this.extents.set(keyOf(extent), stored);
     }
     return stored;

@@ -5,18 +5,28 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { createWriteStream, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createWriteStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { must } from "../../src/std/assert.ts";
+import { removeLock } from "../../src/std/lmdb-lock-file.ts";
 import { eventually } from "./eventually.ts";
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
 /** The compiled program. */
 export const PROGRAM = join(ROOT, "dist/src/main.js");
+
+/** Removes what killed nodes left in memory for the stores under `dataDirectory`; before the directory goes. */
+export async function removeLocks(dataDirectory: string): Promise<void> {
+  for (const kind of ["stores", "index"]) {
+    const directory = join(dataDirectory, kind);
+    if (!existsSync(directory)) continue;
+    for (const name of readdirSync(directory)) await removeLock(join(directory, name));
+  }
+}
 
 /** Ports that nobody listens on now, all different. */
 export async function freePorts(count: number): Promise<readonly number[]> {
@@ -87,11 +97,11 @@ export class ClusterNode {
     return readFileSync(this.logPath, "utf8").trimEnd().split("\n").slice(-lineCount).join("\n");
   }
 
-  /** Starts the process; does not wait until it is ready. */
-  start(): void {
+  /** Starts the process, with other settings than before for this time; does not wait until it is ready. */
+  start(environment: Readonly<Record<string, string>> = {}): void {
     const { PATH = "", HOME = "" } = process.env;
     const child = spawn(process.execPath, [PROGRAM, "serve"], {
-      env: { PATH, HOME, ...this.#environment },
+      env: { PATH, HOME, ...this.#environment, ...environment },
       stdio: ["ignore", "pipe", "pipe"],
       cwd: ROOT,
     });
@@ -99,6 +109,13 @@ export class ClusterNode {
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     this.#process = child;
+  }
+
+  /** Resolves to the exit code once the process has ended by itself. */
+  async ended(): Promise<number | null> {
+    const child = must(this.#process, "the process was started");
+    if (this.running) await once(child, "exit");
+    return child.exitCode;
   }
 
   /** Sends a signal and, when it ends the process, waits for the end. */
@@ -142,6 +159,8 @@ export interface TestCluster {
   /** The node that leads now, by its own status. */
   leader(): Promise<ClusterNode>;
   node(index: number): ClusterNode;
+  /** A further node with an empty data directory, not started, that knows the first nodes as its peers. */
+  addNode(environment?: Readonly<Record<string, string>>): Promise<ClusterNode>;
   /** Kills whatever runs and removes the data. */
   dispose(): Promise<void>;
 }
@@ -175,6 +194,22 @@ export async function startCluster(options: ClusterOptions): Promise<TestCluster
     nodes,
     addresses: peers.join(","),
     node: (index) => must(nodes[index], `node ${index}`),
+    addNode: async (environment = {}) => {
+      const [grpcPort = 0, httpPort = 0] = await freePorts(2);
+      const nodeId = `node${nodes.length + 1}`;
+      const dataDirectory = join(directory, nodeId);
+      const settings = { ...options.environment, ...environment };
+      const node = new ClusterNode({
+        nodeId,
+        dataDirectory,
+        grpcPort,
+        httpPort,
+        peers,
+        environment: settings,
+      });
+      nodes.push(node);
+      return node;
+    },
     leader: () =>
       eventually(
         "a leader is known",
@@ -192,6 +227,7 @@ export async function startCluster(options: ClusterOptions): Promise<TestCluster
       ),
     dispose: async () => {
       await Promise.all(nodes.map((node) => node.kill()));
+      for (const { dataDirectory } of nodes) await removeLocks(dataDirectory);
       rmSync(directory, { recursive: true, force: true });
     },
   };

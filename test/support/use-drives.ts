@@ -9,7 +9,11 @@ import { MemoryReplicas } from "./memory-replicas.ts";
 import { MemoryTree, registrationOf } from "./memory-metadata-port.ts";
 import type { UploadRequest } from "../../src/drive/drive-api.ts";
 import { valueOfKind } from "../../src/cluster/metadata-client.ts";
+import { BackgroundPace } from "../../src/replication/background-pace.ts";
+import { RateMeter } from "../../src/replication/rate-meter.ts";
+import type { StateMachineLimits } from "../../src/metadata/context.ts";
 import { must } from "../../src/std/assert.ts";
+import type { Clock } from "../../src/std/clock.ts";
 import { inlineDigester, type Digester } from "../../src/std/digest.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { DataPlane } from "../../src/transfer/data-plane.ts";
@@ -48,10 +52,14 @@ export class TestDrives {
   readonly #expectedMemberCount: number;
 
   /** @param memberCount members 1 to memberCount, of `expectedMemberCount` that consensus knows */
-  constructor(memberCount: number, expectedMemberCount = memberCount) {
+  constructor(
+    memberCount: number,
+    expectedMemberCount = memberCount,
+    limits: Partial<StateMachineLimits> = {},
+  ) {
     this.#expectedMemberCount = expectedMemberCount;
     this.#memberIds = Array.from({ length: memberCount }, (_, index) => index + 1);
-    this.tree = new MemoryTree(this.clock);
+    this.tree = new MemoryTree(this.clock, limits);
     this.replicas = new MemoryReplicas(this.clock, this.#memberIds);
     this.detector = new FakeDetector(this.#memberIds);
     for (const memberId of this.#memberIds) {
@@ -120,6 +128,17 @@ export class TestDrives {
     const { firstContentId } = valueOfKind(result, "write-lease");
     plane.lease.renewed(this.clock.monotonicMs(), { first: firstContentId, count: idCount });
   }
+}
+
+/** A pace that holds nothing up, and a meter. */
+export function freePace(clock: Clock): { readonly pace: BackgroundPace; readonly meter: RateMeter } {
+  const pace = new BackgroundPace({
+    clock,
+    bytesPerSecond: () => Infinity,
+    busyBytesPerSecond: Infinity,
+    isBusy: () => false,
+  });
+  return { pace, meter: new RateMeter(clock) };
 }
 
 /** An upload request with defaults. */

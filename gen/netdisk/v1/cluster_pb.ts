@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/cluster.proto.
  */
 export const file_netdisk_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChhuZXRkaXNrL3YxL2NsdXN0ZXIucHJvdG8SCm5ldGRpc2sudjEipwIKCk5vZGVTdGF0dXMSDwoHbm9kZV9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSIgoEcm9sZRgDIAEoDjIULm5ldGRpc2sudjEuTm9kZVJvbGUSJgoGaGVhbHRoGAQgASgOMhYubmV0ZGlzay52MS5Ob2RlSGVhbHRoEhAKCHNpbmNlX21zGAUgASgEEg8KB2FkZHJlc3MYBiABKAkSEAoIaHR0cF91cmwYByABKAkSEgoKcHVibGljX3VybBgIIAEoCRIMCgR6b25lGAkgASgJEhIKCmZyZWVfYnl0ZXMYCiABKAQSEwoLdG90YWxfYnl0ZXMYCyABKAQSFQoNYXBwbGllZF9pbmRleBgMIAEoBBISCgpsaXZlX2J5dGVzGA0gASgEIn0KDlJlcGxpY2FTdW1tYXJ5EhQKDGV4dGVudF9jb3VudBgBIAEoBBIeChZmdWxseV9yZXBsaWNhdGVkX2NvdW50GAIgASgEEh4KFnVuZGVyX3JlcGxpY2F0ZWRfY291bnQYAyABKAQSFQoNc3VzcGVjdF9jb3VudBgEIAEoBCLPAgoNQ2x1c3RlclN0YXR1cxISCgpjbHVzdGVyX2lkGAEgASgJEg8KB25vZGVfaWQYAiABKAkSEQoJbGVhZGVyX2lkGAMgASgJEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSFwoPY2x1c3Rlcl90aW1lX21zGAcgASgEEiUKBW5vZGVzGAggAygLMhYubmV0ZGlzay52MS5Ob2RlU3RhdHVzEiwKCHJlcGxpY2FzGAkgASgLMhoubmV0ZGlzay52MS5SZXBsaWNhU3VtbWFyeRISCgpmaWxlX2NvdW50GAogASgEEhcKD2RpcmVjdG9yeV9jb3VudBgLIAEoBBIZChFvcGVuX3VwbG9hZF9jb3VudBgMIAEoBBIVCg1jb250ZW50X2J5dGVzGA0gASgEKn4KCE5vZGVSb2xlEhkKFU5PREVfUk9MRV9VTlNQRUNJRklFRBAAEhQKEE5PREVfUk9MRV9MRUFERVIQARITCg9OT0RFX1JPTEVfVk9URVIQAhIVChFOT0RFX1JPTEVfTEVBUk5FUhADEhUKEU5PREVfUk9MRV9TVE9SQUdFEAQqbAoKTm9kZUhlYWx0aBIbChdOT0RFX0hFQUxUSF9VTlNQRUNJRklFRBAAEhIKDk5PREVfSEVBTFRIX1VQEAESFwoTTk9ERV9IRUFMVEhfU1VTUEVDVBACEhQKEE5PREVfSEVBTFRIX0RPV04QA2IGcHJvdG8z");
+  fileDesc("ChhuZXRkaXNrL3YxL2NsdXN0ZXIucHJvdG8SCm5ldGRpc2sudjEiwgMKCk5vZGVTdGF0dXMSDwoHbm9kZV9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSIgoEcm9sZRgDIAEoDjIULm5ldGRpc2sudjEuTm9kZVJvbGUSJgoGaGVhbHRoGAQgASgOMhYubmV0ZGlzay52MS5Ob2RlSGVhbHRoEhAKCHNpbmNlX21zGAUgASgEEg8KB2FkZHJlc3MYBiABKAkSEAoIaHR0cF91cmwYByABKAkSEgoKcHVibGljX3VybBgIIAEoCRIMCgR6b25lGAkgASgJEhIKCmZyZWVfYnl0ZXMYCiABKAQSEwoLdG90YWxfYnl0ZXMYCyABKAQSFQoNYXBwbGllZF9pbmRleBgMIAEoBBISCgpsaXZlX2J5dGVzGA0gASgEEgwKBGxvc3QYDiABKAgSEAoIZHJhaW5pbmcYDyABKAgSJgoFc2NydWIYECABKAsyFy5uZXRkaXNrLnYxLlNjcnViU3RhdHVzEh8KEnNjcnViX3Byb2dyZXNzX3BwbRgRIAEoDUgAiAEBEhkKEXF1YXJhbnRpbmVkX2NvdW50GBIgASgEQhUKE19zY3J1Yl9wcm9ncmVzc19wcG0igwEKC1NjcnViU3RhdHVzEgwKBHBhc3MYASABKAQSFAoMYmVnYW5fYWdvX21zGAIgASgEEhQKDGVuZGVkX2Fnb19tcxgDIAEoBBIUCgxleHRlbnRfY291bnQYBCABKAQSDQoFYnl0ZXMYBSABKAQSFQoNZGFtYWdlZF9jb3VudBgGIAEoBCKNAwoOUmVwbGljYVN1bW1hcnkSFAoMZXh0ZW50X2NvdW50GAEgASgEEh4KFmZ1bGx5X3JlcGxpY2F0ZWRfY291bnQYAiABKAQSHgoWdW5kZXJfcmVwbGljYXRlZF9jb3VudBgDIAEoBBIVCg1zdXNwZWN0X2NvdW50GAQgASgEEhUKDWNvcnJ1cHRfY291bnQYBSABKAQSEgoKbG9zdF9jb3VudBgGIAEoBBIYChB1bnZlcmlmaWVkX2NvdW50GAcgASgEEhkKEXNpbmdsZV9jb3B5X2NvdW50GAggASgEEhUKDW5vX2NvcHlfY291bnQYCSABKAQSGgoSbWlzc2luZ19jb3B5X2J5dGVzGAogASgEEhQKDG1vdmluZ19jb3VudBgLIAEoBBISCgpyZWNvdW50aW5nGAwgASgIEh8KF3JlcGFpcl9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhwKD3JlZHVuZGFudF9pbl9tcxgOIAEoBEgAiAEBQhIKEF9yZWR1bmRhbnRfaW5fbXMibQoNU2VydmljZVN0YXR1cxIMCgRuYW1lGAEgASgJEicKBXN0YXRlGAIgASgOMhgubmV0ZGlzay52MS5TZXJ2aWNlU3RhdGUSFQoNc2luY2VfdGltZV9tcxgDIAEoBBIOCgZkZXRhaWwYBCABKAki/AIKDUNsdXN0ZXJTdGF0dXMSEgoKY2x1c3Rlcl9pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEhEKCWxlYWRlcl9pZBgDIAEoCRIMCgR0ZXJtGAQgASgEEhQKDGNvbW1pdF9pbmRleBgFIAEoBBIVCg1hcHBsaWVkX2luZGV4GAYgASgEEhcKD2NsdXN0ZXJfdGltZV9tcxgHIAEoBBIlCgVub2RlcxgIIAMoCzIWLm5ldGRpc2sudjEuTm9kZVN0YXR1cxIsCghyZXBsaWNhcxgJIAEoCzIaLm5ldGRpc2sudjEuUmVwbGljYVN1bW1hcnkSEgoKZmlsZV9jb3VudBgKIAEoBBIXCg9kaXJlY3RvcnlfY291bnQYCyABKAQSGQoRb3Blbl91cGxvYWRfY291bnQYDCABKAQSFQoNY29udGVudF9ieXRlcxgNIAEoBBIrCghzZXJ2aWNlcxgOIAMoCzIZLm5ldGRpc2sudjEuU2VydmljZVN0YXR1cyJYCgxNZW1iZXJTdGF0dXMSEQoJbWVtYmVyX2lkGAEgASgEEg8KB25vZGVfaWQYAiABKAkSJAoEcGFydBgDIAEoDjIWLm5ldGRpc2sudjEuTWVtYmVyUGFydCKWAgoSTWVtYmVyc2hpcFByb2dyZXNzEhEKCWNoYW5nZV9pZBgBIAEoBBIuCgRraW5kGAIgASgOMiAubmV0ZGlzay52MS5NZW1iZXJzaGlwQ2hhbmdlS2luZBIqCgVwaGFzZRgDIAEoDjIbLm5ldGRpc2sudjEuTWVtYmVyc2hpcFBoYXNlEhEKCW1lbWJlcl9pZBgEIAEoBBIPCgdub2RlX2lkGAUgASgJEhgKEGZvcm1lcl9tZW1iZXJfaWQYBiABKAQSFgoOZm9ybWVyX25vZGVfaWQYByABKAkSFQoNYXBwbGllZF9pbmRleBgIIAEoBBIUCgx0YXJnZXRfaW5kZXgYCSABKAQSDgoGcmVhc29uGAogASgJIn8KEE1lbWJlcnNoaXBTdGF0dXMSKQoHbWVtYmVycxgBIAMoCzIYLm5ldGRpc2sudjEuTWVtYmVyU3RhdHVzEhAKCGlzX2pvaW50GAIgASgIEi4KBmNoYW5nZRgDIAEoCzIeLm5ldGRpc2sudjEuTWVtYmVyc2hpcFByb2dyZXNzKn4KCE5vZGVSb2xlEhkKFU5PREVfUk9MRV9VTlNQRUNJRklFRBAAEhQKEE5PREVfUk9MRV9MRUFERVIQARITCg9OT0RFX1JPTEVfVk9URVIQAhIVChFOT0RFX1JPTEVfTEVBUk5FUhADEhUKEU5PREVfUk9MRV9TVE9SQUdFEAQqbAoKTm9kZUhlYWx0aBIbChdOT0RFX0hFQUxUSF9VTlNQRUNJRklFRBAAEhIKDk5PREVfSEVBTFRIX1VQEAESFwoTTk9ERV9IRUFMVEhfU1VTUEVDVBACEhQKEE5PREVfSEVBTFRIX0RPV04QAyp2CgxTZXJ2aWNlU3RhdGUSHQoZU0VSVklDRV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFNFUlZJQ0VfU1RBVEVfVVAQARIaChZTRVJWSUNFX1NUQVRFX0RFR1JBREVEEAISFQoRU0VSVklDRV9TVEFURV9PRkYQAyqjAQoKTWVtYmVyUGFydBIbChdNRU1CRVJfUEFSVF9VTlNQRUNJRklFRBAAEhUKEU1FTUJFUl9QQVJUX1ZPVEVSEAESFwoTTUVNQkVSX1BBUlRfTEVBUk5FUhACEhgKFE1FTUJFUl9QQVJUX0lOQ09NSU5HEAMSGAoUTUVNQkVSX1BBUlRfT1VUR09JTkcQBBIUChBNRU1CRVJfUEFSVF9OT05FEAUqygEKFE1lbWJlcnNoaXBDaGFuZ2VLaW5kEiYKIk1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIeChpNRU1CRVJTSElQX0NIQU5HRV9LSU5EX0FERBABEiEKHU1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfUkVNT1ZFEAISIgoeTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9SRVBMQUNFEAMSIwofTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9UUkFOU0ZFUhAEKo0CCg9NZW1iZXJzaGlwUGhhc2USIAocTUVNQkVSU0hJUF9QSEFTRV9VTlNQRUNJRklFRBAAEhwKGE1FTUJFUlNISVBfUEhBU0VfSk9JTklORxABEiAKHE1FTUJFUlNISVBfUEhBU0VfQ0FUQ0hJTkdfVVAQAhIeChpNRU1CRVJTSElQX1BIQVNFX1BST01PVElORxADEh0KGU1FTUJFUlNISVBfUEhBU0VfUkVNT1ZJTkcQBBIhCh1NRU1CRVJTSElQX1BIQVNFX1RSQU5TRkVSUklORxAFEhkKFU1FTUJFUlNISVBfUEhBU0VfRE9ORRAGEhsKF01FTUJFUlNISVBfUEhBU0VfRkFJTEVEEAdiBnByb3RvMw");
 
 /**
  * One node.
@@ -110,6 +110,41 @@ export type NodeStatus = Message<"netdisk.v1.NodeStatus"> & {
    * @generated from field: uint64 live_bytes = 13;
    */
   liveBytes: bigint;
+
+  /**
+   * Its copies were given up, because it was away for too long.
+   *
+   * @generated from field: bool lost = 14;
+   */
+  lost: boolean;
+
+  /**
+   * It gives its copies to others and takes no new ones.
+   *
+   * @generated from field: bool draining = 15;
+   */
+  draining: boolean;
+
+  /**
+   * The newest complete scrub pass over its chunk store; absent while there is none.
+   *
+   * @generated from field: netdisk.v1.ScrubStatus scrub = 16;
+   */
+  scrub?: ScrubStatus | undefined;
+
+  /**
+   * Parts in a million of the scrub pass under way that are done; absent when none is.
+   *
+   * @generated from field: optional uint32 scrub_progress_ppm = 17;
+   */
+  scrubProgressPpm?: number | undefined;
+
+  /**
+   * Extents in quarantine, as last heard.
+   *
+   * @generated from field: uint64 quarantined_count = 18;
+   */
+  quarantinedCount: bigint;
 };
 
 /**
@@ -118,6 +153,62 @@ export type NodeStatus = Message<"netdisk.v1.NodeStatus"> & {
  */
 export const NodeStatusSchema: GenMessage<NodeStatus> = /*@__PURE__*/
   messageDesc(file_netdisk_v1_cluster, 0);
+
+/**
+ * A complete scrub pass. Ages are milliseconds of cluster time.
+ *
+ * @generated from message netdisk.v1.ScrubStatus
+ */
+export type ScrubStatus = Message<"netdisk.v1.ScrubStatus"> & {
+  /**
+   * Its number, from 1.
+   *
+   * @generated from field: uint64 pass = 1;
+   */
+  pass: bigint;
+
+  /**
+   * How long ago it began: what was sealed before then was read whole since.
+   *
+   * @generated from field: uint64 began_ago_ms = 2;
+   */
+  beganAgoMs: bigint;
+
+  /**
+   * How long ago it ended.
+   *
+   * @generated from field: uint64 ended_ago_ms = 3;
+   */
+  endedAgoMs: bigint;
+
+  /**
+   * Extents that it read.
+   *
+   * @generated from field: uint64 extent_count = 4;
+   */
+  extentCount: bigint;
+
+  /**
+   * Bytes that it read.
+   *
+   * @generated from field: uint64 bytes = 5;
+   */
+  bytes: bigint;
+
+  /**
+   * Extents in which it found damage.
+   *
+   * @generated from field: uint64 damaged_count = 6;
+   */
+  damagedCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.ScrubStatus.
+ * Use `create(ScrubStatusSchema)` to create a new message.
+ */
+export const ScrubStatusSchema: GenMessage<ScrubStatus> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 1);
 
 /**
  * Copies of contents, counted by extent (a run of at most 1 GiB).
@@ -147,11 +238,81 @@ export type ReplicaSummary = Message<"netdisk.v1.ReplicaSummary"> & {
   underReplicatedCount: bigint;
 
   /**
-   * Extents with a copy reported damaged or missing.
+   * Extents with a copy that something is wrong with, not yet known what.
    *
    * @generated from field: uint64 suspect_count = 4;
    */
   suspectCount: bigint;
+
+  /**
+   * Extents with a damaged copy.
+   *
+   * @generated from field: uint64 corrupt_count = 5;
+   */
+  corruptCount: bigint;
+
+  /**
+   * Extents with a copy that is not there.
+   *
+   * @generated from field: uint64 lost_count = 6;
+   */
+  lostCount: bigint;
+
+  /**
+   * Extents with a copy that is yet to be made and verified.
+   *
+   * @generated from field: uint64 unverified_count = 7;
+   */
+  unverifiedCount: bigint;
+
+  /**
+   * Extents with exactly one verified copy.
+   *
+   * @generated from field: uint64 single_copy_count = 8;
+   */
+  singleCopyCount: bigint;
+
+  /**
+   * Extents with no verified copy.
+   *
+   * @generated from field: uint64 no_copy_count = 9;
+   */
+  noCopyCount: bigint;
+
+  /**
+   * Bytes of verified copies that are wanted and not there.
+   *
+   * @generated from field: uint64 missing_copy_bytes = 10;
+   */
+  missingCopyBytes: bigint;
+
+  /**
+   * Extents on their way from one node to another with all copies verified.
+   *
+   * @generated from field: uint64 moving_count = 11;
+   */
+  movingCount: bigint;
+
+  /**
+   * The copies of a lost or replaced chunk store are still being counted: the other figures are too good.
+   *
+   * @generated from field: bool recounting = 12;
+   */
+  recounting: boolean;
+
+  /**
+   * Bytes of copies that the nodes together make a second, of late.
+   *
+   * @generated from field: uint64 repair_bytes_per_second = 13;
+   */
+  repairBytesPerSecond: bigint;
+
+  /**
+   * Estimate of the milliseconds until no copy is missing; absent when repair does not get ahead.
+   *
+   * @generated from field: optional uint64 redundant_in_ms = 14;
+   */
+  redundantInMs?: bigint | undefined;
 };
 
 /**
@@ -159,10 +320,52 @@ export type ReplicaSummary = Message<"netdisk.v1.ReplicaSummary"> & {
  * Use `create(ReplicaSummarySchema)` to create a new message.
  */
 export const ReplicaSummarySchema: GenMessage<ReplicaSummary> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 1);
+  messageDesc(file_netdisk_v1_cluster, 2);
 
 /**
- * The cluster.
+ * A service outside of the node.
+ *
+ * @generated from message netdisk.v1.ServiceStatus
+ */
+export type ServiceStatus = Message<"netdisk.v1.ServiceStatus"> & {
+  /**
+   * What it is, such as "postgres".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * How it does.
+   *
+   * @generated from field: netdisk.v1.ServiceState state = 2;
+   */
+  state: ServiceState;
+
+  /**
+   * Wall time in milliseconds since 1970 since when.
+   *
+   * @generated from field: uint64 since_time_ms = 3;
+   */
+  sinceTimeMs: bigint;
+
+  /**
+   * What is wrong; empty when nothing is.
+   *
+   * @generated from field: string detail = 4;
+   */
+  detail: string;
+};
+
+/**
+ * Describes the message netdisk.v1.ServiceStatus.
+ * Use `create(ServiceStatusSchema)` to create a new message.
+ */
+export const ServiceStatusSchema: GenMessage<ServiceStatus> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 3);
+
+/**
+ * The cluster as one node sees it.
  *
  * @generated from message netdisk.v1.ClusterStatus
  */
@@ -257,6 +460,13 @@ export type ClusterStatus = Message<"netdisk.v1.ClusterStatus"> & {
    * @generated from field: uint64 content_bytes = 13;
    */
   contentBytes: bigint;
+
+  /**
+   * Services outside of the answering node.
+   *
+   * @generated from field: repeated netdisk.v1.ServiceStatus services = 14;
+   */
+  services: ServiceStatus[];
 };
 
 /**
@@ -264,7 +474,161 @@ export type ClusterStatus = Message<"netdisk.v1.ClusterStatus"> & {
  * Use `create(ClusterStatusSchema)` to create a new message.
  */
 export const ClusterStatusSchema: GenMessage<ClusterStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 2);
+  messageDesc(file_netdisk_v1_cluster, 4);
+
+/**
+ * A member as consensus has it.
+ *
+ * @generated from message netdisk.v1.MemberStatus
+ */
+export type MemberStatus = Message<"netdisk.v1.MemberStatus"> & {
+  /**
+   * Its member id.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 2;
+   */
+  nodeId: string;
+
+  /**
+   * What it is to consensus.
+   *
+   * @generated from field: netdisk.v1.MemberPart part = 3;
+   */
+  part: MemberPart;
+};
+
+/**
+ * Describes the message netdisk.v1.MemberStatus.
+ * Use `create(MemberStatusSchema)` to create a new message.
+ */
+export const MemberStatusSchema: GenMessage<MemberStatus> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 5);
+
+/**
+ * A change of the membership: the one under way, or the last one.
+ *
+ * @generated from message netdisk.v1.MembershipProgress
+ */
+export type MembershipProgress = Message<"netdisk.v1.MembershipProgress"> & {
+  /**
+   * Identity of the change.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+
+  /**
+   * What it is.
+   *
+   * @generated from field: netdisk.v1.MembershipChangeKind kind = 2;
+   */
+  kind: MembershipChangeKind;
+
+  /**
+   * How far it is.
+   *
+   * @generated from field: netdisk.v1.MembershipPhase phase = 3;
+   */
+  phase: MembershipPhase;
+
+  /**
+   * The member that comes, or is to lead; 0 for none.
+   *
+   * @generated from field: uint64 member_id = 4;
+   */
+  memberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 5;
+   */
+  nodeId: string;
+
+  /**
+   * The member that goes, or led; 0 for none.
+   *
+   * @generated from field: uint64 former_member_id = 6;
+   */
+  formerMemberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string former_node_id = 7;
+   */
+  formerNodeId: string;
+
+  /**
+   * Log index that the new member has applied, as heard last; 0 when not known.
+   *
+   * @generated from field: uint64 applied_index = 8;
+   */
+  appliedIndex: bigint;
+
+  /**
+   * Log index that it is to reach.
+   *
+   * @generated from field: uint64 target_index = 9;
+   */
+  targetIndex: bigint;
+
+  /**
+   * Why it failed; empty when it did not.
+   *
+   * @generated from field: string reason = 10;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message netdisk.v1.MembershipProgress.
+ * Use `create(MembershipProgressSchema)` to create a new message.
+ */
+export const MembershipProgressSchema: GenMessage<MembershipProgress> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 6);
+
+/**
+ * Who belongs to the cluster.
+ *
+ * @generated from message netdisk.v1.MembershipStatus
+ */
+export type MembershipStatus = Message<"netdisk.v1.MembershipStatus"> & {
+  /**
+   * Every member, ascending by member id.
+   *
+   * @generated from field: repeated netdisk.v1.MemberStatus members = 1;
+   */
+  members: MemberStatus[];
+
+  /**
+   * Whether two configurations hold at once.
+   *
+   * @generated from field: bool is_joint = 2;
+   */
+  isJoint: boolean;
+
+  /**
+   * The change under way, or the last one; absent before the first.
+   *
+   * @generated from field: netdisk.v1.MembershipProgress change = 3;
+   */
+  change?: MembershipProgress | undefined;
+};
+
+/**
+ * Describes the message netdisk.v1.MembershipStatus.
+ * Use `create(MembershipStatusSchema)` to create a new message.
+ */
+export const MembershipStatusSchema: GenMessage<MembershipStatus> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 7);
 
 /**
  * The part a node plays.
@@ -368,4 +732,245 @@ export type NodeHealth = (typeof NodeHealth)[keyof typeof NodeHealth] | UnknownE
  */
 export const NodeHealthSchema: GenEnum<NodeHealth> = /*@__PURE__*/
   enumDesc(file_netdisk_v1_cluster, 1);
+
+/**
+ * How a service outside of the node does.
+ *
+ * @generated from enum netdisk.v1.ServiceState
+ */
+export const ServiceState = {
+  /**
+   * Not known to this version.
+   *
+   * @generated from enum value: SERVICE_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It answers.
+   *
+   * @generated from enum value: SERVICE_STATE_UP = 1;
+   */
+  UP: 1,
+
+  /**
+   * It does not answer as it should; the node serves without it.
+   *
+   * @generated from enum value: SERVICE_STATE_DEGRADED = 2;
+   */
+  DEGRADED: 2,
+
+  /**
+   * None is configured.
+   *
+   * @generated from enum value: SERVICE_STATE_OFF = 3;
+   */
+  OFF: 3,
+} as const;
+
+/**
+ * How a service outside of the node does.
+ *
+ * @generated from enum netdisk.v1.ServiceState
+ */
+export type ServiceState = (typeof ServiceState)[keyof typeof ServiceState] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.v1.ServiceState.
+ */
+export const ServiceStateSchema: GenEnum<ServiceState> = /*@__PURE__*/
+  enumDesc(file_netdisk_v1_cluster, 2);
+
+/**
+ * What a member is to consensus.
+ *
+ * @generated from enum netdisk.v1.MemberPart
+ */
+export const MemberPart = {
+  /**
+   * Not known to this version.
+   *
+   * @generated from enum value: MEMBER_PART_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Votes.
+   *
+   * @generated from enum value: MEMBER_PART_VOTER = 1;
+   */
+  VOTER: 1,
+
+  /**
+   * Receives the log and does not vote.
+   *
+   * @generated from enum value: MEMBER_PART_LEARNER = 2;
+   */
+  LEARNER: 2,
+
+  /**
+   * Votes in the new one of two configurations alone.
+   *
+   * @generated from enum value: MEMBER_PART_INCOMING = 3;
+   */
+  INCOMING: 3,
+
+  /**
+   * Votes in the old one of two configurations alone.
+   *
+   * @generated from enum value: MEMBER_PART_OUTGOING = 4;
+   */
+  OUTGOING: 4,
+
+  /**
+   * Is in no configuration.
+   *
+   * @generated from enum value: MEMBER_PART_NONE = 5;
+   */
+  NONE: 5,
+} as const;
+
+/**
+ * What a member is to consensus.
+ *
+ * @generated from enum netdisk.v1.MemberPart
+ */
+export type MemberPart = (typeof MemberPart)[keyof typeof MemberPart] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.v1.MemberPart.
+ */
+export const MemberPartSchema: GenEnum<MemberPart> = /*@__PURE__*/
+  enumDesc(file_netdisk_v1_cluster, 3);
+
+/**
+ * What a change of the membership is.
+ *
+ * @generated from enum netdisk.v1.MembershipChangeKind
+ */
+export const MembershipChangeKind = {
+  /**
+   * Not known to this version.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * A node comes.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_ADD = 1;
+   */
+  ADD: 1,
+
+  /**
+   * A node goes.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_REMOVE = 2;
+   */
+  REMOVE: 2,
+
+  /**
+   * A node comes in place of another.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_REPLACE = 3;
+   */
+  REPLACE: 3,
+
+  /**
+   * Another node is to lead.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_TRANSFER = 4;
+   */
+  TRANSFER: 4,
+} as const;
+
+/**
+ * What a change of the membership is.
+ *
+ * @generated from enum netdisk.v1.MembershipChangeKind
+ */
+export type MembershipChangeKind = (typeof MembershipChangeKind)[keyof typeof MembershipChangeKind] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.v1.MembershipChangeKind.
+ */
+export const MembershipChangeKindSchema: GenEnum<MembershipChangeKind> = /*@__PURE__*/
+  enumDesc(file_netdisk_v1_cluster, 4);
+
+/**
+ * How far a change of the membership is.
+ *
+ * @generated from enum netdisk.v1.MembershipPhase
+ */
+export const MembershipPhase = {
+  /**
+   * Not known to this version.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The node was admitted and is not in the configuration yet.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_JOINING = 1;
+   */
+  JOINING: 1,
+
+  /**
+   * The node receives the log.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_CATCHING_UP = 2;
+   */
+  CATCHING_UP: 2,
+
+  /**
+   * The node is about to vote.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_PROMOTING = 3;
+   */
+  PROMOTING: 3,
+
+  /**
+   * The node is about to go.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_REMOVING = 4;
+   */
+  REMOVING: 4,
+
+  /**
+   * Leadership is being handed over.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_TRANSFERRING = 5;
+   */
+  TRANSFERRING: 5,
+
+  /**
+   * It is done.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_DONE = 6;
+   */
+  DONE: 6,
+
+  /**
+   * It failed.
+   *
+   * @generated from enum value: MEMBERSHIP_PHASE_FAILED = 7;
+   */
+  FAILED: 7,
+} as const;
+
+/**
+ * How far a change of the membership is.
+ *
+ * @generated from enum netdisk.v1.MembershipPhase
+ */
+export type MembershipPhase = (typeof MembershipPhase)[keyof typeof MembershipPhase] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.v1.MembershipPhase.
+ */
+export const MembershipPhaseSchema: GenEnum<MembershipPhase> = /*@__PURE__*/
+  enumDesc(file_netdisk_v1_cluster, 5);
 

@@ -6,7 +6,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { ClusterStatus } from "./cluster_pb.ts";
+import type { ClusterStatus, MembershipStatus } from "./cluster_pb.ts";
 import { file_netdisk_v1_cluster } from "./cluster_pb.ts";
 import type { Consistency } from "./entry_pb.ts";
 import { file_netdisk_v1_entry } from "./entry_pb.ts";
@@ -16,7 +16,80 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/cluster_service.proto.
  */
 export const file_netdisk_v1_cluster_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBuZXRkaXNrL3YxL2NsdXN0ZXJfc2VydmljZS5wcm90bxIKbmV0ZGlzay52MSJAChBHZXRTdGF0dXNSZXF1ZXN0EiwKC2NvbnNpc3RlbmN5GAEgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSI+ChFHZXRTdGF0dXNSZXNwb25zZRIpCgZzdGF0dXMYASABKAsyGS5uZXRkaXNrLnYxLkNsdXN0ZXJTdGF0dXMiFQoTR2V0UmVhZGluZXNzUmVxdWVzdCI3ChRHZXRSZWFkaW5lc3NSZXNwb25zZRINCgVyZWFkeRgBIAEoCBIQCghwcm9ibGVtcxgCIAMoCTK3AQoOQ2x1c3RlclNlcnZpY2USTQoJR2V0U3RhdHVzEhwubmV0ZGlzay52MS5HZXRTdGF0dXNSZXF1ZXN0Gh0ubmV0ZGlzay52MS5HZXRTdGF0dXNSZXNwb25zZSIDkAIBElYKDEdldFJlYWRpbmVzcxIfLm5ldGRpc2sudjEuR2V0UmVhZGluZXNzUmVxdWVzdBogLm5ldGRpc2sudjEuR2V0UmVhZGluZXNzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_netdisk_v1_cluster, file_netdisk_v1_entry]);
+  fileDesc("CiBuZXRkaXNrL3YxL2NsdXN0ZXJfc2VydmljZS5wcm90bxIKbmV0ZGlzay52MSITChFTdGFydFNjcnViUmVxdWVzdCIUChJTdGFydFNjcnViUmVzcG9uc2UiNwoSU2V0RHJhaW5pbmdSZXF1ZXN0Eg8KB25vZGVfaWQYASABKAkSEAoIZHJhaW5pbmcYAiABKAgiFQoTU2V0RHJhaW5pbmdSZXNwb25zZSJAChBHZXRTdGF0dXNSZXF1ZXN0EiwKC2NvbnNpc3RlbmN5GAEgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSI+ChFHZXRTdGF0dXNSZXNwb25zZRIpCgZzdGF0dXMYASABKAsyGS5uZXRkaXNrLnYxLkNsdXN0ZXJTdGF0dXMiFQoTR2V0UmVhZGluZXNzUmVxdWVzdCI3ChRHZXRSZWFkaW5lc3NSZXNwb25zZRINCgVyZWFkeRgBIAEoCBIQCghwcm9ibGVtcxgCIAMoCSJEChRHZXRNZW1iZXJzaGlwUmVxdWVzdBIsCgtjb25zaXN0ZW5jeRgBIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3kiRQoVR2V0TWVtYmVyc2hpcFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoCzIcLm5ldGRpc2sudjEuTWVtYmVyc2hpcFN0YXR1cyJoChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EhIKCnJlcXVlc3RfaWQYASABKAkSDgoGc2VjcmV0GAIgASgJEhMKC2xpZmV0aW1lX21zGAMgASgEEhUKDXJlcGxhY2VzX25vZGUYBCABKAkiPQoXQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSEwoLbGlmZXRpbWVfbXMYAiABKAQiRAoRUmVtb3ZlTm9kZVJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIMCgRub2RlGAIgASgJEg0KBWZvcmNlGAMgASgIIicKElJlbW92ZU5vZGVSZXNwb25zZRIRCgljaGFuZ2VfaWQYASABKAQiPQoZVHJhbnNmZXJMZWFkZXJzaGlwUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEgwKBG5vZGUYAiABKAkiLwoaVHJhbnNmZXJMZWFkZXJzaGlwUmVzcG9uc2USEQoJY2hhbmdlX2lkGAEgASgEMr0FCg5DbHVzdGVyU2VydmljZRJNCglHZXRTdGF0dXMSHC5uZXRkaXNrLnYxLkdldFN0YXR1c1JlcXVlc3QaHS5uZXRkaXNrLnYxLkdldFN0YXR1c1Jlc3BvbnNlIgOQAgESVgoMR2V0UmVhZGluZXNzEh8ubmV0ZGlzay52MS5HZXRSZWFkaW5lc3NSZXF1ZXN0GiAubmV0ZGlzay52MS5HZXRSZWFkaW5lc3NSZXNwb25zZSIDkAIBEksKClN0YXJ0U2NydWISHS5uZXRkaXNrLnYxLlN0YXJ0U2NydWJSZXF1ZXN0Gh4ubmV0ZGlzay52MS5TdGFydFNjcnViUmVzcG9uc2USTgoLU2V0RHJhaW5pbmcSHi5uZXRkaXNrLnYxLlNldERyYWluaW5nUmVxdWVzdBofLm5ldGRpc2sudjEuU2V0RHJhaW5pbmdSZXNwb25zZRJZCg1HZXRNZW1iZXJzaGlwEiAubmV0ZGlzay52MS5HZXRNZW1iZXJzaGlwUmVxdWVzdBohLm5ldGRpc2sudjEuR2V0TWVtYmVyc2hpcFJlc3BvbnNlIgOQAgESWgoPQ3JlYXRlSm9pblRva2VuEiIubmV0ZGlzay52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiMubmV0ZGlzay52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZRJLCgpSZW1vdmVOb2RlEh0ubmV0ZGlzay52MS5SZW1vdmVOb2RlUmVxdWVzdBoeLm5ldGRpc2sudjEuUmVtb3ZlTm9kZVJlc3BvbnNlEmMKElRyYW5zZmVyTGVhZGVyc2hpcBIlLm5ldGRpc2sudjEuVHJhbnNmZXJMZWFkZXJzaGlwUmVxdWVzdBomLm5ldGRpc2sudjEuVHJhbnNmZXJMZWFkZXJzaGlwUmVzcG9uc2ViBnByb3RvMw", [file_netdisk_v1_cluster, file_netdisk_v1_entry]);
+
+/**
+ * Asks for a scrub of every node.
+ *
+ * @generated from message netdisk.v1.StartScrubRequest
+ */
+export type StartScrubRequest = Message<"netdisk.v1.StartScrubRequest"> & {
+};
+
+/**
+ * Describes the message netdisk.v1.StartScrubRequest.
+ * Use `create(StartScrubRequestSchema)` to create a new message.
+ */
+export const StartScrubRequestSchema: GenMessage<StartScrubRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 0);
+
+/**
+ * Every node was asked.
+ *
+ * @generated from message netdisk.v1.StartScrubResponse
+ */
+export type StartScrubResponse = Message<"netdisk.v1.StartScrubResponse"> & {
+};
+
+/**
+ * Describes the message netdisk.v1.StartScrubResponse.
+ * Use `create(StartScrubResponseSchema)` to create a new message.
+ */
+export const StartScrubResponseSchema: GenMessage<StartScrubResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 1);
+
+/**
+ * Asks a node to empty itself, or to stop that.
+ *
+ * @generated from message netdisk.v1.SetDrainingRequest
+ */
+export type SetDrainingRequest = Message<"netdisk.v1.SetDrainingRequest"> & {
+  /**
+   * Name of the node.
+   *
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * Whether it is to.
+   *
+   * @generated from field: bool draining = 2;
+   */
+  draining: boolean;
+};
+
+/**
+ * Describes the message netdisk.v1.SetDrainingRequest.
+ * Use `create(SetDrainingRequestSchema)` to create a new message.
+ */
+export const SetDrainingRequestSchema: GenMessage<SetDrainingRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 2);
+
+/**
+ * The node was told.
+ *
+ * @generated from message netdisk.v1.SetDrainingResponse
+ */
+export type SetDrainingResponse = Message<"netdisk.v1.SetDrainingResponse"> & {
+};
+
+/**
+ * Describes the message netdisk.v1.SetDrainingResponse.
+ * Use `create(SetDrainingResponseSchema)` to create a new message.
+ */
+export const SetDrainingResponseSchema: GenMessage<SetDrainingResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 3);
 
 /**
  * Asks for the state of the cluster.
@@ -37,7 +110,7 @@ export type GetStatusRequest = Message<"netdisk.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 0);
+  messageDesc(file_netdisk_v1_cluster_service, 4);
 
 /**
  * The state of the cluster.
@@ -58,7 +131,7 @@ export type GetStatusResponse = Message<"netdisk.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 1);
+  messageDesc(file_netdisk_v1_cluster_service, 5);
 
 /**
  * Asks whether the node can serve.
@@ -73,7 +146,7 @@ export type GetReadinessRequest = Message<"netdisk.v1.GetReadinessRequest"> & {
  * Use `create(GetReadinessRequestSchema)` to create a new message.
  */
 export const GetReadinessRequestSchema: GenMessage<GetReadinessRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 2);
+  messageDesc(file_netdisk_v1_cluster_service, 6);
 
 /**
  * Whether the node can serve.
@@ -101,10 +174,227 @@ export type GetReadinessResponse = Message<"netdisk.v1.GetReadinessResponse"> & 
  * Use `create(GetReadinessResponseSchema)` to create a new message.
  */
 export const GetReadinessResponseSchema: GenMessage<GetReadinessResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 3);
+  messageDesc(file_netdisk_v1_cluster_service, 7);
 
 /**
- * Tells how the cluster is.
+ * Asks who belongs to the cluster.
+ *
+ * @generated from message netdisk.v1.GetMembershipRequest
+ */
+export type GetMembershipRequest = Message<"netdisk.v1.GetMembershipRequest"> & {
+  /**
+   * Freshness; linearizable when absent.
+   *
+   * @generated from field: netdisk.v1.Consistency consistency = 1;
+   */
+  consistency: Consistency;
+};
+
+/**
+ * Describes the message netdisk.v1.GetMembershipRequest.
+ * Use `create(GetMembershipRequestSchema)` to create a new message.
+ */
+export const GetMembershipRequestSchema: GenMessage<GetMembershipRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 8);
+
+/**
+ * Who belongs to the cluster.
+ *
+ * @generated from message netdisk.v1.GetMembershipResponse
+ */
+export type GetMembershipResponse = Message<"netdisk.v1.GetMembershipResponse"> & {
+  /**
+   * The membership.
+   *
+   * @generated from field: netdisk.v1.MembershipStatus status = 1;
+   */
+  status?: MembershipStatus | undefined;
+};
+
+/**
+ * Describes the message netdisk.v1.GetMembershipResponse.
+ * Use `create(GetMembershipResponseSchema)` to create a new message.
+ */
+export const GetMembershipResponseSchema: GenMessage<GetMembershipResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 9);
+
+/**
+ * Asks for a token to join with.
+ *
+ * @generated from message netdisk.v1.CreateJoinTokenRequest
+ */
+export type CreateJoinTokenRequest = Message<"netdisk.v1.CreateJoinTokenRequest"> & {
+  /**
+   * Identity of the change, 1 to 64 printable ASCII characters without spaces.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * 32 to 64 hexadecimal digits that nobody can guess.
+   *
+   * @generated from field: string secret = 2;
+   */
+  secret: string;
+
+  /**
+   * Milliseconds for which it is good, in cluster time; an hour when 0.
+   *
+   * @generated from field: uint64 lifetime_ms = 3;
+   */
+  lifetimeMs: bigint;
+
+  /**
+   * Name or member id of the node that the new one takes the place of; empty for none.
+   *
+   * @generated from field: string replaces_node = 4;
+   */
+  replacesNode: string;
+};
+
+/**
+ * Describes the message netdisk.v1.CreateJoinTokenRequest.
+ * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
+ */
+export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 10);
+
+/**
+ * A token to join with.
+ *
+ * @generated from message netdisk.v1.CreateJoinTokenResponse
+ */
+export type CreateJoinTokenResponse = Message<"netdisk.v1.CreateJoinTokenResponse"> & {
+  /**
+   * For `netdisk serve --join`.
+   *
+   * @generated from field: string token = 1;
+   */
+  token: string;
+
+  /**
+   * Milliseconds for which it is good from now.
+   *
+   * @generated from field: uint64 lifetime_ms = 2;
+   */
+  lifetimeMs: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.CreateJoinTokenResponse.
+ * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
+ */
+export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 11);
+
+/**
+ * Asks for a node to be removed.
+ *
+ * @generated from message netdisk.v1.RemoveNodeRequest
+ */
+export type RemoveNodeRequest = Message<"netdisk.v1.RemoveNodeRequest"> & {
+  /**
+   * Identity of the change, 1 to 64 printable ASCII characters without spaces.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * Name or member id of the node.
+   *
+   * @generated from field: string node = 2;
+   */
+  node: string;
+
+  /**
+   * Whether also when that is not safe.
+   *
+   * @generated from field: bool force = 3;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message netdisk.v1.RemoveNodeRequest.
+ * Use `create(RemoveNodeRequestSchema)` to create a new message.
+ */
+export const RemoveNodeRequestSchema: GenMessage<RemoveNodeRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 12);
+
+/**
+ * The removal has begun.
+ *
+ * @generated from message netdisk.v1.RemoveNodeResponse
+ */
+export type RemoveNodeResponse = Message<"netdisk.v1.RemoveNodeResponse"> & {
+  /**
+   * The change, as GetMembership names it.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.RemoveNodeResponse.
+ * Use `create(RemoveNodeResponseSchema)` to create a new message.
+ */
+export const RemoveNodeResponseSchema: GenMessage<RemoveNodeResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 13);
+
+/**
+ * Asks for another leader.
+ *
+ * @generated from message netdisk.v1.TransferLeadershipRequest
+ */
+export type TransferLeadershipRequest = Message<"netdisk.v1.TransferLeadershipRequest"> & {
+  /**
+   * Identity of the change, 1 to 64 printable ASCII characters without spaces.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * Name or member id of the node that is to lead; empty for the one that is furthest along.
+   *
+   * @generated from field: string node = 2;
+   */
+  node: string;
+};
+
+/**
+ * Describes the message netdisk.v1.TransferLeadershipRequest.
+ * Use `create(TransferLeadershipRequestSchema)` to create a new message.
+ */
+export const TransferLeadershipRequestSchema: GenMessage<TransferLeadershipRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 14);
+
+/**
+ * The transfer has begun.
+ *
+ * @generated from message netdisk.v1.TransferLeadershipResponse
+ */
+export type TransferLeadershipResponse = Message<"netdisk.v1.TransferLeadershipResponse"> & {
+  /**
+   * The change, as GetMembership names it.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.TransferLeadershipResponse.
+ * Use `create(TransferLeadershipResponseSchema)` to create a new message.
+ */
+export const TransferLeadershipResponseSchema: GenMessage<TransferLeadershipResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 15);
+
+/**
+ * Tells how the cluster is, and changes who belongs to it. Changes are made one at a time by whoever leads; any node may be asked.
  *
  * @generated from service netdisk.v1.ClusterService
  */
@@ -136,6 +426,93 @@ export const ClusterService: GenService<{
     methodKind: "unary";
     input: typeof GetReadinessRequestSchema;
     output: typeof GetReadinessResponseSchema;
+  },
+  /**
+   * Asks every node to read and verify all its copies now.
+   *
+   * **Idempotency:** by itself: a pass that began since is enough.
+   * **Errors:** NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** none; a pass takes as long as its disk needs, and yields to users.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.StartScrub
+   */
+  startScrub: {
+    methodKind: "unary";
+    input: typeof StartScrubRequestSchema;
+    output: typeof StartScrubResponseSchema;
+  },
+  /**
+   * Has a node give its copies to others and take no new ones, or ends that.
+   *
+   * **Idempotency:** by itself.
+   * **Errors:** ARGUMENT_INVALID (no such node), NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** none; the node is empty when its status says 0 live bytes.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.SetDraining
+   */
+  setDraining: {
+    methodKind: "unary";
+    input: typeof SetDrainingRequestSchema;
+    output: typeof SetDrainingResponseSchema;
+  },
+  /**
+   * Returns who belongs to the cluster, and how the last change of that is going.
+   *
+   * **Idempotency:** no side effects.
+   * **Errors:** NO_LEADER (unless stale), NODE_STARTING, NODE_STOPPING.
+   * **Limits:** at most 1,000 members.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.GetMembership
+   */
+  getMembership: {
+    methodKind: "unary";
+    input: typeof GetMembershipRequestSchema;
+    output: typeof GetMembershipResponseSchema;
+  },
+  /**
+   * Makes a token with which one node may join, or take the place of another. Only its hash is kept.
+   *
+   * **Idempotency:** by `request_id`; the caller draws the secret, so the same request always means the same token.
+   * **Errors:** ARGUMENT_INVALID, MEMBER_NOT_FOUND, MEMBERSHIP_CHANGE_UNSAFE (seven voters), OVERLOADED (100 tokens), NO_LEADER,
+   * COMMIT_OUTCOME_UNKNOWN, REQUEST_ID_REUSED.
+   * **Limits:** a lifetime of 1 second to 24 hours; one node per token.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.CreateJoinToken
+   */
+  createJoinToken: {
+    methodKind: "unary";
+    input: typeof CreateJoinTokenRequestSchema;
+    output: typeof CreateJoinTokenResponseSchema;
+  },
+  /**
+   * Begins to remove a node; GetMembership tells when it is done. Its copies are made elsewhere.
+   *
+   * **Idempotency:** by `request_id`; of a node that is being removed already it answers that change.
+   * **Errors:** MEMBER_NOT_FOUND, MEMBERSHIP_CHANGE_IN_PROGRESS, MEMBERSHIP_CHANGE_UNSAFE (unless forced), MEMBER_REMOVED,
+   * ARGUMENT_INVALID (several nodes have that name), NO_LEADER, COMMIT_OUTCOME_UNKNOWN, REQUEST_ID_REUSED.
+   * **Limits:** one change at a time.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.RemoveNode
+   */
+  removeNode: {
+    methodKind: "unary";
+    input: typeof RemoveNodeRequestSchema;
+    output: typeof RemoveNodeResponseSchema;
+  },
+  /**
+   * Begins to hand leadership over; GetMembership tells when it is done.
+   *
+   * **Idempotency:** by `request_id`.
+   * **Errors:** MEMBER_NOT_FOUND, MEMBERSHIP_CHANGE_IN_PROGRESS, ARGUMENT_INVALID (no voter), NO_LEADER, COMMIT_OUTCOME_UNKNOWN,
+   * REQUEST_ID_REUSED.
+   * **Limits:** one change at a time.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.TransferLeadership
+   */
+  transferLeadership: {
+    methodKind: "unary";
+    input: typeof TransferLeadershipRequestSchema;
+    output: typeof TransferLeadershipResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_netdisk_v1_cluster_service, 0);

@@ -52,6 +52,8 @@ const MESSAGE_NAMES: Readonly<Record<MessageKind, string>> = {
   "timeout-now": "MsgTimeoutNow",
   "read-index": "MsgReadIndex",
   "read-index-response": "MsgReadIndexResp",
+  mend: "MsgMend",
+  "mend-response": "MsgMendResp",
   "forget-leader": "MsgForgetLeader",
 };
 

@@ -472,7 +472,7 @@ describe("DiskChunkStore", function () {
 
   describe("a full disk", () => {
     it("refuses writes before the reserve is touched, and takes them again by itself", async () => {
-      const fixture = new StoreFixture({ reserveBytes: 1_000_000 });
+      const fixture = new StoreFixture({ reserveBytes: 1_000_000, compactionReserveBytes: 0 });
       fixture.disk.capacityBytes = 1_000_000 + 2 * 4096 + 2000;
       const store = await fixture.open();
       const extent = await putSmall(store, 1);

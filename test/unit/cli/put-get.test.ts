@@ -176,6 +176,28 @@ describe("netdisk put and get", () => {
     expect(fs.readFileSync(join(here.path, "renamed"), "utf8")).to.equal("alpha");
   });
 
+  it("prints the path under which a file was stored when that is another than asked for", async () => {
+    const drive = new MemoryDrive();
+    makeTree(here.path, { "o.txt": "new", "p.txt": "also new" });
+    for (const name of ["o.txt", "p.txt"]) {
+      makeTree(here.path, { [`old/${name}`]: "old" });
+      await netdisk(["put", `old/${name}`, `/${name}`], { drive, directory: here.path });
+    }
+    const rename = ["put", "--on-conflict", "rename"];
+
+    const one = await netdisk([...rename, "o.txt", "/o.txt"], { drive, directory: here.path });
+    const both = await netdisk([...rename, "o.txt", "p.txt", "/"], { drive, directory: here.path });
+    const json = await netdisk([...rename, "--json", "o.txt", "/o.txt"], { drive, directory: here.path });
+
+    const stored = (text: string): string[] =>
+      [...text.matchAll(/stored as (.*)\.\n/g)].map(([, to]) => to ?? "");
+    expect(one.out).to.include("1 file put to /o.txt (2),");
+    expect(stored(one.err)).to.deep.equal(["/o.txt (2)"]);
+    expect(both.out).to.include("2 files put to /,");
+    expect(stored(both.err)).to.have.members(["/o.txt (3)", "/p.txt (2)"]);
+    expect(json.records()[0]).to.include({ type: "file", path: "/o.txt (4)" });
+  });
+
   it("ignores symbolic links inside folders, and says so", async () => {
     const drive = new MemoryDrive();
     makeTree(here.path, { "src/a.txt": "alpha" });
@@ -333,7 +355,7 @@ describe("netdisk put and get", () => {
     });
 
     expect(code).to.equal(1);
-    expect(err).to.include("No node could be reached").and.include("[PEER_UNREACHABLE]");
+    expect(err).to.include("No node answers at").and.include("[PEER_UNREACHABLE]");
     expect(new Set(drive.putFileRequestIds).size).to.be.at.most(2 * FILE_COUNT_IN_FLIGHT);
   }).timeout(10_000);
 
@@ -460,7 +482,81 @@ describe("netdisk put and get", () => {
     expect(careful.err).to.include("--overwrite");
     expect(kept).to.equal("BETA");
     expect(fs.readFileSync(join(here.path, "out/b.txt"), "utf8")).to.equal("beta");
-    expect(forced.out).to.include("1 file unchanged");
+    expect(forced.out).to.match(/^1 file fetched to out and verified, 4 B in [\d.]+ s; 1 unchanged\.\n/);
+  });
+
+  it("counts in its summary what was sent, beside what was there already", async () => {
+    const drive = new MemoryDrive();
+    makeTree(here.path, { "src/a.txt": "alpha", "src/b.txt": "beta", "src/c.txt": "gamma" });
+    fs.symlinkSync("a.txt", join(here.path, "src/link"));
+    const world = { drive, directory: here.path };
+    await netdisk(["put", "src", "/"], world);
+    makeTree(here.path, { "src/new": "0123456789" });
+
+    const text = await netdisk(["put", "src", "missing", "/"], world);
+    const again = await netdisk(["put", "src", "/"], world);
+    const json = await netdisk(["put", "--json", "src", "/"], world);
+
+    expect(text.out).to.match(
+      /^1 file put to \/, 10 B in [\d.]+ s; 3 unchanged; 1 link or special file ignored; 1 failed, shown above\.\n/,
+    );
+    expect(again.out).to.equal("0 files put to /; 4 unchanged; 1 link or special file ignored.\n");
+    expect(json.records().at(-1)).to.include({ filesSkipped: 4, bytesTransferred: 0, bytesSkipped: 24 });
+  });
+
+  it("says when a name is stored in normal form C, in text and in JSON", async () => {
+    const drive = new MemoryDrive();
+    makeTree(here.path, { [`src/${"é".normalize("NFD")}`]: "x", "src/plain": "y" });
+
+    const text = await netdisk(["put", "src", "/"], { drive, directory: here.path });
+    const json = await netdisk(["put", "--json", "src", "/"], { drive, directory: here.path });
+
+    expect(text.code).to.equal(0);
+    expect(text.err.split("\n").filter((line) => line.includes("normal form C"))).to.have.length(1);
+    expect(json.records().filter(({ type }) => type === "note")).to.deep.equal([
+      {
+        type: "note",
+        source: join(here.path, "src", "é".normalize("NFD")),
+        path: `/src/${"é".normalize("NFC")}`,
+        note: "The name is stored in Unicode normal form C (NFC).",
+      },
+    ]);
+  });
+
+  it("fails for one of two files whose names would become one, and puts the other", async () => {
+    const drive = new MemoryDrive();
+    makeTree(here.path, {
+      [`src/${"é".normalize("NFC")}`]: "composed",
+      [`src/${"é".normalize("NFD")}`]: "apart",
+    });
+
+    const { code, err } = await netdisk(["put", "--on-conflict", "replace", "src", "/"], {
+      drive,
+      directory: here.path,
+    });
+    const back = await netdisk(["get", "/src/é", "-"], { drive, directory: here.path });
+
+    expect(code).to.equal(3);
+    expect(err).to.include("differs only in its Unicode normal form").and.include("[PATH_INVALID]");
+    expect(back.out).to.equal("composed");
+  });
+
+  it("shows no control character of a local name raw", async () => {
+    const drive = new MemoryDrive();
+    const evil = "evil\u001b[31m\nnetdisk: all is well\u202e";
+    makeTree(here.path, { [`src/${evil}`]: "x" });
+    fs.symlinkSync("x", join(here.path, "src", `link${evil}`));
+
+    const { code, err } = await netdisk(["put", "src", join("no", evil), "/"], {
+      drive,
+      directory: here.path,
+    });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("evil\\u001b[31m\\nnetdisk: all is well\\u202e");
+    // oxlint-disable-next-line no-control-regex -- control characters are exactly what must not be there
+    expect(err).to.not.match(/[\u0000-\u0009\u000b-\u001f\u202a-\u202e]/);
+    for (const line of err.trimEnd().split("\n")) expect(line).to.not.match(/^netdisk: all is well/);
   });
 
   it("says all of it in JSON lines", async () => {
@@ -486,6 +582,7 @@ describe("netdisk put and get", () => {
       filesDone: 1,
       filesFailed: 1,
       bytesTransferred: 5,
+      bytesSkipped: 0,
       foldersDone: 2,
     });
     expect(get.records().at(0)).to.deep.include({

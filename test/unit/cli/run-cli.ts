@@ -6,9 +6,11 @@ import { Readable, Writable } from "node:stream";
 import type { CliIo, RunnableNode } from "../../../src/cli/cli-io.ts";
 import { runCli } from "../../../src/cli/program.ts";
 import type { Config } from "../../../src/config/config.ts";
+import type { ClusterAdmin } from "../../../src/drive/cluster-admin.ts";
 import type { DriveApi } from "../../../src/drive/drive-api.ts";
 import { SystemClock, type Clock } from "../../../src/std/clock.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
+import type { Logger } from "../../../src/telemetry/logger.ts";
 
 /** What a run left behind. */
 export interface CliResult {
@@ -17,6 +19,8 @@ export interface CliResult {
   readonly out: string;
   readonly bytes: Buffer;
   readonly err: string;
+  /** Lines of a node's log as JSON. */
+  readonly log: readonly Record<string, unknown>[];
   /** Lines of stdout as JSON. */
   records(): Record<string, unknown>[];
 }
@@ -24,6 +28,7 @@ export interface CliResult {
 /** What a run is given; everything has a default. */
 export interface CliWorld {
   readonly drive?: DriveApi;
+  readonly admin?: ClusterAdmin;
   readonly directory?: string;
   readonly stdin?: Iterable<Uint8Array>;
   readonly environment?: Record<string, string | undefined>;
@@ -31,7 +36,9 @@ export interface CliWorld {
   readonly terminalColumns?: number;
   readonly clock?: Clock;
   readonly stdout?: Writable;
-  readonly createNode?: (config: Config) => RunnableNode;
+  readonly createNode?: (config: Config, logger: Logger) => RunnableNode;
+  /** Gets the function that delivers a warning of the runtime. */
+  readonly onWarning?: (warn: (warning: Error) => void) => void;
   /** Gets the function that delivers a signal. */
   readonly onListen?: (signal: (name: string) => void) => void;
   /** Arguments with which `up` starts its node processes, before those of the command line. */
@@ -53,12 +60,23 @@ export class Sink extends Writable {
   }
 }
 
+const NO_MEMBERSHIP = new Error("this test has no membership");
+
+/** For runs that have nothing to do with the membership. */
+const NO_ADMIN: ClusterAdmin = {
+  createJoinToken: () => Promise.reject(NO_MEMBERSHIP),
+  removeNode: () => Promise.reject(NO_MEMBERSHIP),
+  transferLeadership: () => Promise.reject(NO_MEMBERSHIP),
+  membership: () => Promise.resolve({ members: [], isJoint: false, change: undefined }),
+};
+
 let runCount = 0;
 
 /** Runs `netdisk ...args`. */
 export async function netdisk(args: readonly string[], world: CliWorld = {}): Promise<CliResult> {
   const stdout = new Sink();
   const stderr = new Sink();
+  const logLines: string[] = [];
   const io: CliIo = {
     version: "1.2.3",
     stdin: Readable.from(world.stdin ?? []),
@@ -81,11 +99,16 @@ export async function netdisk(args: readonly string[], world: CliWorld = {}): Pr
     connect: (addresses) => {
       world.onConnect?.(addresses);
       if (world.drive === undefined) throw new Error("this test has no drive");
-      return { drive: world.drive, close: () => Promise.resolve() };
+      return { drive: world.drive, admin: world.admin ?? NO_ADMIN, close: () => Promise.resolve() };
     },
-    createNode: (config) => {
+    createNode: (config, logger) => {
       if (world.createNode === undefined) throw new Error("this test has no node");
-      return world.createNode(config);
+      return world.createNode(config, logger);
+    },
+    logDestination: { write: (line) => void logLines.push(line) },
+    onWarning: (listener) => {
+      world.onWarning?.(listener);
+      return () => undefined;
     },
   };
   const code = await runCli(args, io);
@@ -95,7 +118,8 @@ export async function netdisk(args: readonly string[], world: CliWorld = {}): Pr
       .split("\n")
       .filter((line) => line !== "")
       .map((line) => JSON.parse(line) as Record<string, unknown>);
-  return { code, out, bytes: stdout.bytes(), err: stderr.bytes().toString("utf8"), records };
+  const log = logLines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { code, out, bytes: stdout.bytes(), err: stderr.bytes().toString("utf8"), log, records };
 }
 
 /** A directory that is there for each test of a suite and gone after it. */

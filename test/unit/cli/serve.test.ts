@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { RunnableNode } from "../../../src/cli/cli-io.ts";
 import { STOP_MARGIN_MS } from "../../../src/cli/serve.ts";
 import { defaultConfig, type Config } from "../../../src/config/config.ts";
-import { DriveError } from "../../../src/drive/errors.ts";
+import { DriveError, REASONS } from "../../../src/drive/errors.ts";
 import { deferred } from "../../../src/std/deferred.ts";
 import { FakeClock, settle } from "../../support/fake-clock.ts";
 import { netdisk, useDirectory, type CliWorld } from "./run-cli.ts";
@@ -102,7 +102,8 @@ describe("netdisk serve", () => {
     await clock.advance(1);
 
     expect(before).to.equal(undefined);
-    expect((await running).err).to.include("did not stop within");
+    const { log } = await running;
+    expect(log.map(({ event }) => event)).to.deep.equal(["stop_overdue"]);
     expect(ended.code).to.equal(1);
   });
 
@@ -119,30 +120,97 @@ describe("netdisk serve", () => {
     expect(node.calls).to.deep.equal(["start", "stop"]);
   });
 
-  it("says why a node cannot start, and ends with 1", async () => {
+  for (const terminalColumns of [undefined, 80]) {
+    const where = terminalColumns === undefined ? "as one JSON line" : "on a terminal in a readable line too";
+
+    it(`says why a node cannot start, ${where}, and ends with 1`, async () => {
+      const node = new FakeNode();
+      const { world } = worldOf(node);
+      node.stopping.resolve();
+      node.starting.reject(new DriveError("DATA_CORRUPT", "The log is damaged.", { path: "raft/1" }));
+
+      const settings = { ...world, directory: here.path, ...(terminalColumns && { terminalColumns }) };
+      const { code, err, log } = await netdisk(["serve", "--node-id", "n7"], settings);
+
+      expect(code).to.equal(1);
+      expect(log).to.have.length(1);
+      expect(log[0]).to.include({
+        level: "fatal",
+        node: "n7",
+        event: "start_failed",
+        code: "DATA_CORRUPT",
+        message: "The log is damaged.",
+        remedy: REASONS.DATA_CORRUPT.remedy,
+      });
+      const readable = `netdisk: The log is damaged. ${REASONS.DATA_CORRUPT.remedy} [DATA_CORRUPT]\n`;
+      expect(err).to.equal(terminalColumns === undefined ? "" : readable);
+      expect(node.calls).to.deep.equal(["start", "stop"]);
+    });
+  }
+
+  it("says why it stops before the node logs that it stops, when it cannot start and when it is refused", async () => {
+    for (const how of ["start", "refuse"]) {
+      const error = new DriveError("MEMBER_REMOVED", "Member 7 was removed from the cluster.");
+      const refused = deferred<DriveError>();
+      const world: CliWorld = {
+        createNode: (_config, logger) => ({
+          refused: refused.promise,
+          start: () => (how === "start" ? Promise.reject(error) : Promise.resolve()),
+          stop: () => {
+            logger.info("node_stopping");
+            return Promise.resolve();
+          },
+        }),
+      };
+      if (how === "refuse") refused.resolve(error);
+
+      const { code, log } = await netdisk(["serve"], { ...world, directory: here.path });
+
+      expect(code, how).to.equal(1);
+      expect(log.map(({ event }) => event)).to.deep.equal(["node_refused", "node_stopping"]);
+    }
+  });
+
+  it("logs the warnings of the runtime as JSON", async () => {
     const node = new FakeNode();
-    const { world } = worldOf(node);
+    const { world, signal } = worldOf(node);
+    const holder = { warn: (_warning: Error): void => undefined };
+    node.starting.resolve();
     node.stopping.resolve();
-    node.starting.reject(new DriveError("DATA_DIRECTORY_IN_USE", "Another process has it."));
 
-    const { code, err } = await netdisk(["serve"], { ...world, directory: here.path });
+    const running = netdisk(["serve"], {
+      ...world,
+      directory: here.path,
+      onWarning: (warn) => (holder.warn = warn),
+    });
+    await settle();
+    holder.warn(Object.assign(new Error("It leaks."), { name: "LeakWarning", code: "L1" }));
+    signal("SIGTERM");
 
-    expect(code).to.equal(1);
-    expect(err).to.include("[DATA_DIRECTORY_IN_USE]");
-    expect(node.calls).to.deep.equal(["start", "stop"]);
+    const { log, err } = await running;
+    expect(err).to.equal("");
+    expect(log[0]).to.include({
+      level: "warn",
+      event: "process_warned",
+      name: "LeakWarning",
+      message: "It leaks.",
+      code: "L1",
+    });
   });
 
   it("lists all that is wrong with the configuration and ends with 2", async () => {
     const node = new FakeNode();
     const environment = { NETDISK_HTTP_PORT: "0", NODE_ADDR: "nowhere", NETDISK_TYPO: "1" };
 
-    const { code, err } = await netdisk(["serve"], {
+    const { code, err, log } = await netdisk(["serve"], {
       ...worldOf(node).world,
       directory: here.path,
       environment,
+      terminalColumns: 80,
     });
 
     expect(code).to.equal(2);
+    expect(log.map((line) => line["code"])).to.deep.equal(["CONFIGURATION_INVALID"]);
     expect(err)
       .to.include("3 problems")
       .and.include("NETDISK_HTTP_PORT")
@@ -152,10 +220,10 @@ describe("netdisk serve", () => {
   });
 
   it("says that a configuration file is missing", async () => {
-    const { code, err } = await netdisk(["serve", "--config", "none.yaml"], { directory: here.path });
+    const { code, log } = await netdisk(["serve", "--config", "none.yaml"], { directory: here.path });
 
     expect(code).to.equal(2);
-    expect(err).to.include("none.yaml").and.include("ENOENT");
+    expect(log[0]?.["message"]).to.include("none.yaml").and.include("ENOENT");
   });
 
   it("asks for a larger thread pool when nothing set it", async () => {
@@ -165,9 +233,10 @@ describe("netdisk serve", () => {
     node.stopping.resolve();
     setTimeout(() => signal("SIGTERM"), 20);
 
-    const { err } = await netdisk(["serve"], { ...world, environment: { UV_THREADPOOL_SIZE: undefined } });
+    const { log } = await netdisk(["serve"], { ...world, environment: { UV_THREADPOOL_SIZE: undefined } });
 
-    expect(err).to.include("UV_THREADPOOL_SIZE");
+    expect(log[0]).to.include({ level: "warn", event: "thread_pool_small" });
+    expect(log[0]?.["remedy"]).to.include("UV_THREADPOOL_SIZE");
   });
 });
 

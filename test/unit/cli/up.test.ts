@@ -23,7 +23,7 @@ const NODE_SCRIPT = `
     const others = ["node1", "node3"].map((name) => directory + "/../" + name + "/starts");
     const fail = () => {
       if (!others.every((path) => fs.existsSync(path))) return void setTimeout(fail, 20);
-      console.error("cannot start: reasons");
+      console.error(fs.readFileSync(directory + "/../fail-" + flag("--node-id"), "utf8") || "cannot start: reasons");
       process.exit(7);
     };
     fail();
@@ -108,7 +108,56 @@ describe("netdisk up", function () {
     expect(code).to.equal(1);
     expect(err)
       .to.match(/node\d ended \(signal SIGKILL\)/)
-      .and.include("node2.log");
+      .and.include("node2.log")
+      .and.include("Ctrl-C and the same command again start all nodes");
+  });
+
+  /** Says in its data that the cluster refuses node2: what a node logs that was removed, and its stop after that. */
+  function removeNode2(): void {
+    fs.mkdirSync(join(here.path, "data"), { recursive: true });
+    const fatal = { event: "node_refused", code: "MEMBER_REMOVED", message: "The cluster removed member 7." };
+    const lines = [fatal, { event: "node_stopping" }, { event: "node_stopped" }];
+    fs.writeFileSync(
+      join(here.path, "data/fail-node2"),
+      lines.map((line) => JSON.stringify(line)).join("\n"),
+    );
+  }
+
+  it("starts the others when the cluster removed a node, and says how a new one takes its place", async () => {
+    removeNode2();
+
+    const { code, out, err } = await up(["--base-port", "auto"], (signal) => signal("SIGINT"));
+
+    expect(code).to.equal(0);
+    expect(err).to.include("node2 was removed from the cluster and is not started.");
+    expect(err).to.match(
+      /serve --node-id node2 --node-address \S+ .*--data-directory \S+node2 --join TOKEN\n/,
+    );
+    expect(err).to.match(/--nodes 127.0.0.1:\d+,127.0.0.1:\d+ cluster add"/);
+    expect(out).to.include("2 nodes ready").and.not.include("node2");
+    for (const nodeId of ["node1", "node3"])
+      expect(fs.readFileSync(join(here.path, "data", nodeId, "ends"), "utf8")).to.equal("SIGTERM\n");
+  });
+
+  it("tells programs of a node that was removed as a record", async () => {
+    removeNode2();
+
+    const run = await up(["--base-port", "auto", "--json"], (signal) => signal("SIGINT"));
+
+    const [removed, ready] = run.records();
+    expect(removed).to.include({ type: "node_removed", nodeId: "node2" });
+    expect(ready?.["nodes"]).to.have.length(2);
+  });
+
+  it("goes by what a node logs at this start, not by the refusal of an earlier one", async () => {
+    removeNode2();
+    await up(["--base-port", "auto"], (signal) => signal("SIGINT"));
+    fs.writeFileSync(join(here.path, "data/fail-node2"), "cannot start: another reason");
+
+    const { code, err } = await up([], () => undefined);
+
+    expect(code).to.equal(1);
+    expect(err).to.include("another reason").and.not.include("removed");
   });
 
   it("shows the end of the log when a node cannot start, and stops the others", async () => {
@@ -121,6 +170,34 @@ describe("netdisk up", function () {
     expect(err).to.include("node2 ended while it started (exit code 7)").and.include("cannot start: reasons");
     expect(fs.existsSync(join(here.path, "data/node1/starts"))).to.equal(true);
     expect(() => process.kill(starts("node1")[0]?.pid ?? 0, 0)).to.throw();
+  });
+});
+
+describe("netdisk up, when a node says why it cannot start", function () {
+  this.timeout(15_000);
+  const here = useDirectory();
+
+  it("repeats its words and where its log is", async () => {
+    fs.mkdirSync(join(here.path, "data"));
+    const line = {
+      level: "fatal",
+      event: "start_failed",
+      code: "DATA_CORRUPT",
+      message: "The log is damaged.",
+    };
+    fs.writeFileSync(join(here.path, "data/fail-node2"), JSON.stringify(line));
+
+    const { code, err } = await netdisk(["up", "--data", "data", "--base-port", "auto"], {
+      directory: here.path,
+      nodeProgram: ["-e", NODE_SCRIPT, "--"],
+    });
+
+    expect(code).to.equal(1);
+    expect(err)
+      .to.include("node2: The log is damaged.")
+      .and.include("node2.log")
+      .and.include("[DATA_CORRUPT]")
+      .and.not.include("start_failed");
   });
 });
 
@@ -150,6 +227,22 @@ describe("openLayout()", () => {
 
     expect(error.message).to.include(String(port)).and.include("--base-port auto");
     expect(fs.readdirSync(here.path)).to.deep.equal([]);
+  });
+
+  it("says of a cluster whose ports are taken that it seems to run, and nothing of other ports", async () => {
+    const [first] = await openLayout(here.path, { nodeCount: 2, ports: "auto" });
+    const server = createServer();
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(first?.grpcPort, "127.0.0.1", resolve));
+
+    const { code, err } = await netdisk(["up", "--data", "."], { directory: here.path });
+
+    expect(code).to.equal(1);
+    expect(err)
+      .to.include(`port ${first?.grpcPort ?? 0} is taken`)
+      .and.include("this very cluster seems to be running already")
+      .and.include("Ctrl-C")
+      .and.not.include("Choose another port");
   });
 
   it("refuses another number of nodes, or other ports, for a cluster that is there", async () => {

@@ -209,6 +209,8 @@ describe("Housekeeping", () => {
       expirable: false,
       reclaimable: false,
       materialisable: false,
+      evictable: false,
+      recountable: false,
     });
   });
 });

@@ -121,6 +121,26 @@ describe("consensus codec", () => {
     const stateHash = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8]);
     const state = { clusterId: "ab", appliedIndex: 5, appliedTerm: 2, confState: CONF_STATE, stateHash };
     expect(decodeStoreState(encodeStoreState(state))).to.deep.equal(state);
+    // Another configuration, and the first again: what was encoded last must not stick.
+    const others = { voters: [7], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+    for (const confState of [others, CONF_STATE, { ...others, voters: [] }]) {
+      const each = { ...state, confState };
+      expect(decodeStoreState(encodeStoreState(each))).to.deep.equal(each);
+      const generated = toBinary(
+        forms.StoreStateSchema,
+        create(forms.StoreStateSchema, {
+          ...{ clusterId: "ab", appliedIndex: 5n, appliedTerm: 2n, stateHash },
+          confState: {
+            voters: confState.voters.map(BigInt),
+            votersOutgoing: confState.votersOutgoing.map(BigInt),
+            learners: confState.learners.map(BigInt),
+            learnersNext: confState.learnersNext.map(BigInt),
+            autoLeave: confState.autoLeave,
+          },
+        }),
+      );
+      expect(Array.from(encodeStoreState(each))).to.deep.equal(Array.from(generated));
+    }
     const current = { generation: 3, snapshot: { index: 10, term: 2 } };
     expect(decodeStoreCurrent(encodeStoreCurrent(current))).to.deep.equal(current);
     const header = { clusterId: "ab", metadata: { index: 5, term: 2, confState: CONF_STATE }, stateHash };

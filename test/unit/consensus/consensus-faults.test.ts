@@ -2,6 +2,7 @@
 // are stuck or full, state that differs.
 // Method: members in one process under a fake clock; faults of the disk in memory; outcomes only.
 import { expect } from "chai";
+import { FLUSH_FREE_BYTES_MIN } from "../../../src/consensus/log-maintenance.ts";
 import { deferred } from "../../../src/std/deferred.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
@@ -30,29 +31,29 @@ describe("Consensus under faults", function () {
     await cluster.stop();
   });
 
-  describe("a follower far behind", () => {
-    /** A leader whose log was cut, and a follower that was away all the while. */
-    async function leaveBehind(): Promise<TestMember> {
-      cluster = new TestCluster(3, { tuning: SHORT_LOG });
-      for (const member of cluster.members) member.overrides = { logSegmentSizeBytes: 4000 };
-      await cluster.start();
-      const leader = await cluster.leader();
-      const away = must(cluster.followers(leader)[0], "a follower");
-      await proposeMany(cluster, 5, "early");
-      await away.stop();
-      for (let round = 0; round < 5; round += 1) {
-        await proposeMany(cluster, 60, `r${round}-`);
-        await cluster.clock.advance(200);
-      }
-      expect(
-        must(
-          cluster.followers(away).find((member) => member.live.role() === "leader"),
-          "a leader",
-        ).live.status().firstIndex,
-      ).to.be.above(100);
-      return away;
+  /** A leader whose log was cut, and a follower that was away all the while. */
+  async function leaveBehind(): Promise<TestMember> {
+    cluster = new TestCluster(3, { tuning: SHORT_LOG });
+    for (const member of cluster.members) member.overrides = { logSegmentSizeBytes: 4000 };
+    await cluster.start();
+    const leader = await cluster.leader();
+    const away = must(cluster.followers(leader)[0], "a follower");
+    await proposeMany(cluster, 5, "early");
+    await away.stop();
+    for (let round = 0; round < 5; round += 1) {
+      await proposeMany(cluster, 60, `r${round}-`);
+      await cluster.clock.advance(200);
     }
+    expect(
+      must(
+        cluster.followers(away).find((member) => member.live.role() === "leader"),
+        "a leader",
+      ).live.status().firstIndex,
+    ).to.be.above(100);
+    return away;
+  }
 
+  describe("a follower far behind", () => {
     it("is given a snapshot, and then the log again", async () => {
       const away = await leaveBehind();
 
@@ -236,6 +237,78 @@ describe("Consensus under faults", function () {
       await member.disk.remove("/raft/log");
       await expectReason("DATA_CORRUPT", () => member.start());
       member.consensus = undefined;
+    });
+
+    it("makes the leader hand over at once when it is full, and take part again when there is space", async () => {
+      cluster = new TestCluster(3);
+      await cluster.start();
+      const leader = await cluster.leader();
+      await proposeMany(cluster, 3);
+      expect(leader.live.problems()).to.deep.equal([]);
+      leader.disk.capacityBytes = leader.disk.usedBytes + 10;
+      const others = cluster.followers(leader);
+      others[0]?.live.propose(utf8("a=1")).catch(() => undefined);
+
+      await cluster.clock.advanceUntil(
+        "another leader",
+        () => others.some((member) => member.live.role() === "leader"),
+        2000,
+        5,
+      );
+
+      expect(leader.live.problems().join(" ")).to.include("disk is full");
+      await cluster.run(must(others[1], "a follower").live.propose(utf8("b=2")));
+      // It neither leads nor tries to, and what it has can be read.
+      await cluster.clock.advance(10_000);
+      expect(leader.live.role()).to.equal("follower");
+      expect(leader.valueOf("k2")).to.equal("2");
+      const { term } = must(others[0], "a follower").live.status();
+      leader.disk.capacityBytes = 1e9;
+      await cluster.clock.advance(3000);
+      expect(leader.live.problems()).to.deep.equal([]);
+      expect(leader.valueOf("b")).to.equal("2");
+      expect(must(others[0], "a follower").live.status().term).to.equal(term);
+      for (const member of cluster.members) expect(member.failures).to.deep.equal([]);
+    });
+
+    it("does not have the state flushed while there is hardly any space, one byte below the bound and not at it", async () => {
+      cluster = new TestCluster(1, { tuning: { storeFlushIntervalMs: 500 } });
+      await cluster.start();
+      const member = await cluster.leader();
+      // The log grows, and its notes; the bound is compared with what is free then.
+      const leave = (freeBytes: number): void => {
+        member.disk.capacityBytes = member.disk.usedBytes + freeBytes;
+      };
+      await proposeMany(cluster, 5);
+      await cluster.clock.advance(3000);
+      const flushed = member.live.status().flushedIndex;
+      expect(flushed).to.equal(member.live.appliedIndex());
+
+      leave(FLUSH_FREE_BYTES_MIN - 1);
+      await proposeMany(cluster, 5, "b");
+      await cluster.clock.advance(3000);
+      expect(member.live.status().flushedIndex).to.equal(flushed);
+      expect(member.failures).to.deep.equal([]);
+
+      leave(FLUSH_FREE_BYTES_MIN);
+      await cluster.clock.advance(3000);
+      expect(member.live.status().flushedIndex).to.equal(member.live.appliedIndex());
+    });
+
+    it("leaves nothing half written when it is full, and keeps the log that a snapshot was to replace", async () => {
+      const away = await leaveBehind();
+      const leader = await cluster.leader();
+      const first = leader.live.status().firstIndex;
+      leader.disk.capacityBytes = leader.disk.usedBytes + 200;
+      await away.start();
+      await cluster.clock.advance(1000);
+
+      expect(leader.disk.filesBelow("/raft").filter((path) => /dump|tmp/.test(path))).to.deep.equal([]);
+      expect(leader.live.status().firstIndex).to.equal(first);
+
+      leader.disk.capacityBytes = 1e9;
+      await cluster.clock.advance(10_000);
+      expect(away.valueOf("r4-59")).to.equal("59");
     });
 
     it("is refused when it belongs to another cluster", async () => {

@@ -33,6 +33,9 @@ describe("LogWriter", () => {
         clusterId: "c",
         memberId: 1,
         whenAbsent: "create",
+        keepPromise: () => Promise.resolve(),
+        heldIndex: () => 0,
+        onUnreadable: () => undefined,
         onFatal: () => undefined,
       });
       const delivered: number[] = [];

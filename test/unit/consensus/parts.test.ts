@@ -214,6 +214,7 @@ describe("Failover", () => {
       core: {
         leaderId: () => leaderId,
         isLeading: () => false,
+        isCandidate: () => false,
         forgetLeader: () => {
           leaderId = 0;
         },
@@ -237,6 +238,37 @@ describe("Failover", () => {
     failover.peerDisconnected(2);
     await clock.advance(10);
     expect([leaderId, campaigns]).to.deep.equal([2, before]);
+  });
+
+  it("gives votes that are under way the time of a slow sync, and asks again when they do not suffice", async () => {
+    const clock = new FakeClock();
+    let leaderId = 2;
+    const campaigns: number[] = [];
+    const failover = new Failover({
+      memberId: 1,
+      clock,
+      prng: new SeededPrng(1),
+      core: {
+        leaderId: () => leaderId,
+        isLeading: () => false,
+        isCandidate: () => campaigns.length > 0,
+        forgetLeader: () => {
+          leaderId = 0;
+        },
+        campaign: () => {
+          campaigns.push(clock.monotonicMs());
+        },
+      },
+      delayMsMin: 5,
+      delayMsMax: 60,
+      pauseMs: 500,
+    });
+    failover.peerDisconnected(2);
+    for (let step = 0; step < 800; step += 1) await clock.advance(1);
+
+    const pauses = campaigns.slice(1).map((at, before) => at - must(campaigns[before], "the one before"));
+    expect(pauses.length).to.be.at.least(1);
+    for (const pause of pauses) expect(pause).to.be.at.least(100);
   });
 });
 

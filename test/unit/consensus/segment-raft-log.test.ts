@@ -12,7 +12,11 @@ const DIRECTORY = "/log";
 
 function open(
   disk: MemoryDisk,
-  options: { readonly segmentSizeBytes?: number; readonly cacheSizeBytesMax?: number } = {},
+  options: {
+    readonly segmentSizeBytes?: number;
+    readonly cacheSizeBytesMax?: number;
+    readonly durable?: { readonly segmentId: number; readonly offset: number };
+  } = {},
 ): Promise<SegmentRaftLog> {
   return SegmentRaftLog.open({
     disk,
@@ -21,6 +25,9 @@ function open(
     clusterId: "c",
     memberId: 1,
     whenAbsent: "create",
+    keepPromise: () => Promise.resolve(),
+    heldIndex: () => 0,
+    onUnreadable: () => undefined,
     onFatal: () => undefined,
     ...options,
   });
@@ -165,14 +172,79 @@ describe("SegmentRaftLog", () => {
     expect(entriesOf(await open(disk))).to.equal("0.0|1.1 2.2");
   });
 
-  it("refuses a log with damage in the middle", async () => {
-    const disk = new MemoryDisk();
-    const log = await open(disk);
-    for (let index = 1; index <= 20; index += 1) await log.append([{ entries: [entry(index, 1)] }]);
-    await log.close();
-    disk.flipBit(`${DIRECTORY}/0000000001.seg`, 600);
+  describe("with damage", () => {
+    /** Twenty entries of one record each, then the hard state; answers where the records of the entries lie. */
+    async function written(disk: MemoryDisk): Promise<number[]> {
+      const log = await open(disk);
+      for (let index = 1; index <= 20; index += 1) await log.append([{ entries: [entry(index, 1)] }]);
+      await log.append([{ entries: [], hardState: { term: 2, votedFor: 3, commitIndex: 9 } }]);
+      await log.close();
+      const bytes = Buffer.from(disk.contentOf(`${DIRECTORY}/0000000001.seg`));
+      const places: number[] = [];
+      for (let at = bytes.indexOf("NDR1"); at >= 0; at = bytes.indexOf("NDR1", at + 1)) places.push(at);
+      return places;
+    }
 
-    await expectReason("DATA_CORRUPT", () => open(disk));
+    it("says what is certain behind it, and goes on behind a state that covers it", async () => {
+      const disk = new MemoryDisk();
+      const places = await written(disk);
+      disk.flipBit(`${DIRECTORY}/0000000001.seg`, (places[7] ?? 0) + 50);
+
+      const log = await open(disk);
+      expect(log.damage?.run).to.deep.equal({ firstIndex: 9, last: { index: 20, term: 1 } });
+      expect(log.damage?.isHardStateKnown).to.equal(true);
+      await log.mendBehind({ index: 8, term: 1 }, log.hardState);
+      expect(log.damage).to.equal(undefined);
+      const whole = "8.1|9.1 10.1 11.1 12.1 13.1 14.1 15.1 16.1 17.1 18.1 19.1 20.1";
+      expect(entriesOf(log)).to.equal(whole);
+      await log.close();
+
+      const again = await open(disk);
+      expect(again.damage).to.equal(undefined);
+      expect(entriesOf(again)).to.equal(whole);
+    });
+
+    it("does not know its end, nor its hard state, when the last of them are damaged", async () => {
+      const disk = new MemoryDisk();
+      const places = await written(disk);
+      for (const place of places.slice(19)) disk.flipBit(`${DIRECTORY}/0000000001.seg`, place + 30);
+
+      const offset = disk.contentOf(`${DIRECTORY}/0000000001.seg`).length;
+      const log = await open(disk, { durable: { segmentId: 1, offset } });
+
+      expect(log.damage?.run).to.equal(undefined);
+      expect(log.damage?.isHardStateKnown).to.equal(false);
+    });
+
+    it("begins anew behind a position, keeps the old segments until it is cut, and is whole ever after", async () => {
+      const disk = new MemoryDisk();
+      const places = await written(disk);
+      disk.flipBit(`${DIRECTORY}/0000000001.seg`, (places[7] ?? 0) + 50);
+      const log = await open(disk);
+
+      await log.reset({ index: 4, term: 1 }, { term: 2, votedFor: 3, commitIndex: 4 });
+      await log.append([{ entries: [entry(5, 2), entry(6, 2)] }]);
+      await log.close();
+
+      const again = await open(disk);
+      expect(again.damage).to.equal(undefined);
+      expect(entriesOf(again)).to.equal("4.1|5.2 6.2");
+      expect(again.hardState).to.deep.equal({ term: 2, votedFor: 3, commitIndex: 4 });
+    });
+
+    it("does not believe that it starts where a record says when entries between are damaged", async () => {
+      const disk = new MemoryDisk();
+      await written(disk);
+      const log = await open(disk);
+      await log.compact(5);
+      await log.close();
+      const bytes = Buffer.from(disk.contentOf(`${DIRECTORY}/0000000001.seg`));
+      disk.flipBit(`${DIRECTORY}/0000000001.seg`, bytes.indexOf("NDR1", bytes.length / 2) + 30);
+
+      const again = await open(disk);
+
+      expect(again.damage?.run?.firstIndex).to.be.above(6);
+    });
   });
 
   it("refuses the log of another member", async () => {
@@ -187,6 +259,9 @@ describe("SegmentRaftLog", () => {
         clusterId: "c",
         memberId: 2,
         whenAbsent: "refuse",
+        keepPromise: () => Promise.resolve(),
+        heldIndex: () => 0,
+        onUnreadable: () => undefined,
         onFatal: () => undefined,
       }),
     );

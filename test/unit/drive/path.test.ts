@@ -2,7 +2,14 @@
 import { expect } from "chai";
 import type { ErrorReason } from "../../../src/drive/errors.ts";
 import { NAME_SIZE_BYTES_MAX, PATH_DEPTH_MAX, PATH_SIZE_BYTES_MAX } from "../../../src/drive/limits.ts";
-import { formatPath, parseName, parsePath } from "../../../src/drive/path.ts";
+import {
+  formatPath,
+  parseName,
+  parseNewFilePath,
+  parseNewName,
+  parseNewPath,
+  parsePath,
+} from "../../../src/drive/path.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 
 describe("parseName()", () => {
@@ -51,6 +58,63 @@ describe("parseName()", () => {
 
   it("takes a name of exactly the allowed bytes", () => {
     expect(parseName("x".repeat(NAME_SIZE_BYTES_MAX))).to.have.length(NAME_SIZE_BYTES_MAX);
+  });
+});
+
+describe("parseNewName()", () => {
+  const good: readonly { readonly name: string; readonly why: string }[] = [
+    { name: "\u{1f469}\u200d\u{1f4bb}.txt", why: "an emoji put together by a joiner" },
+    {
+      name: "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+      why: "a Persian word with a non-joiner",
+    },
+    { name: "\u0915\u094d\u200d\u0937", why: "a Devanagari cluster with a joiner" },
+    { name: "\u05d0\u200f1", why: "Hebrew with a direction mark" },
+    { name: "\u0627\u061c-1", why: "Arabic with a letter mark" },
+    { name: "\u1780\u200b\u1781", why: "Khmer words parted by a space without width" },
+    { name: "\ufffd", why: "the replacement character" },
+    { name: "\ufdcf\ufdf0", why: "the neighbours of the non-characters" },
+    { name: "\u{1fffd}\u{20000}", why: "the neighbours of the non-characters at the end of a plane" },
+  ];
+  for (const { name, why } of good) {
+    it(`takes ${why}`, () => {
+      expect(parseNewName(name)).to.equal(name);
+    });
+  }
+
+  const bad = [
+    ...["\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"],
+    ...["\ufeff", "\u2028", "\u2029"],
+    ...["\ufffe", "\uffff", "\ufdd0", "\ufdef", "\u{1fffe}", "\u{10ffff}"],
+  ];
+  for (const character of bad) {
+    const code = (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+
+    it(`refuses U+${code} and names it, but finds what was stored under such a name before`, async () => {
+      const name = `invoice${character}fdp.exe`;
+
+      const error = await expectReason("PATH_INVALID", () => parseNewName(name));
+      await expectReason("PATH_INVALID", () => parseNewPath(`/a/${name}/b`));
+
+      expect(error.message).to.include(`U+${code}`).and.not.include(character);
+      expect(parseName(name)).to.equal(name);
+      expect(parsePath(`/a/${name}`)).to.deep.equal(["a", name]);
+    });
+  }
+
+  it("refuses what no name may hold", async () => {
+    for (const name of ["", "..", "a\nb", "\udc00", "a/b"])
+      await expectReason("PATH_INVALID", () => parseNewName(name));
+  });
+});
+
+describe("parseNewFilePath()", () => {
+  it("takes the path of a file, and refuses one that ends in a slash", async () => {
+    expect(parseNewFilePath("/a/b")).to.deep.equal(["a", "b"]);
+
+    const error = await expectReason("PATH_INVALID", () => parseNewFilePath("/a/b/"));
+
+    expect(error.message).to.include('"/a/b/"').and.include("add the name of the file");
   });
 });
 

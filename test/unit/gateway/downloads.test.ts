@@ -116,6 +116,7 @@ describe("Downloads over HTTP", () => {
     for (const id of ["abc", "0", "-1", "01", "9007199254740992", "1e3"]) {
       expect(await errorOf(await at.fetch(`/api/download/${id}`)), id).to.equal("400 ARGUMENT_INVALID");
     }
+    expect(await (await at.fetch("/api/download/abc")).text()).to.not.include("too large");
     expect(await errorOf(await at.fetch(`${path}?redirct=never`))).to.equal("400 ARGUMENT_INVALID");
   });
 

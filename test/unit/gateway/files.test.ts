@@ -68,7 +68,14 @@ describe("The tree over HTTP", () => {
     expect(durabilityViewSchema.parse(await answer.json())).to.deep.equal({
       verifiedCount: 3,
       nodeIds: ["n1", "n2", "n3"],
+      oldestCheckAgeMs: 2 * 86_400_000,
+      text: "3/3 verified, oldest check 2 d ago",
     });
+    expect((await stat("/a")).durability?.text).to.equal("3/3 verified, oldest check 2 d ago");
+    const byId = fileViewSchema.parse(await (await at.fetch(`/api/files/${fileId}`)).json());
+    expect(byId.durability?.verifiedCount).to.equal(3);
+    const folder = fileViewSchema.parse(await (await at.fetch("/api/stat?path=/")).json());
+    expect(folder.durability).to.equal(undefined);
   });
 
   it("renames, moves, and does both at once", async () => {
@@ -133,10 +140,22 @@ describe("The tree over HTTP", () => {
     expect(fileViewSchema.parse(await again.json()).path).to.equal("/b (2)");
   });
 
+  it("never replaces a folder by a file", async () => {
+    await at.put("/folder/a", "abc");
+    const url = "/api/files/content?path=/folder&onConflict=replace";
+
+    const refused = await at.fetch(url, { method: "PUT", body: "x" });
+
+    expect(await errorOf(refused)).to.equal("409 IS_A_DIRECTORY");
+    expect(await (await at.fetch("/api/download?path=/folder/a&redirect=never")).text()).to.equal("abc");
+  });
+
   it("deletes, a folder with content only on request", async () => {
     const fileId = await at.put("/d/a", "abc");
     const remove = (path: string) => at.fetch(path, { method: "DELETE" });
-    expect(await errorOf(await remove("/api/files?path=/d"))).to.equal("409 DIRECTORY_NOT_EMPTY");
+    const refused = await remove("/api/files?path=/d");
+    expect(await refused.clone().text()).to.include("recursive=true");
+    expect(await errorOf(refused)).to.equal("409 DIRECTORY_NOT_EMPTY");
     expect(await errorOf(await remove("/api/files?path=/d&recursive=yes"))).to.equal("400 ARGUMENT_INVALID");
     expect((await remove(`/api/files/${fileId}`)).status).to.equal(204);
     await at.put("/d/a", "abc");

@@ -129,7 +129,7 @@ describe("Slow clients", () => {
         setTimeout(resolve, 20);
       });
     }
-    await eventually("an answer", () => answer().includes("200 OK"));
+    await eventually("an answer", () => answer().includes("201 Created"));
     socket.destroy();
   });
 
@@ -182,15 +182,15 @@ describe("A full house", () => {
     expect(response.headers.get("retry-after")).to.equal("1");
     expect(await errorOf(response)).to.equal("429 OVERLOADED");
     first.socket.write("abc");
-    await eventually("the first is done", () => first.answer().includes("200 OK"));
-    expect((await put()).status).to.equal(200);
+    await eventually("the first is done", () => first.answer().includes("201 Created"));
+    expect((await put()).status).to.equal(201);
     first.socket.destroy();
   });
 
   it("forgets an upload whose client went away", async () => {
     const first = await open(at, PUT("/a", "Content-Length: 3\r\n"));
     await once(first.socket.end(), "close");
-    expect((await at.fetch("/api/files/content?path=/b", { method: "PUT", body: "x" })).status).to.equal(200);
+    expect((await at.fetch("/api/files/content?path=/b", { method: "PUT", body: "x" })).status).to.equal(201);
   });
 
   it("closes connections beyond the limit", async () => {
@@ -263,7 +263,7 @@ describe("Gateway", () => {
       other.socket.write("yz");
       await stopped;
       await eventually("closed", () => put.closed() && idle.closed() && other.closed());
-      expect(put.answer()).to.include("200 OK");
+      expect(put.answer()).to.include("201 Created");
       expect(at.logLines.at(-1)).to.include("http_stopped");
       await at.gateway.stop();
     });

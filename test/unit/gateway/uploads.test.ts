@@ -228,7 +228,7 @@ describe("Uploads over HTTP", () => {
     const put = (query: string, body: Uint8Array | string, headers: Record<string, string> = {}) =>
       at.fetch(`/api/files/content?${query}`, { method: "PUT", body, headers });
 
-    it("stores the bytes with their attributes, and replaces them", async () => {
+    it("stores the bytes with their attributes, and replaces them when told to", async () => {
       const first = await put("path=/d/a.txt&mode=600&modifyTime=2026-01-02T03:04:05Z", "one", {
         "Content-Type": "text/plain; charset=utf-8",
       });
@@ -238,16 +238,22 @@ describe("Uploads over HTTP", () => {
         mode: "0600",
         modifyTime: "2026-01-02T03:04:05.000Z",
       });
-      const second = await put("path=/d/a.txt", "two", {
+      expect(first.status).to.equal(201);
+      const second = await put("path=/d/a.txt&onConflict=replace", "two", {
         "Content-Type": "application/x-www-form-urlencoded",
       });
+      expect(second.status).to.equal(200);
       expect((await second.json()) as object).to.deep.include({ mediaType: "", size: 3 });
       expect(String(await contentOf("/d/a.txt"))).to.equal("two");
     });
 
     it("keeps what onConflict, If-None-Match and If-Match protect", async () => {
       await at.put("/a", "one");
-      expect(await errorOf(await put("path=/a&onConflict=fail", "two"))).to.equal("409 PATH_EXISTS");
+      for (const query of ["path=/a", "path=/a&onConflict=fail"]) {
+        const { error } = (await (await put(query, "two")).json()) as ErrorJson;
+        expect(error.code).to.equal("PATH_EXISTS");
+        expect(error.message).to.include("&onConflict=replace").and.include("If-Match");
+      }
       expect(await errorOf(await put("path=/a", "two", { "If-None-Match": "*" }))).to.equal(
         "412 VERSION_MISMATCH",
       );
@@ -267,11 +273,34 @@ describe("Uploads over HTTP", () => {
       expect(fresh.status).to.equal(201);
       const current = (await (await at.fetch("/api/stat?path=/a")).json()) as { etag: string };
       expect((await put("path=/a", "three", { "If-Match": current.etag })).status).to.equal(200);
+      expect(String(await contentOf("/a"))).to.equal("three");
+      expect((await put("path=/a", "four", { "If-Match": "*" })).status).to.equal(200);
+      const refused = await put("path=/a&onConflict=fail", "five", { "If-Match": "*" });
+      expect(await errorOf(refused)).to.equal("409 PATH_EXISTS");
+      expect(String(await contentOf("/a"))).to.equal("four");
+    });
+
+    it("says where a file goes when curl puts its name behind another URL", async () => {
+      for (const url of ["/file.bin", "/api/files/content/file.bin", "/folder/file.bin"]) {
+        const response = await at.fetch(url, { method: "PUT", body: "x" });
+        const { error } = (await response.json()) as ErrorJson;
+        expect([response.status, error.code]).to.deep.equal([404, "ROUTE_NOT_FOUND"]);
+        expect(error.message).to.include("/api/files/content?path=/folder/name");
+      }
+    });
+
+    it("asks for the name of the file when the path ends in a slash", async () => {
+      const response = await put("path=/a/b/", "x");
+      const { error } = (await response.json()) as ErrorJson;
+
+      expect([response.status, error.code]).to.deep.equal([400, "PATH_INVALID"]);
+      expect(error.message).to.include('"/a/b/"').and.include("add the name of the file");
+      expect(await errorOf(await at.fetch("/api/stat?path=/a"))).to.equal("404 PATH_NOT_FOUND");
     });
 
     it("checks a digest of the whole and leaves nothing of a wrong one", async () => {
       const right = formatDigestField(sha256(Buffer.from("abc")));
-      expect((await put("path=/right", "abc", { "Repr-Digest": right })).status).to.equal(200);
+      expect((await put("path=/right", "abc", { "Repr-Digest": right })).status).to.equal(201);
       expect(await errorOf(await put("path=/wrong", "abd", { "Content-Digest": right }))).to.equal(
         "400 DIGEST_MISMATCH",
       );
@@ -291,6 +320,8 @@ describe("Uploads over HTTP", () => {
       ["a path with an encoded ..", "path=%2Fa%2F%2e%2e%2Fb", {}, "400 PATH_INVALID"],
       ["a path with NUL", "path=/a%00", {}, "400 PATH_INVALID"],
       ["a path that is not NFC", "path=/e%CC%81", {}, "400 PATH_INVALID"],
+      ["a name that turns the direction of writing", "path=/a%E2%80%AEb", {}, "400 PATH_INVALID"],
+      ["a name with a byte order mark", "path=/%EF%BB%BFa", {}, "400 PATH_INVALID"],
       ["a path with an empty name", "path=/a//b", {}, "400 PATH_INVALID"],
       ["a name of 256 bytes", `path=/${"a".repeat(256)}`, {}, "400 NAME_TOO_LONG"],
       ["129 names", `path=${"/a".repeat(129)}`, {}, "400 PATH_TOO_DEEP"],
@@ -320,8 +351,8 @@ describe("Uploads over HTTP", () => {
     it("takes the longest name, the deepest path and the longest request id", async () => {
       expect(
         (await put(`path=/${"a".repeat(255)}`, "x", { "Idempotency-Key": "a".repeat(64) })).status,
-      ).to.equal(200);
-      expect((await put(`path=${"/a".repeat(128)}`, "x")).status).to.equal(200);
+      ).to.equal(201);
+      expect((await put(`path=${"/a".repeat(128)}`, "x")).status).to.equal(201);
     });
 
     it("lists every problem at once", async () => {

@@ -81,11 +81,14 @@ export function useGateway(limits: Partial<GatewayLimits> = {}): GatewayFixture 
       body: typeof body === "string" ? body : JSON.stringify(body),
     });
   fixture.put = async (path, bytes, headers = {}) => {
-    const response = await fixture.fetch(`/api/files/content?path=${encodeURIComponent(path)}`, {
-      method: "PUT",
-      body: bytes,
-      headers,
-    });
+    const response = await fixture.fetch(
+      `/api/files/content?onConflict=replace&path=${encodeURIComponent(path)}`,
+      {
+        method: "PUT",
+        body: bytes,
+        headers,
+      },
+    );
     if (response.status !== 200) throw new Error(`put ${path}: ${response.status} ${await response.text()}`);
     return ((await response.json()) as { fileId: string }).fileId;
   };

@@ -110,12 +110,27 @@ const bodies: CommandBody[] = [
   },
   { kind: "add-replica", seal },
   { kind: "assign-replica", contentId: 1, extentIndex: 2, memberId: 3, replacesMemberId: 4 },
-  { kind: "report-replica", contentId: 1, extentIndex: 2, memberId: 3 },
+  { kind: "report-replica", contentId: 1, extentIndex: 2, memberId: 3, finding: "lost" },
+  { kind: "declare-lost", memberId: 1, storeIncarnation: "s" },
+  { kind: "return-store", memberId: 1, storeIncarnation: "s" },
+  {
+    ...{ kind: "report-scrub", memberId: 1, storeIncarnation: "s", pass: 2, startTimeMs: 3 },
+    ...{ extentCount: 4, bytes: BIG, damagedCount: 5 },
+  },
+  { kind: "set-draining", memberId: 1, draining: true },
+  { kind: "recount" },
+  { kind: "request-scrub" },
   { kind: "record-sha256", contentId: 1, sha256: digest },
   { kind: "expire" },
   { kind: "reclaim" },
   { kind: "materialise", directoryId: 1, path: ["a"] },
   { kind: "confirm-dropped", memberId: 1, extents: [{ contentId: 2, extentIndex: 3 }] },
+  { kind: "issue-join-token", tokenHash: digest, lifetimeMs: 1, replacesMemberId: BIG },
+  { kind: "admit-member", tokenHash: digest, memberId: BIG, nodeId: "n", address: "a" },
+  { kind: "remove-member", memberId: BIG, isForced: true },
+  { kind: "transfer-leadership", memberId: BIG, leaderId: 2 },
+  { kind: "end-membership-change", changeId: BIG, failure: "f" },
+  { kind: "evict" },
 ];
 
 const results: CommandResult[] = [
@@ -137,6 +152,7 @@ const results: CommandResult[] = [
     value: { kind: "write-lease", expireTimeMs: 1, firstContentId: 2, idCount: 3 },
   },
   { outcome: "applied", index: 1, value: { kind: "batch", itemCount: 1, more: true } },
+  { outcome: "applied", index: 1, value: { kind: "membership", changeId: 1, expireTimeMs: 2 } },
   { outcome: "rejected", index: 1, reason: "PATH_NOT_FOUND", message: "m", metadata: { path: "/a", b: "" } },
 ];
 
@@ -161,6 +177,22 @@ function plain(value: unknown): unknown {
 }
 
 describe("encodeCommand()", () => {
+  it("gives bytes that encoding the next command leaves as they are, whatever their size", () => {
+    const commands = [1, 20, 200, 2_000].map((count) => ({
+      requestId: "",
+      deadlineMs: 0,
+      wallTimeMs: count,
+      body: {
+        kind: "confirm-dropped" as const,
+        memberId: 7,
+        extents: Array.from({ length: count }, (_, extentIndex) => ({ contentId: count, extentIndex })),
+      },
+    }));
+    const encoded = commands.map((command) => encodeCommand(command));
+
+    expect(encoded.map((bytes) => decodeCommand(bytes))).to.deep.equal(commands);
+  });
+
   for (const body of bodies) {
     it(`writes ${body.kind} as the schema says`, () => {
       const command = { requestId: "r", deadlineMs: BIG, wallTimeMs: -1, body };
@@ -212,7 +244,7 @@ describe("encodeResult()", () => {
 describe("records", () => {
   const extent: records.ExtentRecord = {
     ...{ sizeBytes: 1, root: digest },
-    replicas: [{ memberId: BIG, state: "suspect", replacesMemberId: 7 }],
+    replicas: [{ memberId: BIG, state: "lost", replacesMemberId: 7, storeGeneration: 8, verifyTimeMs: 9 }],
   };
   const state = Object.fromEntries(
     Object.keys(records.stateCodec.decode(new Uint8Array(0))).map((name, i) => [name, i + 1]),
@@ -275,6 +307,33 @@ describe("records", () => {
       gen.CopyRecordSchema,
       records.copyCodec as never,
       { sourceId: 1, cursor: digest, copyIndex: 2, copyTimeMs: -3 },
+    ],
+    [
+      "JoinTokenRecord",
+      gen.JoinTokenRecordSchema,
+      records.joinTokenCodec as never,
+      { expireTimeMs: 1, replacesMemberId: 2, usedByMemberId: 3, changeId: 4 },
+    ],
+    [
+      "MembershipChangeRecord",
+      gen.MembershipChangeRecordSchema,
+      records.membershipChangeCodec as never,
+      {
+        ...{ changeId: 1, kind: "transfer", memberId: 2, formerMemberId: BIG, nodeId: "n", address: "a" },
+        ...{ isForced: true, startTimeMs: 3, hasEnded: true, failure: "f" },
+      },
+    ],
+    [
+      "RemovedMemberRecord",
+      gen.RemovedMemberRecordSchema,
+      records.removedMemberCodec as never,
+      { nodeId: "n", index: 1, wallTimeMs: -2 },
+    ],
+    [
+      "EvictionRecord",
+      gen.EvictionRecordSchema,
+      records.evictionCodec as never,
+      { contentId: 1, extentIndex: 2, endContentId: BIG },
     ],
     [
       "StoredChange",

@@ -195,7 +195,7 @@ export class Harness {
   }
 
   /** Repeats a batch command until it has nothing more to do. */
-  drain(kind: "expire" | "reclaim" | "materialise"): number {
+  drain(kind: "expire" | "reclaim" | "materialise" | "evict"): number {
     for (let commands = 0; ; commands += 1) {
       const value = this.ok(kind === "materialise" ? { kind, directoryId: 0, path: [] } : { kind });
       if (value.kind !== "batch") throw new Error(value.kind);

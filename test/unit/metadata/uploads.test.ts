@@ -216,8 +216,20 @@ describe("uploads", () => {
     expect(h.entry(completeBody(upload)).contentId).to.equal(first.contentId);
     expect(getContent(h.store, first.contentId)?.referenceCount).to.equal(2);
     expect(counters(h.store)).to.include({ contentBytes: BYTES.length, openUploadCount: 0 });
-    h.ok({ kind: "report-replica", contentId: first.contentId, extentIndex: 0, memberId: 101 });
-    h.ok({ kind: "report-replica", contentId: first.contentId, extentIndex: 0, memberId: 102 });
+    h.ok({
+      kind: "report-replica",
+      contentId: first.contentId,
+      extentIndex: 0,
+      memberId: 101,
+      finding: "corrupt",
+    });
+    h.ok({
+      kind: "report-replica",
+      contentId: first.contentId,
+      extentIndex: 0,
+      memberId: 102,
+      finding: "corrupt",
+    });
     expect(init(h, "/h", { treeHash: sha256(BYTES) }).entry).to.equal(undefined);
   });
 
@@ -322,21 +334,31 @@ describe("replicas", () => {
     const states = (): string[] =>
       present(extentsOf(h.store, contentId)[0]).replicas.map((r) => `${r.memberId} ${r.state}`);
 
-    h.ok({ kind: "report-replica", ...key, memberId: 101 });
-    expect(counters(h.store).replicas).to.include({ underReplicatedCount: 1, suspectCount: 1 });
+    h.ok({ kind: "report-replica", ...key, memberId: 101, finding: "corrupt" });
+    expect(counters(h.store).replicas).to.include({
+      underReplicatedCount: 1,
+      corruptCount: 1,
+      suspectCount: 0,
+    });
     h.ok({ kind: "assign-replica", ...key, memberId: 104, replacesMemberId: 101 });
-    expect(states()).to.deep.equal(["102 verified", "103 verified", "104 pending"]);
-    expect(dropList(h.store, 101, 10)).to.deep.equal([key]);
+    // The damaged copy stays until three others are verified: it may hold the last good bytes of some chunk.
+    expect(states()).to.deep.equal(["101 corrupt", "102 verified", "103 verified", "104 pending"]);
+    expect(dropList(h.store, 101, 10)).to.deep.equal([]);
     h.refused("SEAL_REJECTED", { kind: "add-replica", seal: sealOf(contentId, 104, utf8("y")) });
     h.refused("CHUNK_NOT_FOUND", { kind: "add-replica", seal: sealOf(contentId + 1, 104, utf8("x")) });
     h.refused("ARGUMENT_INVALID", { kind: "assign-replica", ...key, memberId: 999, replacesMemberId: 0 });
     h.ok({ kind: "add-replica", seal: sealOf(contentId, 104, utf8("x")) });
-    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, suspectCount: 0 });
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, corruptCount: 0 });
+
+    expect(states()).to.deep.equal(["102 verified", "103 verified", "104 verified"]);
+    expect(dropList(h.store, 101, 10)).to.deep.equal([key]);
 
     // Rebalancing: a verified copy stays until its replacement is verified.
     h.ok({ kind: "assign-replica", ...key, memberId: 101, replacesMemberId: 104 });
     expect(dropList(h.store, 101, 10)).to.deep.equal([]);
     expect(states()).to.include("104 verified");
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, movingCount: 1 });
+    expect(underReplicated(h.store, undefined, 10)).to.deep.equal([{ verifiedCount: 3, ...key }]);
     h.ok({ kind: "add-replica", seal: sealOf(contentId, 101, utf8("x")) });
     expect(states()).to.deep.equal(["102 verified", "103 verified", "101 verified"]);
     expect(dropList(h.store, 104, 10)).to.deep.equal([key]);
@@ -347,7 +369,7 @@ describe("replicas", () => {
     h.register(104);
     const { contentId } = h.put("/f", { text: "x" });
     const key = { contentId, extentIndex: 0 };
-    for (const memberId of MEMBER_IDS) h.ok({ kind: "report-replica", ...key, memberId });
+    for (const memberId of MEMBER_IDS) h.ok({ kind: "report-replica", ...key, memberId, finding: "corrupt" });
     h.ok({ kind: "assign-replica", ...key, memberId: 104, replacesMemberId: 101 });
     expect(present(extentsOf(h.store, contentId)[0]).replicas.length).to.equal(4);
     expect(underReplicated(h.store, undefined, 10)[0]?.verifiedCount).to.equal(0);

@@ -71,6 +71,26 @@ describe("RaftNode.propose()", () => {
     ]);
   });
 
+  it("sends a probed follower one append for each of its own heartbeats, however many answers come at once", () => {
+    const node = leader();
+    node.raft.proposeBatch([utf8("a"), utf8("b")]);
+    node.pump();
+    const answers = (count: number): number => {
+      let appends = 0;
+      for (let i = 0; i < count; i += 1) {
+        const sent = ofKind(node.step({ kind: "heartbeat-response", from: 3, term: 1 }), "append");
+        appends += sent.filter(({ to }) => to === 3).length;
+      }
+      return appends;
+    };
+    // A follower that was paused for two minutes answers what waited for it: more than a thousand.
+    node.tick(1);
+    expect(answers(1200)).to.equal(1);
+    expect(answers(1200)).to.equal(0);
+    node.tick(1);
+    expect(answers(1200)).to.equal(1);
+  });
+
   it("splits what it sends at entriesSizeBytesMax", () => {
     const node = leader({ entriesSizeBytesMax: 40 });
 

@@ -3,13 +3,27 @@
  * whole data planes over the real state machine; the loops run under the test's clock.
  */
 import { expect } from "chai";
-import { DropCollector, ORPHAN_SWEEP_INTERVAL_MS } from "../../../src/replication/drop-collector.ts";
+import {
+  type BrakedSweep,
+  DropCollector,
+  ORPHAN_BRAKE_COUNT_MIN,
+  ORPHAN_SWEEP_INTERVAL_MS,
+} from "../../../src/replication/drop-collector.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
-import { PENDING_GRACE_MS, Repair, REPAIR_IDLE_MS } from "../../../src/replication/repair.ts";
+import { InventoryAudit } from "../../../src/replication/inventory-audit.ts";
+import {
+  LOST_AFTER_MS_DEFAULT,
+  PENDING_GRACE_MS,
+  Repair,
+  REPAIR_IDLE_MS,
+  REPAIR_PAGE_COUNT,
+} from "../../../src/replication/repair.ts";
+import type { PlantedChunkFault } from "../../../src/replication/planted-faults.ts";
 import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
 import { CHUNK_SIZE_BYTES, DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
+import { dropList, pendingWork } from "../../../src/metadata/view.ts";
 import { inlineDigester, sha256 } from "../../../src/std/digest.ts";
-import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
+import { freePace, bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 const CONTENT = patternBytes(9 * CHUNK_SIZE_BYTES + 1);
 
@@ -18,17 +32,24 @@ interface Loops {
   readonly collector: DropCollector;
 }
 
-function loopsOf(drives: TestDrives, memberId: number, errors: string[] = []): Loops {
+function loopsOf(
+  drives: TestDrives,
+  memberId: number,
+  errors: string[] = [],
+  plantedFault?: PlantedChunkFault,
+): Loops {
   const { plane } = drives.node(memberId);
   const { clock, metadata, detector, placement, budget } = plane;
   const locks = new ExtentLocks();
   const copier = new ReplicaCopier({
+    ...freePace(clock),
     ports: drives.replicas,
     detector,
     digester: inlineDigester,
     budget,
     memberId,
-    onBadReplica: (extent, bad) => plane.reports.reportBad(extent, bad),
+    onBadReplica: (extent, bad, finding) => plane.reports.reportBad(extent, bad, finding),
+    plantedFault,
   });
   const onError = (error: Error): void => {
     errors.push(error.message);
@@ -44,6 +65,22 @@ function startRepair(drives: TestDrives, members: readonly number[]): Repair[] {
   const repairs = members.map((member) => loopsOf(drives, member).repair);
   for (const repair of repairs) repair.start();
   return repairs;
+}
+
+async function passClusterTime(drives: TestDrives, ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 10_000) {
+    drives.tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+  }
+  drives.tree.apply({ kind: "expire" });
+  await Promise.resolve();
+}
+
+/** An id that was leased and is known to nobody any more, the first of `idCount`. */
+async function orphanId(drives: TestDrives, idCount = 10): Promise<number> {
+  drives.grantLease(3, idCount);
+  const id = drives.node(3).plane.lease.takeContentId() ?? 0;
+  await passClusterTime(drives, WRITE_LEASE_MS);
+  return id;
 }
 
 async function stopAll(loops: readonly { stop(): Promise<void> }[]): Promise<void> {
@@ -110,7 +147,7 @@ describe("Repair", () => {
     const holders = await drives.drive().durability({ path: "/f" });
     const lost = Number(holders.nodeIds.at(-1)?.slice("node-".length));
     const extent = { contentId, extentIndex: 0 };
-    drives.tree.apply({ kind: "report-replica", ...extent, memberId: lost });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: lost, finding: "corrupt" });
     drives.kill(lost);
     const up = [1, 2, 3, 4].filter((member) => member !== lost);
     const repairs = startRepair(drives, up);
@@ -125,13 +162,102 @@ describe("Repair", () => {
     expect((await drives.drive().durability({ path: "/f" })).nodeIds).not.to.include(`node-${lost}`);
   });
 
+  it("gives up a member that is down for longer than the grace, and makes its copies elsewhere", async () => {
+    const drives = new TestDrives(4);
+    const contentId = await put(drives);
+    const holders = await drives.drive().durability({ path: "/f" });
+    const away = Number(holders.nodeIds.find((id) => id !== "node-1")?.slice("node-".length));
+    drives.kill(away);
+    drives.detector.sinceMs.set(away, LOST_AFTER_MS_DEFAULT - 1);
+    const up = [1, 2, 3, 4].filter((member) => member !== away);
+    const repairs = startRepair(drives, up);
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    expect(drives.tree.count("declare-lost")).to.equal(0);
+    expect(drives.tree.count("assign-replica")).to.equal(0);
+
+    drives.detector.sinceMs.set(away, LOST_AFTER_MS_DEFAULT);
+    await drives.clock.advance(2 * REPAIR_IDLE_MS);
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(2);
+    while (drives.tree.apply({ kind: "recount" }).outcome === "applied") {
+      if (!pendingWork(drives.tree.store).recountable) break;
+    }
+    await drives.clock.advance(5 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(drives.tree.count("declare-lost")).to.equal(1);
+    expect(await verifiedCount(drives)).to.equal(3);
+    expect(dropList(drives.tree.store, away, 10)).to.deep.equal([{ contentId, extentIndex: 0 }]);
+  });
+
+  it("takes a returned member's copy back as good once it was read whole, before another copy was made", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    drives.kill(3);
+    drives.detector.sinceMs.set(3, LOST_AFTER_MS_DEFAULT);
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(2 * REPAIR_IDLE_MS);
+    drives.tree.apply({ kind: "recount" });
+    expect(await verifiedCount(drives)).to.equal(2);
+
+    drives.revive(3);
+    drives.detector.sinceMs.delete(3);
+    const { clock, metadata } = drives.node(3).plane;
+    const audit = new InventoryAudit({ clock, metadata, store: drives.replicas.store(3) });
+    audit.start();
+    let writes = 0;
+    drives.replicas.onCall = (call) => {
+      if (call.method === "writeChunk") writes += 1;
+    };
+    await drives.clock.advance(20_000);
+    await stopAll([...repairs, audit]);
+
+    expect(await verifiedCount(drives)).to.equal(3);
+    expect(writes).to.equal(0);
+    expect(await drives.replicas.store(3).extentState({ contentId, extentIndex: 0 })).to.include({
+      kind: "sealed",
+    });
+  });
+
+  it("works on the extents with the fewest copies first, even those that became so meanwhile", async () => {
+    const drives = new TestDrives(3);
+    const many = await Promise.all(
+      Array.from({ length: REPAIR_PAGE_COUNT + 20 }, (_, i) => put(drives, `/f${i}`, patternBytes(100, i))),
+    );
+    for (const contentId of many) {
+      const at = { contentId, extentIndex: 0, memberId: 3, finding: "lost" } as const;
+      await drives.replicas.store(3).removeExtent(at);
+      drives.tree.apply({ kind: "report-replica", ...at });
+    }
+    const [urgent = 0] = many.slice(-1);
+    const repairs = startRepair(drives, [3]);
+    const order: number[] = [];
+    drives.tree.onPropose = (body) => {
+      if (body.kind !== "add-replica") return;
+      order.push(body.seal.extent.contentId);
+      if (order.length === 1) {
+        drives.tree.apply({
+          kind: "report-replica",
+          contentId: urgent,
+          extentIndex: 0,
+          memberId: 2,
+          finding: "suspect",
+        });
+      }
+    };
+    await drives.clock.advance(4 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+    expect(order).to.have.length(many.length);
+    // The first page was in hand already; it heads the second.
+    expect(order.indexOf(urgent)).to.be.at.most(REPAIR_PAGE_COUNT + 16);
+  });
+
   it("replaces a damaged copy from a good one, and keeps it when the damage was a false alarm", async () => {
     const drives = new TestDrives(3);
     const contentId = await put(drives);
     const extent = { contentId, extentIndex: 0 };
     drives.replicas.store(2).damage(extent, 3);
-    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
-    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 3 });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 3, finding: "corrupt" });
     let writes = 0;
     drives.replicas.onCall = (call) => {
       if (call.method === "writeChunk") writes += call.memberId === 3 ? 1000 : 1;
@@ -152,7 +278,7 @@ describe("Repair", () => {
     const contentId = await put(drives);
     const extent = { contentId, extentIndex: 0 };
     for (const member of [1, 2, 3]) drives.replicas.store(member).damage(extent, member);
-    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
 
     const repairs = startRepair(drives, [1, 2, 3]);
     await drives.clock.advance(5 * REPAIR_IDLE_MS);
@@ -162,6 +288,25 @@ describe("Repair", () => {
     for (const member of [1, 2, 3]) await drives.replicas.store(member).verifyExtent(extent);
   });
 
+  for (const plantedFault of [undefined, "repair-unverified"] as const) {
+    const what = plantedFault === undefined ? "keeps" : "loses, with G-14 planted,";
+    it(`${what} the last good bytes of a chunk, which are in a copy that is damaged elsewhere`, async () => {
+      const drives = new TestDrives(3);
+      const extent = { contentId: await put(drives), extentIndex: 0 };
+      for (const member of [1, 3]) drives.replicas.store(member).damage(extent, 3);
+      drives.replicas.store(2).damage(extent, 5);
+      drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
+      const { repair } = loopsOf(drives, 2, [], plantedFault);
+
+      repair.start();
+      await drives.clock.advance(3 * REPAIR_IDLE_MS);
+      await stopAll([repair]);
+
+      const isThere = drives.replicas.store(2).chunkIndexes(extent).includes(3);
+      expect(isThere).to.equal(plantedFault === undefined);
+    });
+  }
+
   it("removes no copy, however damaged, while some chunk is good nowhere else", async () => {
     const drives = new TestDrives(3);
     const contentId = await put(drives);
@@ -169,7 +314,7 @@ describe("Repair", () => {
     for (const member of [1, 3]) drives.replicas.store(member).damage(extent, 3);
     drives.replicas.store(2).damage(extent, 5);
     drives.kill(3);
-    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2 });
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
     const errors: string[] = [];
     const { repair } = loopsOf(drives, 2, errors);
 
@@ -198,14 +343,6 @@ describe("Repair", () => {
 });
 
 describe("DropCollector", () => {
-  async function passClusterTime(drives: TestDrives, ms: number): Promise<void> {
-    for (let passed = 0; passed < ms; passed += 10_000) {
-      drives.tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
-    }
-    drives.tree.apply({ kind: "expire" });
-    await Promise.resolve();
-  }
-
   it("removes the copies of a deleted file after the grace, confirms, and leaves the others", async () => {
     const drives = new TestDrives(3);
     const gone = await put(drives, "/gone");
@@ -245,6 +382,7 @@ describe("DropCollector", () => {
 
   it("removes what the tree never knew, but nothing of an upload, a live lease or a file", async () => {
     const drives = new TestDrives(3);
+    const orphan = await orphanId(drives);
     drives.grantLease(1, 100);
     const file = await put(drives, "/f", patternBytes(2 * CHUNK_SIZE_BYTES));
     const { uploadId } = await drives.drive().initUpload(uploadOf("/u", { sizeBytes: 10 }));
@@ -253,21 +391,72 @@ describe("DropCollector", () => {
     const store = drives.replicas.store(2);
     const bytes = patternBytes(10);
     await store.writeChunk({ contentId: leased, extentIndex: 0 }, 0, bytes, sha256(bytes));
-    await store.writeChunk({ contentId: 900_000, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    await store.writeChunk({ contentId: orphan, extentIndex: 0 }, 0, bytes, sha256(bytes));
     const before = [...store.extents.keys()];
     const { collector } = loopsOf(drives, 2);
 
     collector.start();
     await drives.clock.advance(ORPHAN_SWEEP_INTERVAL_MS + 10_000);
-    expect([...store.extents.keys()]).to.deep.equal(before.filter((key) => key !== "900000/0"));
-    await passClusterTime(drives, WRITE_LEASE_MS);
+    // Once may be a mistake.
+    expect([...store.extents.keys()]).to.deep.equal(before);
     await drives.clock.advance(ORPHAN_SWEEP_INTERVAL_MS + 10_000);
+    expect([...store.extents.keys()]).to.deep.equal(before.filter((key) => key !== `${orphan}/0`));
+    await passClusterTime(drives, WRITE_LEASE_MS);
+    await drives.clock.advance(2 * ORPHAN_SWEEP_INTERVAL_MS + 10_000);
     await collector.stop();
 
     expect([...store.extents.keys()]).to.deep.equal(
-      before.filter((key) => key !== "900000/0" && key !== `${leased}/0`),
+      before.filter((key) => key !== `${orphan}/0` && key !== `${leased}/0`),
     );
     expect([...store.extents.keys()]).to.include(`${file}/0`);
+  });
+
+  it("brakes when too much of the store is unknown, until an operator raises the share", async () => {
+    const drives = new TestDrives(3);
+    const orphan = await orphanId(drives, ORPHAN_BRAKE_COUNT_MIN + 1);
+    const store = drives.replicas.store(2);
+    const bytes = patternBytes(10);
+    for (let i = 0; i <= ORPHAN_BRAKE_COUNT_MIN; i += 1) {
+      await store.writeChunk({ contentId: orphan + i, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    }
+    const { clock, metadata } = drives.node(2).plane;
+    const found: BrakedSweep[] = [];
+    const options = {
+      ...{ clock, metadata, store, locks: new ExtentLocks(), isPinned: () => false },
+      onBrake: (sweep: BrakedSweep) => found.push(sweep),
+    };
+    const braked = new DropCollector(options);
+    braked.start();
+    await drives.clock.advance(3 * ORPHAN_SWEEP_INTERVAL_MS);
+    expect(braked.isBraked).to.equal(true);
+    await braked.stop();
+    const count = ORPHAN_BRAKE_COUNT_MIN + 1;
+    expect(found[0]).to.deep.equal({ extentCount: count, orphanCount: count, futureCount: 0 });
+    expect(store.extents.size).to.equal(count);
+
+    // One fewer is below the bound.
+    await store.removeExtent({ contentId: orphan, extentIndex: 0 });
+    const free = new DropCollector(options);
+    free.start();
+    await drives.clock.advance(3 * ORPHAN_SWEEP_INTERVAL_MS);
+    await free.stop();
+    expect(store.extents.size).to.equal(0);
+  });
+
+  it("removes nothing when the tree is older than the bytes: it lost something itself", async () => {
+    const drives = new TestDrives(3);
+    const orphan = await orphanId(drives);
+    const store = drives.replicas.store(2);
+    const bytes = patternBytes(10);
+    for (const contentId of [orphan, 900_000]) {
+      await store.writeChunk({ contentId, extentIndex: 0 }, 0, bytes, sha256(bytes));
+    }
+    const { collector } = loopsOf(drives, 2);
+    collector.start();
+    await drives.clock.advance(4 * ORPHAN_SWEEP_INTERVAL_MS);
+    await collector.stop();
+    expect(collector.isBraked).to.equal(true);
+    expect(store.extents.size).to.equal(2);
   });
 
   it("removes nothing while the tree cannot be read linearizably", async () => {

@@ -119,6 +119,28 @@ describe("Sealer", () => {
     expect(error.metadata["sealed_count"]).to.equal("1");
   });
 
+  it("says DIGEST_MISMATCH when a chunk came with different bytes to each target, for asking again cannot help", async () => {
+    const { seal, replicas } = await setUp({ 1: [0, 1, 2], 2: [0, 1, 2] });
+    const other = new Uint8Array(CHUNK_SIZE_BYTES).fill(9);
+    await replicas.store(2).writeChunk(EXTENT, 1, other, sha256(other));
+
+    await expectReason("DIGEST_MISMATCH", () => seal());
+    await expectReason("DIGEST_MISMATCH", () => seal());
+  });
+
+  it("counts equal seals only, and may be asked again while a target is down that could decide", async () => {
+    const { seal, replicas } = await setUp({ 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2] });
+    const other = new Uint8Array(CHUNK_SIZE_BYTES).fill(9);
+    await replicas.store(2).writeChunk(EXTENT, 1, other, sha256(other));
+    replicas.down.add(3);
+
+    const error = await expectReason("QUORUM_NOT_REACHED", () => seal());
+    expect(error.metadata["sealed_count"]).to.equal("1");
+    replicas.down.delete(3);
+
+    expect((await seal()).seals.map((one) => one.memberId)).to.deep.equal([1, 3]);
+  });
+
   it("ends when the caller gives up", async () => {
     const { seal, replicas } = await setUp({ 1: [0, 1, 2], 2: [0, 1, 2] });
     replicas.hanging.add(1).add(2);

@@ -74,7 +74,7 @@ describe("chooseTargets()", () => {
 });
 
 describe("rankReaders()", () => {
-  const verified = (memberId: number) => ({ memberId, state: "verified" as const });
+  const verified = (memberId: number) => ({ memberId, state: "verified" as const, checkTimeMs: 0 });
 
   it("asks itself first, then its zone, then the least loaded", () => {
     const nodes = [
@@ -92,8 +92,8 @@ describe("rankReaders()", () => {
     const replicas = [
       verified(1),
       verified(2),
-      { memberId: 3, state: "suspect" as const },
-      { memberId: 4, state: "pending" as const },
+      { memberId: 3, state: "suspect" as const, checkTimeMs: 0 },
+      { memberId: 4, state: "pending" as const, checkTimeMs: 0 },
       verified(5),
       verified(99),
     ];
@@ -102,7 +102,7 @@ describe("rankReaders()", () => {
   });
 
   it("does not read its own damaged copy while another is good", () => {
-    const replicas = [{ memberId: 1, state: "suspect" as const }, verified(2)];
+    const replicas = [{ memberId: 1, state: "suspect" as const, checkTimeMs: 0 }, verified(2)];
 
     expect(rankReaders(replicas, [node(1), node(2)], 1)).to.deep.equal([2, 1]);
   });

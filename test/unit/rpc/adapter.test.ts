@@ -51,6 +51,12 @@ describe("gRPC adapter", () => {
     const status = service(ClusterService, {
       getStatus: (request, call) => getStatus(request, call),
       getReadiness: unused,
+      startScrub: unused,
+      setDraining: unused,
+      getMembership: unused,
+      createJoinToken: unused,
+      removeNode: unused,
+      transferLeadership: unused,
     });
     fixture = await startRpc([forward, watching, status]);
     const { address, clock, pool } = fixture;

@@ -76,6 +76,7 @@ const status: RaftStatus = {
   voterIds: [SERVER, CLIENT],
   learnerIds: [],
   progress: [{ memberId: CLIENT, matchIndex: 40, nextIndex: 41, state: "replicate", recentlyActive: true }],
+  stateHashAt: (index) => (index >= 38 && index <= 39 ? { term: 3, hash: Uint8Array.of(index) } : undefined),
 };
 
 const description: BootstrapReport = {
@@ -114,11 +115,15 @@ describe("peers over gRPC", () => {
       writesRefused: true,
       inflightBytes: 2,
       appliedIndex: 39,
+      repairBytesPerSecond: 41,
+      quarantinedCount: 43,
+      scrubProgress: 0.25,
     };
+    const join = (): Promise<never> => Promise.reject(new Error("this test admits nobody"));
     fixture = await startRpc([
       replicaService({ identity, replica: () => new LocalReplica(store) }),
       raftService({ identity, handler: () => handler, status: () => status }),
-      nodeService({ identity, load: () => load, describe: () => description }),
+      nodeService({ identity, load: () => load, describe: () => description, join }),
     ]);
   });
 
@@ -444,5 +449,22 @@ describe("peers over gRPC", () => {
 
     expect(shown.clusterId).to.equal(CLUSTER);
     expect(shown.progress[0]?.matchIndex).to.equal(40n);
+  });
+
+  it("shows the hash of the state after an index that it remembers", async () => {
+    const channel = fixture.pool.channel(fixture.address, "control");
+    const client = createGrpcClient(RaftService, { channel, clock: fixture.clock, address: fixture.address });
+    const ask = async (index: bigint): Promise<unknown> => {
+      const { hashIndex, hashTerm, stateHash } = await client.getStatus({ hashIndex: index });
+      return { hashIndex, hashTerm, stateHash: [...stateHash] };
+    };
+
+    expect(await ask(38n)).to.deep.equal({ hashIndex: 38n, hashTerm: 3n, stateHash: [38] });
+    expect(await ask(0n), "the highest applied").to.deep.equal({
+      hashIndex: 39n,
+      hashTerm: 3n,
+      stateHash: [39],
+    });
+    expect(await ask(37n)).to.deep.equal({ hashIndex: 37n, hashTerm: 0n, stateHash: [] });
   });
 });

@@ -14,6 +14,7 @@ import { progressService } from "../../../src/rpc/progress-service.ts";
 import { RemoteDriveApi } from "../../../src/rpc/remote-drive-api.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
 import { SystemPrng } from "../../../src/std/prng.ts";
+import { noAdmin } from "../../support/no-admin.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
 import { startRpc, type RpcFixture } from "../../support/rpc-fixture.ts";
@@ -47,7 +48,12 @@ describe("RemoteDriveApi", function () {
   async function node(served: MemoryDrive): Promise<RpcFixture> {
     const source = (): MemoryDrive => served;
     return startRpc(
-      [metadataService(source), chunkService(source), progressService(source), clusterService(source)],
+      [
+        metadataService(source),
+        chunkService(source),
+        progressService(source),
+        clusterService(source, noAdmin),
+      ],
       {
         stopGraceMs: 0,
       },
@@ -95,6 +101,46 @@ describe("RemoteDriveApi", function () {
     await expectReason("DIRECTORY_NOT_EMPTY", () => remote.remove({ path: "/a" }, { recursive: false }));
     await remote.remove({ entryId: made.entry.entryId }, { recursive: true });
     await expectReason("PATH_NOT_FOUND", () => remote.stat({ path: "/a/b" }));
+  });
+
+  for (const [rule, outcome] of [
+    ["fail", "PATH_EXISTS"],
+    ["rename", "/f (2)"],
+    ["replace", "/f"],
+  ] as const) {
+    it(`settles at the end what happens when two uploads want one name: "${rule}"`, async () => {
+      const begin = async (text: string): Promise<number> => {
+        const { uploadId } = await remote.initUpload(request("/f", { sizeBytes: text.length }));
+        await remote.writeChunk(uploadId, 0, Buffer.from(text), undefined);
+        return uploadId;
+      };
+      const [first, second] = [await begin("first"), await begin("second!")];
+      const { entry } = await remote.completeUpload(first, {});
+
+      const ended = await remote
+        .completeUpload(second, { onConflict: rule })
+        .then(({ path }) => path)
+        .catch((error: unknown) => (error instanceof DriveError ? error.reason : error));
+
+      expect(ended).to.equal(outcome);
+      const original = await remote.openDownload({ path: "/f" });
+      const bytes = await collect(original.read(0, original.entry.sizeBytes));
+      expect(String(bytes)).to.equal(rule === "replace" ? "second!" : "first");
+      expect(original.entry.entryId).to.equal(entry.entryId);
+      const names = (await remote.list({ path: "/" }, { countMax: 10 })).entries.map(({ name }) => name);
+      expect(names).to.deep.equal(rule === "rename" ? ["f", "f (2)"] : ["f"]);
+      // A refusal leaves the upload open: it can be completed under another rule.
+      if (rule === "fail") {
+        expect((await remote.completeUpload(second, { onConflict: "rename" })).path).to.equal("/f (2)");
+      }
+    });
+  }
+
+  it("refuses an upload whose path ends in a slash or has a name that no new file may have", async () => {
+    for (const path of ["/a/", "/a\u202eb", "/\ufeffa/b"]) {
+      await expectReason("PATH_INVALID", () => remote.initUpload(request(path, { sizeBytes: 1 })));
+      await expectReason("PATH_INVALID", () => remote.putFile(request(path), piecesOf(pattern(1), 1)));
+    }
   });
 
   it("hands on preconditions, request ids and consistency", async () => {
@@ -160,6 +206,47 @@ describe("RemoteDriveApi", function () {
     await expectReason("PAYLOAD_TRUNCATED", () =>
       remote.putFile(request("/f", { sizeBytes: 11 }), piecesOf(pattern(10), 10)),
     );
+  });
+
+  it("goes on with an upload of unknown outcome when the same request comes again, whatever became of it", async () => {
+    const bytes = pattern(3 * MIB);
+    const hasty = client(
+      nodes.map(({ address }) => address),
+      200,
+    );
+    const complete = drive.completeUpload.bind(drive);
+    const options = { requestId: "the-same" };
+    for (const isDone of [false, true]) {
+      drive.completeUpload = async (...parameters) => {
+        if (isDone) await complete(...parameters);
+        throw new DriveError("COMMIT_OUTCOME_UNKNOWN", "the leader was lost");
+      };
+      await expectReason("COMMIT_OUTCOME_UNKNOWN", () =>
+        hasty.putFile(request("/f"), piecesOf(bytes, MIB), options),
+      );
+    }
+    drive.completeUpload = complete;
+
+    const put = await hasty.putFile(request("/f"), piecesOf(bytes, MIB), options);
+
+    expect(put.path).to.equal("/f");
+    expect(put.entry.sizeBytes).to.equal(bytes.length);
+    hasty.close();
+  });
+
+  it("begins an upload anew when the same request comes again after its source failed", async () => {
+    const options = { requestId: "the-same" };
+    const broken = async function* (): AsyncIterable<Uint8Array> {
+      yield pattern(3 * MIB);
+      throw new DriveError("PAYLOAD_TRUNCATED", "the disk was pulled");
+    };
+    for (let attempt = 0; attempt < 2; attempt += 1) {
+      await expectReason("PAYLOAD_TRUNCATED", () => remote.putFile(request("/f"), broken(), options));
+    }
+
+    const put = await remote.putFile(request("/f"), piecesOf(pattern(3 * MIB), MIB), options);
+
+    expect(put.entry.sizeBytes).to.equal(3 * MIB);
   });
 
   it("sends chunks in any order, each with its own error", async () => {
@@ -231,6 +318,15 @@ describe("RemoteDriveApi", function () {
         await stopNode(0);
       }
     });
+  });
+
+  it("tells that a file was replaced between opening and reading, never that its path is not there", async () => {
+    await remote.putFile(request("/f"), piecesOf(pattern(1000), 1000));
+    const download = await remote.openDownload({ path: "/f" });
+    await remote.remove({ path: "/f" }, { recursive: false });
+    await remote.putFile(request("/f"), piecesOf(pattern(2000), 2000));
+
+    await expectReason("VERSION_MISMATCH", () => collect(download.read(0, 1000)));
   });
 
   it("asks the next node when one cannot serve", async () => {
@@ -306,7 +402,7 @@ describe("RemoteDriveApi", function () {
     for await (const progress of remote.watchProgress("5")) seen.push(progress);
 
     expect(seen).to.deep.equal(drive.progress);
-    expect(await remote.cluster()).to.deep.equal(await drive.cluster());
+    expect(await remote.cluster()).to.deep.equal({ ...(await drive.cluster()), services: [] });
   });
 
   it("is cancelled by the caller", async () => {

@@ -19,6 +19,7 @@ import { progressService } from "../../../src/rpc/progress-service.ts";
 import { service } from "../../../src/rpc/server-adapter.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { deferred } from "../../../src/std/deferred.ts";
+import { noAdmin } from "../../support/no-admin.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
 import { startRpc, type RpcFixture } from "../../support/rpc-fixture.ts";
@@ -43,7 +44,7 @@ describe("RpcServer", () => {
         metadataService(source),
         chunkService(source),
         progressService(source),
-        clusterService(source),
+        clusterService(source, noAdmin),
       ]);
       await drive.createDirectory("/docs", { createParents: false, existOk: false, attributes: {} });
     });

@@ -3,7 +3,7 @@ import { expect } from "chai";
 import { createHash } from "node:crypto";
 import { AssertionError, assert, must } from "../../../src/std/assert.ts";
 import { BoundedQueue } from "../../../src/std/bounded-queue.ts";
-import { bytesEqual, compareBytes, fromHex, toHex, utf8 } from "../../../src/std/bytes.ts";
+import { bytesEqual, compareBytes, copyOfStart, fromHex, toHex, utf8 } from "../../../src/std/bytes.ts";
 import { crc32 } from "../../../src/std/crc32.ts";
 import {
   DigestMemory,
@@ -14,6 +14,7 @@ import {
 } from "../../../src/std/digest.ts";
 import { SeededPrng, SystemPrng } from "../../../src/std/prng.ts";
 import { Semaphore } from "../../../src/std/semaphore.ts";
+import { SortedMap } from "../../../src/std/sorted-map.ts";
 
 describe("assert()", () => {
   it("throws an AssertionError with the message when the condition is false", () => {
@@ -233,5 +234,36 @@ describe("bytes", () => {
   it("orders bytes as unsigned, shorter first on a tie", () => {
     expect(compareBytes(Uint8Array.of(0x7f), Uint8Array.of(0x80))).to.be.lessThan(0);
     expect(compareBytes(Uint8Array.of(1), Uint8Array.of(1, 0))).to.be.lessThan(0);
+  });
+});
+
+describe("copyOfStart()", () => {
+  const sources = {
+    "a Uint8Array": new Uint8Array(2000),
+    "a Buffer, whose slice() is a view": Buffer.alloc(2000),
+  };
+  for (const [what, source] of Object.entries(sources))
+    it(`gives copies that later writes to the source, and later copies, do not touch: ${what}`, () => {
+      for (let at = 0; at < source.length; at += 1) source[at] = at % 251;
+      const lengths = [0, 1, 64, 1023, 1024, 1025, 2000, ...Array.from({ length: 100 }, (_, i) => 7 * i)];
+      const copies = lengths.map((length) => copyOfStart(source, length));
+      const expected = lengths.map((length) => Array.from(source.subarray(0, length)));
+      source.fill(255);
+
+      expect(copies.map((copy) => Array.from(copy))).to.deep.equal(expected);
+    });
+});
+
+describe("SortedMap", () => {
+  it("says what a value took the place of, also after a view was taken and when nodes split", () => {
+    const map = new SortedMap<number>();
+    const key = (i: number): Uint8Array => Uint8Array.of(i >> 8, i & 255);
+    for (let i = 0; i < 500; i += 1) expect(map.set(key((i * 7) % 500), i)).to.equal(undefined);
+    const view = map.view();
+
+    for (let i = 0; i < 500; i += 1) expect(map.set(key((i * 7) % 500), -i)).to.equal(i);
+    expect(view.get(key(7))).to.equal(1);
+    expect(map.get(key(7))).to.equal(-1);
+    expect(map.size).to.equal(500);
   });
 });

@@ -13,7 +13,14 @@ function recordEverything(metrics: Metrics): void {
   metrics.uploaded(1024);
   metrics.downloaded(2048);
   metrics.chunkStore({ liveBytes: 10, freeBytes: 20 });
-  metrics.replicas({ full: 1, under: 2, suspect: 3 });
+  metrics.replicas({
+    ...{ full: 1, under: 2, suspect: 3, corrupt: 4, lost: 5, unverified: 6, single: 7, none: 8 },
+    missingBytes: 9,
+  });
+  metrics.copyHealth({
+    ...{ repairedBytes: 10, quarantinedExtents: 1, scrubPass: 2, scrubAgeMs: 3000, scrubDamaged: 1 },
+    ...{ scrubProgress: 0.5, disownedCopies: 1, unansweredQuestions: 2 },
+  });
   metrics.peers({ up: 1, suspect: 0, down: 1 });
   metrics.synced("raft_log", 0.5);
 }

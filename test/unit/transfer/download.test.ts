@@ -26,7 +26,7 @@ describe("openDownload()", () => {
     }
   });
 
-  it("goes on from another copy when its own is damaged, and has the copy marked suspect", async () => {
+  it("goes on from another copy when its own is damaged, and has the copy marked corrupt", async () => {
     const { drives, contentId } = await withFile();
     drives.replicas.store(1).damage({ contentId, extentIndex: 0 }, 3);
     const download = await drives.drive(1).openDownload({ path: "/f" });
@@ -37,7 +37,7 @@ describe("openDownload()", () => {
     expect(bytes.equals(CONTENT)).to.equal(true);
     expect(drives.tree.count("report-replica")).to.equal(1);
     expect((await drives.drive().durability({ path: "/f" })).nodeIds).to.deep.equal(["node-2", "node-3"]);
-    expect((await drives.drive().cluster()).replicas.suspectCount).to.equal(1);
+    expect((await drives.drive().cluster()).replicas.corruptCount).to.equal(1);
   });
 
   it("reads a version to its end although the file was replaced and deleted meanwhile", async () => {

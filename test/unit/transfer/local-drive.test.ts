@@ -114,7 +114,7 @@ describe("LocalDrive", () => {
       ["node-2", "voter", "up"],
       ["node-3", "voter", "suspect"],
     ]);
-    expect(drives.drive().readiness()).to.deep.equal({ ready: true, problems: [] });
+    expect(drives.drive().readiness()).to.deep.equal({ ready: true, problems: [], services: undefined });
   });
 
   for (const sizeBytes of [0, 100, 2 * CHUNK_SIZE_BYTES]) {

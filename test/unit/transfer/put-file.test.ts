@@ -5,6 +5,8 @@
 import { expect } from "chai";
 import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
+import type { PathEntry } from "../../../src/drive/drive-api.ts";
+import { deferred } from "../../../src/std/deferred.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { settle } from "../../support/fake-clock.ts";
@@ -83,7 +85,7 @@ describe("putFile()", () => {
     await drives.drive().putFile(uploadOf("/f"), streamOf(patternBytes(100)));
 
     const durability = await drives.drive().durability({ path: "/f" });
-    expect(durability).to.deep.equal({ verifiedCount: 2, nodeIds: ["node-1", "node-2"] });
+    expect(durability).to.deep.include({ verifiedCount: 2, nodeIds: ["node-1", "node-2"] });
     expect((await drives.drive().cluster()).replicas.underReplicatedCount).to.equal(1);
   });
 
@@ -244,6 +246,112 @@ describe("putFile()", () => {
     expect((await drives.drive().cluster()).fileCount).to.equal(1);
   });
 
+  it("writes the file anew when an earlier attempt at another node aborts while the repeat sends", async () => {
+    const drives = new TestDrives(3);
+    const bytes = patternBytes(3 * CHUNK_SIZE_BYTES);
+    const put = (memberId: number, stream: AsyncIterable<Uint8Array>) =>
+      drives.drive(memberId).putFile(uploadOf("/f", { sizeBytes: bytes.length }), stream, { requestId: "r" });
+    const firstMayFail = deferred<void>();
+    const firstFailed = deferred<void>();
+    async function* failing(): AsyncGenerator<Uint8Array> {
+      yield bytes.subarray(0, 2 * CHUNK_SIZE_BYTES);
+      await firstMayFail.promise;
+      throw new DriveError("PAYLOAD_TRUNCATED", "The client went away.");
+    }
+    async function* whole(): AsyncGenerator<Uint8Array> {
+      yield bytes.subarray(0, 2 * CHUNK_SIZE_BYTES);
+      await firstFailed.promise;
+      yield bytes.subarray(2 * CHUNK_SIZE_BYTES);
+    }
+
+    const first = expectReason("PAYLOAD_TRUNCATED", () => put(1, failing()));
+    await settle();
+    const second = put(2, whole());
+    await settle();
+    firstMayFail.resolve();
+    await first;
+    await drives.node(1).plane.chores.idle();
+    firstFailed.resolve();
+    const { path } = await second;
+
+    expect(path).to.equal("/f");
+    expect((await readBack(drives, "/f")).equals(bytes)).to.equal(true);
+    expect((await drives.drive().cluster()).openUploadCount).to.equal(0);
+  });
+
+  it("makes one file of two attempts at once, and leaves no upload open", async () => {
+    const drives = new TestDrives(3);
+    const bytes = patternBytes(3 * CHUNK_SIZE_BYTES);
+    const put = (memberId: number) =>
+      drives
+        .drive(memberId)
+        .putFile(uploadOf("/f", { onConflict: "rename" }), streamOf(bytes), { requestId: "r" });
+
+    const [first, second] = await Promise.all([put(1), put(2)]);
+    for (const memberId of [1, 2]) await drives.node(memberId).plane.chores.idle();
+
+    expect(second).to.deep.equal(first);
+    const { fileCount, openUploadCount } = await drives.drive().cluster();
+    expect({ fileCount, openUploadCount }).to.deep.equal({ fileCount: 1, openUploadCount: 0 });
+  });
+
+  it("gets the file of an earlier attempt that was made while the repeat began", async () => {
+    const drives = new TestDrives(3);
+    const put = (memberId: number) =>
+      drives
+        .drive(memberId)
+        .putFile(uploadOf("/f"), streamOf(patternBytes(3 * CHUNK_SIZE_BYTES)), { requestId: "r" });
+    let first: PathEntry | undefined;
+    drives.tree.onPropose = async () => {
+      drives.tree.onPropose = undefined;
+      first = await put(1);
+    };
+
+    const second = await put(2);
+
+    expect(second).to.deep.equal(first);
+    expect((await drives.drive().cluster()).openUploadCount).to.equal(0);
+  });
+
+  it("writes the file anew when the attempt before was aborted ahead of its own completion", async () => {
+    const drives = new TestDrives(3);
+    const bytes = patternBytes(3 * CHUNK_SIZE_BYTES);
+    const put = () => drives.drive().putFile(uploadOf("/f"), streamOf(bytes), { requestId: "r" });
+    drives.tree.onPropose = (body) => {
+      if (body.kind !== "complete-upload") return;
+      drives.tree.onPropose = undefined;
+      drives.tree.apply({ kind: "abort-upload", uploadId: body.uploadId });
+    };
+
+    await expectReason("UPLOAD_NOT_FOUND", put);
+    await put();
+
+    expect((await readBack(drives, "/f")).equals(bytes)).to.equal(true);
+  });
+
+  for (const isLeased of [true, false]) {
+    const where = isLeased ? "the small path is open" : "only the long path is open";
+    it(`makes one file when a small one was refused, its repeat succeeded unheard, and then ${where}`, async () => {
+      const drives = new TestDrives(3);
+      const put = (memberId: number) =>
+        drives
+          .drive(memberId)
+          .putFile(uploadOf("/f", { onConflict: "rename" }), streamOf(patternBytes(50)), { requestId: "r" });
+      drives.grantLease(1);
+      for (let i = 0; i < 7; i += 1) drives.tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+      drives.tree.lostAnswers.set("complete-upload", 2);
+      const unheard = await put(1).catch((error: unknown) => error);
+      expect(unheard).to.be.instanceOf(DriveError);
+      drives.tree.lostAnswers.clear();
+      if (isLeased) drives.grantLease(2);
+
+      const repeats = [await put(2), await put(3), await put(1)];
+
+      expect(new Set(repeats.map(({ path }) => path))).to.deep.equal(new Set(["/f"]));
+      expect((await drives.drive().cluster()).fileCount).to.equal(1);
+    });
+  }
+
   it("goes on when a target dies in the middle, with a spare in its place and three copies at the end", async () => {
     const drives = new TestDrives(4);
     let victim: number | undefined;
@@ -300,4 +408,28 @@ describe("putFile()", () => {
 
     expect((await drives.drive().cluster()).openUploadCount).to.equal(0);
   });
+
+  for (const answer of ["known", "lost"] as const) {
+    it(`aborts the upload when the caller gives up while it begins, the answer ${answer}`, async () => {
+      const drives = new TestDrives(3);
+      const caller = new AbortController();
+      if (answer === "lost") drives.tree.lostAnswers.set("init-upload", 1);
+      drives.tree.onPropose = (body) => {
+        if (body.kind === "init-upload") caller.abort();
+        return Promise.resolve();
+      };
+
+      const stream = streamOf(patternBytes(3 * CHUNK_SIZE_BYTES));
+      const outcome = await drives
+        .drive()
+        .putFile(uploadOf("/f"), stream, { signal: caller.signal })
+        .catch((error: unknown) => error);
+      await drives.node(1).plane.chores.idle();
+
+      expect(outcome).to.be.instanceOf(DriveError);
+      expect(drives.tree.count("init-upload")).to.be.at.least(1);
+      expect((await drives.drive().cluster()).openUploadCount).to.equal(0);
+      await expectReason("PATH_NOT_FOUND", () => drives.drive().stat({ path: "/f" }));
+    });
+  }
 });

@@ -12,7 +12,7 @@ import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { inlineDigester } from "../../../src/std/digest.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
-import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
+import { freePace, bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 const MEMBERS = [1, 2, 3, 4];
 const SEEDS = Array.from({ length: 12 }, (_, index) => 100 + index);
@@ -43,6 +43,7 @@ function startLoops(drives: TestDrives): { stop(): Promise<void> }[] {
     const onBadReplica = plane.reports.reportBad.bind(plane.reports);
     const digester = inlineDigester;
     const copier = new ReplicaCopier({
+      ...freePace(clock),
       ports: drives.replicas,
       detector,
       digester,

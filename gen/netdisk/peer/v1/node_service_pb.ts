@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/node_service.proto.
  */
 export const file_netdisk_peer_v1_node_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvbm9kZV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiDQoLUGluZ1JlcXVlc3QikgEKDFBpbmdSZXNwb25zZRISCgpmcmVlX2J5dGVzGAEgASgEEhMKC3RvdGFsX2J5dGVzGAIgASgEEhIKCmxpdmVfYnl0ZXMYAyABKAQSFgoOd3JpdGVzX3JlZnVzZWQYBCABKAgSFgoOaW5mbGlnaHRfYnl0ZXMYBSABKAQSFQoNYXBwbGllZF9pbmRleBgGIAEoBCIRCg9EZXNjcmliZVJlcXVlc3QiVwoPUHJvcG9zZWRDbHVzdGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSMAoHbWVtYmVycxgCIAMoCzIfLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZE1lbWJlciI0Cg5Qcm9wb3NlZE1lbWJlchIPCgdhZGRyZXNzGAEgASgJEhEKCW1lbWJlcl9pZBgCIAEoBCLOAQoQRGVzY3JpYmVSZXNwb25zZRINCgVlbXB0eRgBIAEoCBISCgpjbHVzdGVyX2lkGAIgASgJEhEKCW1lbWJlcl9pZBgDIAEoBBIPCgdub2RlX2lkGAQgASgJEg8KB2FkZHJlc3MYBSABKAkSFgoOcGVlcl9hZGRyZXNzZXMYBiADKAkSOgoQcHJvcG9zZWRfY2x1c3RlchgHIAEoCzIgLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZENsdXN0ZXISDgoGZm9ybWVkGAggASgIMq0BCgtOb2RlU2VydmljZRJICgRQaW5nEhwubmV0ZGlzay5wZWVyLnYxLlBpbmdSZXF1ZXN0Gh0ubmV0ZGlzay5wZWVyLnYxLlBpbmdSZXNwb25zZSIDkAIBElQKCERlc2NyaWJlEiAubmV0ZGlzay5wZWVyLnYxLkRlc2NyaWJlUmVxdWVzdBohLm5ldGRpc2sucGVlci52MS5EZXNjcmliZVJlc3BvbnNlIgOQAgFiBnByb3RvMw");
+  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvbm9kZV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiDQoLUGluZ1JlcXVlc3QihgIKDFBpbmdSZXNwb25zZRISCgpmcmVlX2J5dGVzGAEgASgEEhMKC3RvdGFsX2J5dGVzGAIgASgEEhIKCmxpdmVfYnl0ZXMYAyABKAQSFgoOd3JpdGVzX3JlZnVzZWQYBCABKAgSFgoOaW5mbGlnaHRfYnl0ZXMYBSABKAQSFQoNYXBwbGllZF9pbmRleBgGIAEoBBIfChdyZXBhaXJfYnl0ZXNfcGVyX3NlY29uZBgHIAEoBBIZChFxdWFyYW50aW5lZF9jb3VudBgIIAEoBBIfChJzY3J1Yl9wcm9ncmVzc19wcG0YCSABKA1IAIgBAUIVChNfc2NydWJfcHJvZ3Jlc3NfcHBtIhEKD0Rlc2NyaWJlUmVxdWVzdCJXCg9Qcm9wb3NlZENsdXN0ZXISEgoKY2x1c3Rlcl9pZBgBIAEoCRIwCgdtZW1iZXJzGAIgAygLMh8ubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkTWVtYmVyIjQKDlByb3Bvc2VkTWVtYmVyEg8KB2FkZHJlc3MYASABKAkSEQoJbWVtYmVyX2lkGAIgASgEIs4BChBEZXNjcmliZVJlc3BvbnNlEg0KBWVtcHR5GAEgASgIEhIKCmNsdXN0ZXJfaWQYAiABKAkSEQoJbWVtYmVyX2lkGAMgASgEEg8KB25vZGVfaWQYBCABKAkSDwoHYWRkcmVzcxgFIAEoCRIWCg5wZWVyX2FkZHJlc3NlcxgGIAMoCRI6ChBwcm9wb3NlZF9jbHVzdGVyGAcgASgLMiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkQ2x1c3RlchIOCgZmb3JtZWQYCCABKAgiUQoLSm9pblJlcXVlc3QSDQoFdG9rZW4YASABKAkSEQoJbWVtYmVyX2lkGAIgASgEEg8KB25vZGVfaWQYAyABKAkSDwoHYWRkcmVzcxgEIAEoCSJzCgxKb2luUmVzcG9uc2USMQoHY2x1c3RlchgBIAEoCzIgLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZENsdXN0ZXISMAoHbWVtYmVycxgCIAMoCzIfLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZE1lbWJlcjLyAQoLTm9kZVNlcnZpY2USSAoEUGluZxIcLm5ldGRpc2sucGVlci52MS5QaW5nUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5QaW5nUmVzcG9uc2UiA5ACARJUCghEZXNjcmliZRIgLm5ldGRpc2sucGVlci52MS5EZXNjcmliZVJlcXVlc3QaIS5uZXRkaXNrLnBlZXIudjEuRGVzY3JpYmVSZXNwb25zZSIDkAIBEkMKBEpvaW4SHC5uZXRkaXNrLnBlZXIudjEuSm9pblJlcXVlc3QaHS5uZXRkaXNrLnBlZXIudjEuSm9pblJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * A heartbeat.
@@ -76,6 +76,27 @@ export type PingResponse = Message<"netdisk.peer.v1.PingResponse"> & {
    * @generated from field: uint64 applied_index = 6;
    */
   appliedIndex: bigint;
+
+  /**
+   * Bytes of copies that its repair made a second, of late.
+   *
+   * @generated from field: uint64 repair_bytes_per_second = 7;
+   */
+  repairBytesPerSecond: bigint;
+
+  /**
+   * Extents of its store in quarantine.
+   *
+   * @generated from field: uint64 quarantined_count = 8;
+   */
+  quarantinedCount: bigint;
+
+  /**
+   * Parts in a million of the scrub pass under way that are done; absent when none is.
+   *
+   * @generated from field: optional uint32 scrub_progress_ppm = 9;
+   */
+  scrubProgressPpm?: number | undefined;
 };
 
 /**
@@ -227,6 +248,76 @@ export const DescribeResponseSchema: GenMessage<DescribeResponse> = /*@__PURE__*
   messageDesc(file_netdisk_peer_v1_node_service, 5);
 
 /**
+ * A node asks to become a member.
+ *
+ * @generated from message netdisk.peer.v1.JoinRequest
+ */
+export type JoinRequest = Message<"netdisk.peer.v1.JoinRequest"> & {
+  /**
+   * The token.
+   *
+   * @generated from field: string token = 1;
+   */
+  token: string;
+
+  /**
+   * Its member id, at least 1.
+   *
+   * @generated from field: uint64 member_id = 2;
+   */
+  memberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 3;
+   */
+  nodeId: string;
+
+  /**
+   * host:port under which the members reach it.
+   *
+   * @generated from field: string address = 4;
+   */
+  address: string;
+};
+
+/**
+ * Describes the message netdisk.peer.v1.JoinRequest.
+ * Use `create(JoinRequestSchema)` to create a new message.
+ */
+export const JoinRequestSchema: GenMessage<JoinRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_node_service, 6);
+
+/**
+ * The node was admitted.
+ *
+ * @generated from message netdisk.peer.v1.JoinResponse
+ */
+export type JoinResponse = Message<"netdisk.peer.v1.JoinResponse"> & {
+  /**
+   * The cluster as it was founded: its log begins with these voters.
+   *
+   * @generated from field: netdisk.peer.v1.ProposedCluster cluster = 1;
+   */
+  cluster?: ProposedCluster | undefined;
+
+  /**
+   * The members now, and where they are.
+   *
+   * @generated from field: repeated netdisk.peer.v1.ProposedMember members = 2;
+   */
+  members: ProposedMember[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.JoinResponse.
+ * Use `create(JoinResponseSchema)` to create a new message.
+ */
+export const JoinResponseSchema: GenMessage<JoinResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_node_service, 7);
+
+/**
  * Heartbeats, and the exchange by which nodes with empty data form a cluster.
  *
  * @generated from service netdisk.peer.v1.NodeService
@@ -259,6 +350,21 @@ export const NodeService: GenService<{
     methodKind: "unary";
     input: typeof DescribeRequestSchema;
     output: typeof DescribeResponseSchema;
+  },
+  /**
+   * Admits a node that has a token to join with; it may then start, and becomes a member by itself. Needs no metadata.
+   *
+   * **Idempotency:** by the token and the member id: the same node may ask again.
+   * **Errors:** JOIN_TOKEN_INVALID, WRONG_CLUSTER, MEMBER_REMOVED, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), NO_LEADER,
+   * COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** one node per token.
+   *
+   * @generated from rpc netdisk.peer.v1.NodeService.Join
+   */
+  join: {
+    methodKind: "unary";
+    input: typeof JoinRequestSchema;
+    output: typeof JoinResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_netdisk_peer_v1_node_service, 0);

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/metadata.proto.
  */
 export const file_netdisk_storage_v1_metadata: GenFile = /*@__PURE__*/
-  fileDesc("CiFuZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGEucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSKpAgoLU3RvcmVkRW50cnkSEAoIZW50cnlfaWQYASABKAQSEQoJcGFyZW50X2lkGAIgASgEEgwKBG5hbWUYAyABKAkSKwoEa2luZBgEIAEoDjIdLm5ldGRpc2suc3RvcmFnZS52MS5FbnRyeUtpbmQSDwoHdmVyc2lvbhgFIAEoBBISCgpzaXplX2J5dGVzGAYgASgEEhIKCmNvbnRlbnRfaWQYByABKAQSEQoJdHJlZV9oYXNoGAggASgMEg4KBnNoYTI1NhgJIAEoDBISCgptZWRpYV90eXBlGAogASgJEhEKBG1vZGUYCyABKARIAIgBARIWCg5tb2RpZnlfdGltZV9tcxgMIAEoEhIWCg5jcmVhdGVfdGltZV9tcxgNIAEoEkIHCgVfbW9kZSKGAQoQU3RvcmVkQXR0cmlidXRlcxIbCg5tb2RpZnlfdGltZV9tcxgBIAEoEkgAiAEBEhEKBG1vZGUYAiABKARIAYgBARIXCgptZWRpYV90eXBlGAMgASgJSAKIAQFCEQoPX21vZGlmeV90aW1lX21zQgcKBV9tb2RlQg0KC19tZWRpYV90eXBlIh8KC1ZlcnNpb25MaXN0EhAKCHZlcnNpb25zGAEgAygEIpYBChJTdG9yZWRQcmVjb25kaXRpb24SNAoLaWZfdmVyc2lvbnMYASABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuVmVyc2lvbkxpc3QSFgoJaWZfZXhpc3RzGAIgASgISACIAQESFgoJaWZfYWJzZW50GAMgASgISAGIAQFCDAoKX2lmX2V4aXN0c0IMCgpfaWZfYWJzZW50Ii4KC1N0b3JlZFBsYWNlEhEKCXBhcmVudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJIsABCgxTdG9yZWRDaGFuZ2USDQoFaW5kZXgYASABKAQSEAoIcG9zaXRpb24YAiABKAQSLAoEa2luZBgDIAEoDjIeLm5ldGRpc2suc3RvcmFnZS52MS5DaGFuZ2VLaW5kEi4KBWVudHJ5GAQgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEVudHJ5EjEKCHByZXZpb3VzGAUgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYWNlIpABCgpTdG9yZWROb2RlEhEKCW1lbWJlcl9pZBgBIAEoBBIPCgdub2RlX2lkGAIgASgJEhkKEXN0b3JlX2luY2FybmF0aW9uGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSEAoIaHR0cF91cmwYBSABKAkSEgoKcHVibGljX3VybBgGIAEoCRIMCgR6b25lGAcgASgJIi4KDVN0b3JlZExvY2F0b3ISDwoHYmFzZV9pZBgBIAEoBBIMCgRwYXRoGAIgAygJIjsKD1N0b3JlZEV4dGVudEtleRISCgpjb250ZW50X2lkGAEgASgEEhQKDGV4dGVudF9pbmRleBgCIAEoBCKRAQoKU3RvcmVkU2VhbBIzCgZleHRlbnQYASABKAsyIy5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkRXh0ZW50S2V5EhIKCnNpemVfYnl0ZXMYAiABKAQSDAoEcm9vdBgDIAEoDBIRCgltZW1iZXJfaWQYBCABKAQSGQoRc3RvcmVfaW5jYXJuYXRpb24YBSABKAkiOQoNU3RvcmVkVGFyZ2V0cxIUCgxleHRlbnRfaW5kZXgYASABKAQSEgoKbWVtYmVyX2lkcxgCIAMoBCJYChBCb290c3RyYXBDb21tYW5kEhIKCmNsdXN0ZXJfaWQYASABKAkSGAoQY2h1bmtfc2l6ZV9ieXRlcxgCIAEoBBIWCg5mb3JtYXRfdmVyc2lvbhgDIAEoBCIpChNBZHZhbmNlQ2xvY2tDb21tYW5kEhIKCmVsYXBzZWRfbXMYASABKAQiQwoTUmVnaXN0ZXJOb2RlQ29tbWFuZBIsCgRub2RlGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZE5vZGUiWAoWUmVuZXdXcml0ZUxlYXNlQ29tbWFuZBIRCgltZW1iZXJfaWQYASABKAQSGQoRc3RvcmVfaW5jYXJuYXRpb24YAiABKAkSEAoIaWRfY291bnQYAyABKAQi6QEKFkNyZWF0ZURpcmVjdG9yeUNvbW1hbmQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIWCg5jcmVhdGVfcGFyZW50cxgCIAEoCBIQCghleGlzdF9vaxgDIAEoCBI4CgphdHRyaWJ1dGVzGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSPAoMcHJlY29uZGl0aW9uGAUgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbiLrAQoQTW92ZUVudHJ5Q29tbWFuZBIxCgZzb3VyY2UYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchItCgJ0bxgCIAEoCzIhLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRMb2NhdG9yEjcKC29uX2NvbmZsaWN0GAQgASgOMiIubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZsaWN0UG9saWN5EjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24i6wEKEENvcHlFbnRyeUNvbW1hbmQSMQoGc291cmNlGAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISLQoCdG8YAiABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI8CgxwcmVjb25kaXRpb24YBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkUHJlY29uZGl0aW9uIpQBChJEZWxldGVFbnRyeUNvbW1hbmQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIRCglyZWN1cnNpdmUYAiABKAgSPAoMcHJlY29uZGl0aW9uGAUgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbiK7AQoSVXBkYXRlRW50cnlDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISOAoKYXR0cmlidXRlcxgEIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRBdHRyaWJ1dGVzEjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24i+gIKEUluaXRVcGxvYWRDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISFgoOY3JlYXRlX3BhcmVudHMYAiABKAgSFwoKc2l6ZV9ieXRlcxgDIAEoBEgAiAEBEjcKC29uX2NvbmZsaWN0GAQgASgOMiIubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZsaWN0UG9saWN5EjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24SEQoJdHJlZV9oYXNoGAYgASgMEjgKCmF0dHJpYnV0ZXMYByABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkQXR0cmlidXRlcxIyCgdleHRlbnRzGAggAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhcmdldHNCDQoLX3NpemVfYnl0ZXMiJwoSUmVuZXdVcGxvYWRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBCJcChNBc3NpZ25FeHRlbnRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBBIyCgd0YXJnZXRzGAIgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhcmdldHMiyAIKFUNvbXBsZXRlVXBsb2FkQ29tbWFuZBIRCgl1cGxvYWRfaWQYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBBIRCgl0cmVlX2hhc2gYAyABKAwSDgoGc2hhMjU2GAQgASgMEjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24SLQoFc2VhbHMYBiADKAsyHi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkU2VhbBI8Cgtvbl9jb25mbGljdBgHIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeUgAiAEBEioKA3B1dBgIIAEoCzIdLm5ldGRpc2suc3RvcmFnZS52MS5QdXRJbnRlbnRCDgoMX29uX2NvbmZsaWN0IsUBCglQdXRJbnRlbnQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIWCg5jcmVhdGVfcGFyZW50cxgCIAEoCBI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI4CgphdHRyaWJ1dGVzGAcgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMiJwoSQWJvcnRVcGxvYWRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBCKGAwoPUHV0U21hbGxDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISFgoOY3JlYXRlX3BhcmVudHMYAiABKAgSEgoKc2l6ZV9ieXRlcxgDIAEoBBI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI8CgxwcmVjb25kaXRpb24YBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkUHJlY29uZGl0aW9uEhEKCXRyZWVfaGFzaBgGIAEoDBI4CgphdHRyaWJ1dGVzGAcgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSEQoJbWVtYmVyX2lkGAggASgEEhIKCmNvbnRlbnRfaWQYCSABKAQSLQoFc2VhbHMYCiADKAsyHi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkU2VhbCJBChFBZGRSZXBsaWNhQ29tbWFuZBIsCgRzZWFsGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFNlYWwibwoUQXNzaWduUmVwbGljYUNvbW1hbmQSEgoKY29udGVudF9pZBgBIAEoBBIUCgxleHRlbnRfaW5kZXgYAiABKAQSEQoJbWVtYmVyX2lkGAMgASgEEhoKEnJlcGxhY2VzX21lbWJlcl9pZBgEIAEoBCJTChRSZXBvcnRSZXBsaWNhQ29tbWFuZBISCgpjb250ZW50X2lkGAEgASgEEhQKDGV4dGVudF9pbmRleBgCIAEoBBIRCgltZW1iZXJfaWQYAyABKAQiOQoTUmVjb3JkU2hhMjU2Q29tbWFuZBISCgpjb250ZW50X2lkGAEgASgEEg4KBnNoYTI1NhgCIAEoDCIPCg1FeHBpcmVDb21tYW5kIhAKDlJlY2xhaW1Db21tYW5kIjgKEk1hdGVyaWFsaXNlQ29tbWFuZBIUCgxkaXJlY3RvcnlfaWQYASABKAQSDAoEcGF0aBgCIAMoCSJgChVDb25maXJtRHJvcHBlZENvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEjQKB2V4dGVudHMYAiADKAsyIy5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkRXh0ZW50S2V5IpkMCg9NZXRhZGF0YUNvbW1hbmQSEgoKcmVxdWVzdF9pZBgBIAEoCRITCgtkZWFkbGluZV9tcxgCIAEoBBIUCgx3YWxsX3RpbWVfbXMYAyABKBISOQoJYm9vdHN0cmFwGAogASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLkJvb3RzdHJhcENvbW1hbmRIABJACg1hZHZhbmNlX2Nsb2NrGAsgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLkFkdmFuY2VDbG9ja0NvbW1hbmRIABJACg1yZWdpc3Rlcl9ub2RlGAwgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLlJlZ2lzdGVyTm9kZUNvbW1hbmRIABJHChFyZW5ld193cml0ZV9sZWFzZRgNIAEoCzIqLm5ldGRpc2suc3RvcmFnZS52MS5SZW5ld1dyaXRlTGVhc2VDb21tYW5kSAASRgoQY3JlYXRlX2RpcmVjdG9yeRgOIAEoCzIqLm5ldGRpc2suc3RvcmFnZS52MS5DcmVhdGVEaXJlY3RvcnlDb21tYW5kSAASOgoKbW92ZV9lbnRyeRgPIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5Nb3ZlRW50cnlDb21tYW5kSAASOgoKY29weV9lbnRyeRgQIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5Db3B5RW50cnlDb21tYW5kSAASPgoMZGVsZXRlX2VudHJ5GBEgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLkRlbGV0ZUVudHJ5Q29tbWFuZEgAEj4KDHVwZGF0ZV9lbnRyeRgSIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5VcGRhdGVFbnRyeUNvbW1hbmRIABI8Cgtpbml0X3VwbG9hZBgTIAEoCzIlLm5ldGRpc2suc3RvcmFnZS52MS5Jbml0VXBsb2FkQ29tbWFuZEgAEj4KDHJlbmV3X3VwbG9hZBgUIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5SZW5ld1VwbG9hZENvbW1hbmRIABJACg1hc3NpZ25fZXh0ZW50GBUgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLkFzc2lnbkV4dGVudENvbW1hbmRIABJECg9jb21wbGV0ZV91cGxvYWQYFiABKAsyKS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29tcGxldGVVcGxvYWRDb21tYW5kSAASPgoMYWJvcnRfdXBsb2FkGBcgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLkFib3J0VXBsb2FkQ29tbWFuZEgAEjgKCXB1dF9zbWFsbBgYIAEoCzIjLm5ldGRpc2suc3RvcmFnZS52MS5QdXRTbWFsbENvbW1hbmRIABI8CgthZGRfcmVwbGljYRgZIAEoCzIlLm5ldGRpc2suc3RvcmFnZS52MS5BZGRSZXBsaWNhQ29tbWFuZEgAEkIKDmFzc2lnbl9yZXBsaWNhGBogASgLMigubmV0ZGlzay5zdG9yYWdlLnYxLkFzc2lnblJlcGxpY2FDb21tYW5kSAASQgoOcmVwb3J0X3JlcGxpY2EYGyABKAsyKC5uZXRkaXNrLnN0b3JhZ2UudjEuUmVwb3J0UmVwbGljYUNvbW1hbmRIABJACg1yZWNvcmRfc2hhMjU2GBwgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLlJlY29yZFNoYTI1NkNvbW1hbmRIABIzCgZleHBpcmUYHSABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuRXhwaXJlQ29tbWFuZEgAEjUKB3JlY2xhaW0YHiABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuUmVjbGFpbUNvbW1hbmRIABI9CgttYXRlcmlhbGlzZRgfIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5NYXRlcmlhbGlzZUNvbW1hbmRIABJECg9jb25maXJtX2Ryb3BwZWQYICABKAsyKS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29uZmlybURyb3BwZWRDb21tYW5kSABCBgoEYm9keSILCglOb25lVmFsdWUiSgoKRW50cnlWYWx1ZRIuCgVlbnRyeRgBIAEoCzIfLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRFbnRyeRIMCgRwYXRoGAIgAygJInwKC1VwbG9hZFZhbHVlEhEKCXVwbG9hZF9pZBgBIAEoBBISCgpjb250ZW50X2lkGAIgASgEEhYKDmV4cGlyZV90aW1lX21zGAMgASgEEi4KBWVudHJ5GAQgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEVudHJ5IlUKD1dyaXRlTGVhc2VWYWx1ZRIWCg5leHBpcmVfdGltZV9tcxgBIAEoBBIYChBmaXJzdF9jb250ZW50X2lkGAIgASgEEhAKCGlkX2NvdW50GAMgASgEIi4KCkJhdGNoVmFsdWUSEgoKaXRlbV9jb3VudBgBIAEoBBIMCgRtb3JlGAIgASgIIpgCCg1BcHBsaWVkUmVzdWx0Ei0KBG5vbmUYASABKAsyHS5uZXRkaXNrLnN0b3JhZ2UudjEuTm9uZVZhbHVlSAASLwoFZW50cnkYAiABKAsyHi5uZXRkaXNrLnN0b3JhZ2UudjEuRW50cnlWYWx1ZUgAEjEKBnVwbG9hZBgDIAEoCzIfLm5ldGRpc2suc3RvcmFnZS52MS5VcGxvYWRWYWx1ZUgAEjoKC3dyaXRlX2xlYXNlGAQgASgLMiMubmV0ZGlzay5zdG9yYWdlLnYxLldyaXRlTGVhc2VWYWx1ZUgAEi8KBWJhdGNoGAUgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLkJhdGNoVmFsdWVIAEIHCgV2YWx1ZSKmAQoOUmVqZWN0ZWRSZXN1bHQSDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSQgoIbWV0YWRhdGEYAyADKAsyMC5uZXRkaXNrLnN0b3JhZ2UudjEuUmVqZWN0ZWRSZXN1bHQuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEimAEKDk1ldGFkYXRhUmVzdWx0Eg0KBWluZGV4GAEgASgEEjQKB2FwcGxpZWQYAiABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuQXBwbGllZFJlc3VsdEgAEjYKCHJlamVjdGVkGAMgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlJlamVjdGVkUmVzdWx0SABCCQoHb3V0Y29tZSpWCglFbnRyeUtpbmQSGgoWRU5UUllfS0lORF9VTlNQRUNJRklFRBAAEhMKD0VOVFJZX0tJTkRfRklMRRABEhgKFEVOVFJZX0tJTkRfRElSRUNUT1JZEAIqhAEKDkNvbmZsaWN0UG9saWN5Eh8KG0NPTkZMSUNUX1BPTElDWV9VTlNQRUNJRklFRBAAEhgKFENPTkZMSUNUX1BPTElDWV9GQUlMEAESGgoWQ09ORkxJQ1RfUE9MSUNZX1JFTkFNRRACEhsKF0NPTkZMSUNUX1BPTElDWV9SRVBMQUNFEAMqiwEKCkNoYW5nZUtpbmQSGwoXQ0hBTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIXChNDSEFOR0VfS0lORF9DUkVBVEVEEAESFwoTQ0hBTkdFX0tJTkRfVVBEQVRFRBACEhUKEUNIQU5HRV9LSU5EX01PVkVEEAMSFwoTQ0hBTkdFX0tJTkRfREVMRVRFRBAEYgZwcm90bzM");
+  fileDesc("CiFuZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGEucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSKpAgoLU3RvcmVkRW50cnkSEAoIZW50cnlfaWQYASABKAQSEQoJcGFyZW50X2lkGAIgASgEEgwKBG5hbWUYAyABKAkSKwoEa2luZBgEIAEoDjIdLm5ldGRpc2suc3RvcmFnZS52MS5FbnRyeUtpbmQSDwoHdmVyc2lvbhgFIAEoBBISCgpzaXplX2J5dGVzGAYgASgEEhIKCmNvbnRlbnRfaWQYByABKAQSEQoJdHJlZV9oYXNoGAggASgMEg4KBnNoYTI1NhgJIAEoDBISCgptZWRpYV90eXBlGAogASgJEhEKBG1vZGUYCyABKARIAIgBARIWCg5tb2RpZnlfdGltZV9tcxgMIAEoEhIWCg5jcmVhdGVfdGltZV9tcxgNIAEoEkIHCgVfbW9kZSKGAQoQU3RvcmVkQXR0cmlidXRlcxIbCg5tb2RpZnlfdGltZV9tcxgBIAEoEkgAiAEBEhEKBG1vZGUYAiABKARIAYgBARIXCgptZWRpYV90eXBlGAMgASgJSAKIAQFCEQoPX21vZGlmeV90aW1lX21zQgcKBV9tb2RlQg0KC19tZWRpYV90eXBlIh8KC1ZlcnNpb25MaXN0EhAKCHZlcnNpb25zGAEgAygEIpYBChJTdG9yZWRQcmVjb25kaXRpb24SNAoLaWZfdmVyc2lvbnMYASABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuVmVyc2lvbkxpc3QSFgoJaWZfZXhpc3RzGAIgASgISACIAQESFgoJaWZfYWJzZW50GAMgASgISAGIAQFCDAoKX2lmX2V4aXN0c0IMCgpfaWZfYWJzZW50Ii4KC1N0b3JlZFBsYWNlEhEKCXBhcmVudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJIsABCgxTdG9yZWRDaGFuZ2USDQoFaW5kZXgYASABKAQSEAoIcG9zaXRpb24YAiABKAQSLAoEa2luZBgDIAEoDjIeLm5ldGRpc2suc3RvcmFnZS52MS5DaGFuZ2VLaW5kEi4KBWVudHJ5GAQgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEVudHJ5EjEKCHByZXZpb3VzGAUgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYWNlIpABCgpTdG9yZWROb2RlEhEKCW1lbWJlcl9pZBgBIAEoBBIPCgdub2RlX2lkGAIgASgJEhkKEXN0b3JlX2luY2FybmF0aW9uGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSEAoIaHR0cF91cmwYBSABKAkSEgoKcHVibGljX3VybBgGIAEoCRIMCgR6b25lGAcgASgJIi4KDVN0b3JlZExvY2F0b3ISDwoHYmFzZV9pZBgBIAEoBBIMCgRwYXRoGAIgAygJIjsKD1N0b3JlZEV4dGVudEtleRISCgpjb250ZW50X2lkGAEgASgEEhQKDGV4dGVudF9pbmRleBgCIAEoBCKRAQoKU3RvcmVkU2VhbBIzCgZleHRlbnQYASABKAsyIy5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkRXh0ZW50S2V5EhIKCnNpemVfYnl0ZXMYAiABKAQSDAoEcm9vdBgDIAEoDBIRCgltZW1iZXJfaWQYBCABKAQSGQoRc3RvcmVfaW5jYXJuYXRpb24YBSABKAkiOQoNU3RvcmVkVGFyZ2V0cxIUCgxleHRlbnRfaW5kZXgYASABKAQSEgoKbWVtYmVyX2lkcxgCIAMoBCJYChBCb290c3RyYXBDb21tYW5kEhIKCmNsdXN0ZXJfaWQYASABKAkSGAoQY2h1bmtfc2l6ZV9ieXRlcxgCIAEoBBIWCg5mb3JtYXRfdmVyc2lvbhgDIAEoBCIpChNBZHZhbmNlQ2xvY2tDb21tYW5kEhIKCmVsYXBzZWRfbXMYASABKAQiQwoTUmVnaXN0ZXJOb2RlQ29tbWFuZBIsCgRub2RlGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZE5vZGUiWAoWUmVuZXdXcml0ZUxlYXNlQ29tbWFuZBIRCgltZW1iZXJfaWQYASABKAQSGQoRc3RvcmVfaW5jYXJuYXRpb24YAiABKAkSEAoIaWRfY291bnQYAyABKAQi6QEKFkNyZWF0ZURpcmVjdG9yeUNvbW1hbmQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIWCg5jcmVhdGVfcGFyZW50cxgCIAEoCBIQCghleGlzdF9vaxgDIAEoCBI4CgphdHRyaWJ1dGVzGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSPAoMcHJlY29uZGl0aW9uGAUgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbiLrAQoQTW92ZUVudHJ5Q29tbWFuZBIxCgZzb3VyY2UYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchItCgJ0bxgCIAEoCzIhLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRMb2NhdG9yEjcKC29uX2NvbmZsaWN0GAQgASgOMiIubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZsaWN0UG9saWN5EjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24i6wEKEENvcHlFbnRyeUNvbW1hbmQSMQoGc291cmNlGAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISLQoCdG8YAiABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI8CgxwcmVjb25kaXRpb24YBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkUHJlY29uZGl0aW9uIpQBChJEZWxldGVFbnRyeUNvbW1hbmQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIRCglyZWN1cnNpdmUYAiABKAgSPAoMcHJlY29uZGl0aW9uGAUgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbiK7AQoSVXBkYXRlRW50cnlDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISOAoKYXR0cmlidXRlcxgEIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRBdHRyaWJ1dGVzEjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24i+gIKEUluaXRVcGxvYWRDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISFgoOY3JlYXRlX3BhcmVudHMYAiABKAgSFwoKc2l6ZV9ieXRlcxgDIAEoBEgAiAEBEjcKC29uX2NvbmZsaWN0GAQgASgOMiIubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZsaWN0UG9saWN5EjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24SEQoJdHJlZV9oYXNoGAYgASgMEjgKCmF0dHJpYnV0ZXMYByABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkQXR0cmlidXRlcxIyCgdleHRlbnRzGAggAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhcmdldHNCDQoLX3NpemVfYnl0ZXMiJwoSUmVuZXdVcGxvYWRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBCJcChNBc3NpZ25FeHRlbnRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBBIyCgd0YXJnZXRzGAIgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhcmdldHMiyAIKFUNvbXBsZXRlVXBsb2FkQ29tbWFuZBIRCgl1cGxvYWRfaWQYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBBIRCgl0cmVlX2hhc2gYAyABKAwSDgoGc2hhMjU2GAQgASgMEjwKDHByZWNvbmRpdGlvbhgFIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRQcmVjb25kaXRpb24SLQoFc2VhbHMYBiADKAsyHi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkU2VhbBI8Cgtvbl9jb25mbGljdBgHIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeUgAiAEBEioKA3B1dBgIIAEoCzIdLm5ldGRpc2suc3RvcmFnZS52MS5QdXRJbnRlbnRCDgoMX29uX2NvbmZsaWN0IsUBCglQdXRJbnRlbnQSLQoCYXQYASABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkTG9jYXRvchIWCg5jcmVhdGVfcGFyZW50cxgCIAEoCBI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI4CgphdHRyaWJ1dGVzGAcgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMiJwoSQWJvcnRVcGxvYWRDb21tYW5kEhEKCXVwbG9hZF9pZBgBIAEoBCKGAwoPUHV0U21hbGxDb21tYW5kEi0KAmF0GAEgASgLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZExvY2F0b3ISFgoOY3JlYXRlX3BhcmVudHMYAiABKAgSEgoKc2l6ZV9ieXRlcxgDIAEoBBI3Cgtvbl9jb25mbGljdBgEIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI8CgxwcmVjb25kaXRpb24YBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkUHJlY29uZGl0aW9uEhEKCXRyZWVfaGFzaBgGIAEoDBI4CgphdHRyaWJ1dGVzGAcgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSEQoJbWVtYmVyX2lkGAggASgEEhIKCmNvbnRlbnRfaWQYCSABKAQSLQoFc2VhbHMYCiADKAsyHi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkU2VhbCJBChFBZGRSZXBsaWNhQ29tbWFuZBIsCgRzZWFsGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFNlYWwibwoUQXNzaWduUmVwbGljYUNvbW1hbmQSEgoKY29udGVudF9pZBgBIAEoBBIUCgxleHRlbnRfaW5kZXgYAiABKAQSEQoJbWVtYmVyX2lkGAMgASgEEhoKEnJlcGxhY2VzX21lbWJlcl9pZBgEIAEoBCKIAQoUUmVwb3J0UmVwbGljYUNvbW1hbmQSEgoKY29udGVudF9pZBgBIAEoBBIUCgxleHRlbnRfaW5kZXgYAiABKAQSEQoJbWVtYmVyX2lkGAMgASgEEjMKB2ZpbmRpbmcYBCABKA4yIi5uZXRkaXNrLnN0b3JhZ2UudjEuUmVwbGljYUZpbmRpbmciQgoSRGVjbGFyZUxvc3RDb21tYW5kEhEKCW1lbWJlcl9pZBgBIAEoBBIZChFzdG9yZV9pbmNhcm5hdGlvbhgCIAEoCSJCChJSZXR1cm5TdG9yZUNvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEhkKEXN0b3JlX2luY2FybmF0aW9uGAIgASgJIqMBChJSZXBvcnRTY3J1YkNvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEhkKEXN0b3JlX2luY2FybmF0aW9uGAIgASgJEgwKBHBhc3MYAyABKAQSFQoNc3RhcnRfdGltZV9tcxgEIAEoBBIUCgxleHRlbnRfY291bnQYBSABKAQSDQoFYnl0ZXMYBiABKAQSFQoNZGFtYWdlZF9jb3VudBgHIAEoBCI5ChJTZXREcmFpbmluZ0NvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEhAKCGRyYWluaW5nGAIgASgIIhUKE1JlcXVlc3RTY3J1YkNvbW1hbmQiEAoOUmVjb3VudENvbW1hbmQiOQoTUmVjb3JkU2hhMjU2Q29tbWFuZBISCgpjb250ZW50X2lkGAEgASgEEg4KBnNoYTI1NhgCIAEoDCIPCg1FeHBpcmVDb21tYW5kIhAKDlJlY2xhaW1Db21tYW5kIjgKEk1hdGVyaWFsaXNlQ29tbWFuZBIUCgxkaXJlY3RvcnlfaWQYASABKAQSDAoEcGF0aBgCIAMoCSJgChVDb25maXJtRHJvcHBlZENvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEjQKB2V4dGVudHMYAiADKAsyIy5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkRXh0ZW50S2V5IlwKFUlzc3VlSm9pblRva2VuQ29tbWFuZBISCgp0b2tlbl9oYXNoGAEgASgMEhMKC2xpZmV0aW1lX21zGAIgASgEEhoKEnJlcGxhY2VzX21lbWJlcl9pZBgDIAEoBCJdChJBZG1pdE1lbWJlckNvbW1hbmQSEgoKdG9rZW5faGFzaBgBIAEoDBIRCgltZW1iZXJfaWQYAiABKAQSDwoHbm9kZV9pZBgDIAEoCRIPCgdhZGRyZXNzGAQgASgJIjsKE1JlbW92ZU1lbWJlckNvbW1hbmQSEQoJbWVtYmVyX2lkGAEgASgEEhEKCWlzX2ZvcmNlZBgCIAEoCCJBChlUcmFuc2ZlckxlYWRlcnNoaXBDb21tYW5kEhEKCW1lbWJlcl9pZBgBIAEoBBIRCglsZWFkZXJfaWQYAiABKAQiQAoaRW5kTWVtYmVyc2hpcENoYW5nZUNvbW1hbmQSEQoJY2hhbmdlX2lkGAEgASgEEg8KB2ZhaWx1cmUYAiABKAkiDgoMRXZpY3RDb21tYW5kIq0SCg9NZXRhZGF0YUNvbW1hbmQSEgoKcmVxdWVzdF9pZBgBIAEoCRITCgtkZWFkbGluZV9tcxgCIAEoBBIUCgx3YWxsX3RpbWVfbXMYAyABKBISOQoJYm9vdHN0cmFwGAogASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLkJvb3RzdHJhcENvbW1hbmRIABJACg1hZHZhbmNlX2Nsb2NrGAsgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLkFkdmFuY2VDbG9ja0NvbW1hbmRIABJACg1yZWdpc3Rlcl9ub2RlGAwgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLlJlZ2lzdGVyTm9kZUNvbW1hbmRIABJHChFyZW5ld193cml0ZV9sZWFzZRgNIAEoCzIqLm5ldGRpc2suc3RvcmFnZS52MS5SZW5ld1dyaXRlTGVhc2VDb21tYW5kSAASRgoQY3JlYXRlX2RpcmVjdG9yeRgOIAEoCzIqLm5ldGRpc2suc3RvcmFnZS52MS5DcmVhdGVEaXJlY3RvcnlDb21tYW5kSAASOgoKbW92ZV9lbnRyeRgPIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5Nb3ZlRW50cnlDb21tYW5kSAASOgoKY29weV9lbnRyeRgQIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5Db3B5RW50cnlDb21tYW5kSAASPgoMZGVsZXRlX2VudHJ5GBEgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLkRlbGV0ZUVudHJ5Q29tbWFuZEgAEj4KDHVwZGF0ZV9lbnRyeRgSIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5VcGRhdGVFbnRyeUNvbW1hbmRIABI8Cgtpbml0X3VwbG9hZBgTIAEoCzIlLm5ldGRpc2suc3RvcmFnZS52MS5Jbml0VXBsb2FkQ29tbWFuZEgAEj4KDHJlbmV3X3VwbG9hZBgUIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5SZW5ld1VwbG9hZENvbW1hbmRIABJACg1hc3NpZ25fZXh0ZW50GBUgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLkFzc2lnbkV4dGVudENvbW1hbmRIABJECg9jb21wbGV0ZV91cGxvYWQYFiABKAsyKS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29tcGxldGVVcGxvYWRDb21tYW5kSAASPgoMYWJvcnRfdXBsb2FkGBcgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLkFib3J0VXBsb2FkQ29tbWFuZEgAEjgKCXB1dF9zbWFsbBgYIAEoCzIjLm5ldGRpc2suc3RvcmFnZS52MS5QdXRTbWFsbENvbW1hbmRIABI8CgthZGRfcmVwbGljYRgZIAEoCzIlLm5ldGRpc2suc3RvcmFnZS52MS5BZGRSZXBsaWNhQ29tbWFuZEgAEkIKDmFzc2lnbl9yZXBsaWNhGBogASgLMigubmV0ZGlzay5zdG9yYWdlLnYxLkFzc2lnblJlcGxpY2FDb21tYW5kSAASQgoOcmVwb3J0X3JlcGxpY2EYGyABKAsyKC5uZXRkaXNrLnN0b3JhZ2UudjEuUmVwb3J0UmVwbGljYUNvbW1hbmRIABJACg1yZWNvcmRfc2hhMjU2GBwgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLlJlY29yZFNoYTI1NkNvbW1hbmRIABIzCgZleHBpcmUYHSABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuRXhwaXJlQ29tbWFuZEgAEjUKB3JlY2xhaW0YHiABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuUmVjbGFpbUNvbW1hbmRIABI9CgttYXRlcmlhbGlzZRgfIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5NYXRlcmlhbGlzZUNvbW1hbmRIABJECg9jb25maXJtX2Ryb3BwZWQYICABKAsyKS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29uZmlybURyb3BwZWRDb21tYW5kSAASRQoQaXNzdWVfam9pbl90b2tlbhgoIAEoCzIpLm5ldGRpc2suc3RvcmFnZS52MS5Jc3N1ZUpvaW5Ub2tlbkNvbW1hbmRIABI+CgxhZG1pdF9tZW1iZXIYKSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuQWRtaXRNZW1iZXJDb21tYW5kSAASQAoNcmVtb3ZlX21lbWJlchgqIAEoCzInLm5ldGRpc2suc3RvcmFnZS52MS5SZW1vdmVNZW1iZXJDb21tYW5kSAASTAoTdHJhbnNmZXJfbGVhZGVyc2hpcBgrIAEoCzItLm5ldGRpc2suc3RvcmFnZS52MS5UcmFuc2ZlckxlYWRlcnNoaXBDb21tYW5kSAASTwoVZW5kX21lbWJlcnNoaXBfY2hhbmdlGCwgASgLMi4ubmV0ZGlzay5zdG9yYWdlLnYxLkVuZE1lbWJlcnNoaXBDaGFuZ2VDb21tYW5kSAASMQoFZXZpY3QYLSABKAsyIC5uZXRkaXNrLnN0b3JhZ2UudjEuRXZpY3RDb21tYW5kSAASPgoMZGVjbGFyZV9sb3N0GDIgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLkRlY2xhcmVMb3N0Q29tbWFuZEgAEj4KDHJldHVybl9zdG9yZRgzIAEoCzImLm5ldGRpc2suc3RvcmFnZS52MS5SZXR1cm5TdG9yZUNvbW1hbmRIABI+CgxyZXBvcnRfc2NydWIYNCABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuUmVwb3J0U2NydWJDb21tYW5kSAASPgoMc2V0X2RyYWluaW5nGDUgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlNldERyYWluaW5nQ29tbWFuZEgAEjUKB3JlY291bnQYNiABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuUmVjb3VudENvbW1hbmRIABJACg1yZXF1ZXN0X3NjcnViGDcgASgLMicubmV0ZGlzay5zdG9yYWdlLnYxLlJlcXVlc3RTY3J1YkNvbW1hbmRIAEIGCgRib2R5IgsKCU5vbmVWYWx1ZSJKCgpFbnRyeVZhbHVlEi4KBWVudHJ5GAEgASgLMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEVudHJ5EgwKBHBhdGgYAiADKAkifAoLVXBsb2FkVmFsdWUSEQoJdXBsb2FkX2lkGAEgASgEEhIKCmNvbnRlbnRfaWQYAiABKAQSFgoOZXhwaXJlX3RpbWVfbXMYAyABKAQSLgoFZW50cnkYBCABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkRW50cnkiVQoPV3JpdGVMZWFzZVZhbHVlEhYKDmV4cGlyZV90aW1lX21zGAEgASgEEhgKEGZpcnN0X2NvbnRlbnRfaWQYAiABKAQSEAoIaWRfY291bnQYAyABKAQiLgoKQmF0Y2hWYWx1ZRISCgppdGVtX2NvdW50GAEgASgEEgwKBG1vcmUYAiABKAgiPAoPTWVtYmVyc2hpcFZhbHVlEhEKCWNoYW5nZV9pZBgBIAEoBBIWCg5leHBpcmVfdGltZV9tcxgCIAEoBCLTAgoNQXBwbGllZFJlc3VsdBItCgRub25lGAEgASgLMh0ubmV0ZGlzay5zdG9yYWdlLnYxLk5vbmVWYWx1ZUgAEi8KBWVudHJ5GAIgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLkVudHJ5VmFsdWVIABIxCgZ1cGxvYWQYAyABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuVXBsb2FkVmFsdWVIABI6Cgt3cml0ZV9sZWFzZRgEIAEoCzIjLm5ldGRpc2suc3RvcmFnZS52MS5Xcml0ZUxlYXNlVmFsdWVIABIvCgViYXRjaBgFIAEoCzIeLm5ldGRpc2suc3RvcmFnZS52MS5CYXRjaFZhbHVlSAASOQoKbWVtYmVyc2hpcBgKIAEoCzIjLm5ldGRpc2suc3RvcmFnZS52MS5NZW1iZXJzaGlwVmFsdWVIAEIHCgV2YWx1ZSKmAQoOUmVqZWN0ZWRSZXN1bHQSDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSQgoIbWV0YWRhdGEYAyADKAsyMC5uZXRkaXNrLnN0b3JhZ2UudjEuUmVqZWN0ZWRSZXN1bHQuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEimAEKDk1ldGFkYXRhUmVzdWx0Eg0KBWluZGV4GAEgASgEEjQKB2FwcGxpZWQYAiABKAsyIS5uZXRkaXNrLnN0b3JhZ2UudjEuQXBwbGllZFJlc3VsdEgAEjYKCHJlamVjdGVkGAMgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlJlamVjdGVkUmVzdWx0SABCCQoHb3V0Y29tZSpWCglFbnRyeUtpbmQSGgoWRU5UUllfS0lORF9VTlNQRUNJRklFRBAAEhMKD0VOVFJZX0tJTkRfRklMRRABEhgKFEVOVFJZX0tJTkRfRElSRUNUT1JZEAIqhAEKDkNvbmZsaWN0UG9saWN5Eh8KG0NPTkZMSUNUX1BPTElDWV9VTlNQRUNJRklFRBAAEhgKFENPTkZMSUNUX1BPTElDWV9GQUlMEAESGgoWQ09ORkxJQ1RfUE9MSUNZX1JFTkFNRRACEhsKF0NPTkZMSUNUX1BPTElDWV9SRVBMQUNFEAMqiwEKCkNoYW5nZUtpbmQSGwoXQ0hBTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIXChNDSEFOR0VfS0lORF9DUkVBVEVEEAESFwoTQ0hBTkdFX0tJTkRfVVBEQVRFRBACEhUKEUNIQU5HRV9LSU5EX01PVkVEEAMSFwoTQ0hBTkdFX0tJTkRfREVMRVRFRBAEKoUBCg5SZXBsaWNhRmluZGluZxIfChtSRVBMSUNBX0ZJTkRJTkdfVU5TUEVDSUZJRUQQABIbChdSRVBMSUNBX0ZJTkRJTkdfU1VTUEVDVBABEhsKF1JFUExJQ0FfRklORElOR19DT1JSVVBUEAISGAoUUkVQTElDQV9GSU5ESU5HX0xPU1QQA2IGcHJvdG8z");
 
 /**
  * An entry as results and events carry it.
@@ -1224,6 +1224,13 @@ export type ReportReplicaCommand = Message<"netdisk.storage.v1.ReportReplicaComm
    * @generated from field: uint64 member_id = 3;
    */
   memberId: bigint;
+
+  /**
+   * What was found; suspect when absent.
+   *
+   * @generated from field: netdisk.storage.v1.ReplicaFinding finding = 4;
+   */
+  finding: ReplicaFinding;
 };
 
 /**
@@ -1232,6 +1239,183 @@ export type ReportReplicaCommand = Message<"netdisk.storage.v1.ReportReplicaComm
  */
 export const ReportReplicaCommandSchema: GenMessage<ReportReplicaCommand> = /*@__PURE__*/
   messageDesc(file_netdisk_storage_v1_metadata, 29);
+
+/**
+ * All copies of a member that has been away for too long are lost.
+ *
+ * @generated from message netdisk.storage.v1.DeclareLostCommand
+ */
+export type DeclareLostCommand = Message<"netdisk.storage.v1.DeclareLostCommand"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Identity of its chunk store.
+   *
+   * @generated from field: string store_incarnation = 2;
+   */
+  storeIncarnation: string;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.DeclareLostCommand.
+ * Use `create(DeclareLostCommandSchema)` to create a new message.
+ */
+export const DeclareLostCommandSchema: GenMessage<DeclareLostCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 30);
+
+/**
+ * A member that was declared lost is back and has compared its inventory.
+ *
+ * @generated from message netdisk.storage.v1.ReturnStoreCommand
+ */
+export type ReturnStoreCommand = Message<"netdisk.storage.v1.ReturnStoreCommand"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Identity of its chunk store.
+   *
+   * @generated from field: string store_incarnation = 2;
+   */
+  storeIncarnation: string;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.ReturnStoreCommand.
+ * Use `create(ReturnStoreCommandSchema)` to create a new message.
+ */
+export const ReturnStoreCommandSchema: GenMessage<ReturnStoreCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 31);
+
+/**
+ * A scrub pass over a chunk store is complete.
+ *
+ * @generated from message netdisk.storage.v1.ReportScrubCommand
+ */
+export type ReportScrubCommand = Message<"netdisk.storage.v1.ReportScrubCommand"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Identity of its chunk store.
+   *
+   * @generated from field: string store_incarnation = 2;
+   */
+  storeIncarnation: string;
+
+  /**
+   * Number of the pass, from 1.
+   *
+   * @generated from field: uint64 pass = 3;
+   */
+  pass: bigint;
+
+  /**
+   * Cluster time at which it began.
+   *
+   * @generated from field: uint64 start_time_ms = 4;
+   */
+  startTimeMs: bigint;
+
+  /**
+   * Extents read.
+   *
+   * @generated from field: uint64 extent_count = 5;
+   */
+  extentCount: bigint;
+
+  /**
+   * Bytes read.
+   *
+   * @generated from field: uint64 bytes = 6;
+   */
+  bytes: bigint;
+
+  /**
+   * Extents found damaged, each reported by itself.
+   *
+   * @generated from field: uint64 damaged_count = 7;
+   */
+  damagedCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.ReportScrubCommand.
+ * Use `create(ReportScrubCommandSchema)` to create a new message.
+ */
+export const ReportScrubCommandSchema: GenMessage<ReportScrubCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 32);
+
+/**
+ * A member is to give its copies to others, or not any more.
+ *
+ * @generated from message netdisk.storage.v1.SetDrainingCommand
+ */
+export type SetDrainingCommand = Message<"netdisk.storage.v1.SetDrainingCommand"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Whether it is.
+   *
+   * @generated from field: bool draining = 2;
+   */
+  draining: boolean;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.SetDrainingCommand.
+ * Use `create(SetDrainingCommandSchema)` to create a new message.
+ */
+export const SetDrainingCommandSchema: GenMessage<SetDrainingCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 33);
+
+/**
+ * Every chunk store is to be scrubbed now.
+ *
+ * @generated from message netdisk.storage.v1.RequestScrubCommand
+ */
+export type RequestScrubCommand = Message<"netdisk.storage.v1.RequestScrubCommand"> & {
+};
+
+/**
+ * Describes the message netdisk.storage.v1.RequestScrubCommand.
+ * Use `create(RequestScrubCommandSchema)` to create a new message.
+ */
+export const RequestScrubCommandSchema: GenMessage<RequestScrubCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 34);
+
+/**
+ * Goes on with recounting the copies of lost or replaced chunk stores.
+ *
+ * @generated from message netdisk.storage.v1.RecountCommand
+ */
+export type RecountCommand = Message<"netdisk.storage.v1.RecountCommand"> & {
+};
+
+/**
+ * Describes the message netdisk.storage.v1.RecountCommand.
+ * Use `create(RecountCommandSchema)` to create a new message.
+ */
+export const RecountCommandSchema: GenMessage<RecountCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 35);
 
 /**
  * Keeps a SHA-256 computed afterwards.
@@ -1259,7 +1443,7 @@ export type RecordSha256Command = Message<"netdisk.storage.v1.RecordSha256Comman
  * Use `create(RecordSha256CommandSchema)` to create a new message.
  */
 export const RecordSha256CommandSchema: GenMessage<RecordSha256Command> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 30);
+  messageDesc(file_netdisk_storage_v1_metadata, 36);
 
 /**
  * Ends what is due by cluster time.
@@ -1274,7 +1458,7 @@ export type ExpireCommand = Message<"netdisk.storage.v1.ExpireCommand"> & {
  * Use `create(ExpireCommandSchema)` to create a new message.
  */
 export const ExpireCommandSchema: GenMessage<ExpireCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 31);
+  messageDesc(file_netdisk_storage_v1_metadata, 37);
 
 /**
  * Takes apart what was deleted.
@@ -1289,7 +1473,7 @@ export type ReclaimCommand = Message<"netdisk.storage.v1.ReclaimCommand"> & {
  * Use `create(ReclaimCommandSchema)` to create a new message.
  */
 export const ReclaimCommandSchema: GenMessage<ReclaimCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 32);
+  messageDesc(file_netdisk_storage_v1_metadata, 38);
 
 /**
  * Goes on with copies of directories.
@@ -1317,7 +1501,7 @@ export type MaterialiseCommand = Message<"netdisk.storage.v1.MaterialiseCommand"
  * Use `create(MaterialiseCommandSchema)` to create a new message.
  */
 export const MaterialiseCommandSchema: GenMessage<MaterialiseCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 33);
+  messageDesc(file_netdisk_storage_v1_metadata, 39);
 
 /**
  * A member has removed copies.
@@ -1345,7 +1529,183 @@ export type ConfirmDroppedCommand = Message<"netdisk.storage.v1.ConfirmDroppedCo
  * Use `create(ConfirmDroppedCommandSchema)` to create a new message.
  */
 export const ConfirmDroppedCommandSchema: GenMessage<ConfirmDroppedCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 34);
+  messageDesc(file_netdisk_storage_v1_metadata, 40);
+
+/**
+ * Keeps the hash of a token with which one node may join.
+ *
+ * @generated from message netdisk.storage.v1.IssueJoinTokenCommand
+ */
+export type IssueJoinTokenCommand = Message<"netdisk.storage.v1.IssueJoinTokenCommand"> & {
+  /**
+   * SHA-256 of the token.
+   *
+   * @generated from field: bytes token_hash = 1;
+   */
+  tokenHash: Uint8Array;
+
+  /**
+   * How long it is good, in cluster time.
+   *
+   * @generated from field: uint64 lifetime_ms = 2;
+   */
+  lifetimeMs: bigint;
+
+  /**
+   * Member that the node takes the place of; 0 for none.
+   *
+   * @generated from field: uint64 replaces_member_id = 3;
+   */
+  replacesMemberId: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.IssueJoinTokenCommand.
+ * Use `create(IssueJoinTokenCommandSchema)` to create a new message.
+ */
+export const IssueJoinTokenCommandSchema: GenMessage<IssueJoinTokenCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 41);
+
+/**
+ * A node asks to become a member.
+ *
+ * @generated from message netdisk.storage.v1.AdmitMemberCommand
+ */
+export type AdmitMemberCommand = Message<"netdisk.storage.v1.AdmitMemberCommand"> & {
+  /**
+   * SHA-256 of its token.
+   *
+   * @generated from field: bytes token_hash = 1;
+   */
+  tokenHash: Uint8Array;
+
+  /**
+   * Its member id.
+   *
+   * @generated from field: uint64 member_id = 2;
+   */
+  memberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 3;
+   */
+  nodeId: string;
+
+  /**
+   * host:port of its gRPC server.
+   *
+   * @generated from field: string address = 4;
+   */
+  address: string;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.AdmitMemberCommand.
+ * Use `create(AdmitMemberCommandSchema)` to create a new message.
+ */
+export const AdmitMemberCommandSchema: GenMessage<AdmitMemberCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 42);
+
+/**
+ * A member is to leave.
+ *
+ * @generated from message netdisk.storage.v1.RemoveMemberCommand
+ */
+export type RemoveMemberCommand = Message<"netdisk.storage.v1.RemoveMemberCommand"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Whether also when that is not safe.
+   *
+   * @generated from field: bool is_forced = 2;
+   */
+  isForced: boolean;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.RemoveMemberCommand.
+ * Use `create(RemoveMemberCommandSchema)` to create a new message.
+ */
+export const RemoveMemberCommandSchema: GenMessage<RemoveMemberCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 43);
+
+/**
+ * Another member is to lead.
+ *
+ * @generated from message netdisk.storage.v1.TransferLeadershipCommand
+ */
+export type TransferLeadershipCommand = Message<"netdisk.storage.v1.TransferLeadershipCommand"> & {
+  /**
+   * The member; 0 for the one that is furthest along.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Who led when that was asked for.
+   *
+   * @generated from field: uint64 leader_id = 2;
+   */
+  leaderId: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.TransferLeadershipCommand.
+ * Use `create(TransferLeadershipCommandSchema)` to create a new message.
+ */
+export const TransferLeadershipCommandSchema: GenMessage<TransferLeadershipCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 44);
+
+/**
+ * A change of the membership has ended.
+ *
+ * @generated from message netdisk.storage.v1.EndMembershipChangeCommand
+ */
+export type EndMembershipChangeCommand = Message<"netdisk.storage.v1.EndMembershipChangeCommand"> & {
+  /**
+   * Index of the command that began it.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+
+  /**
+   * Why it failed; empty when it is done.
+   *
+   * @generated from field: string failure = 2;
+   */
+  failure: string;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.EndMembershipChangeCommand.
+ * Use `create(EndMembershipChangeCommandSchema)` to create a new message.
+ */
+export const EndMembershipChangeCommandSchema: GenMessage<EndMembershipChangeCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 45);
+
+/**
+ * Forgets copies at removed members.
+ *
+ * @generated from message netdisk.storage.v1.EvictCommand
+ */
+export type EvictCommand = Message<"netdisk.storage.v1.EvictCommand"> & {
+};
+
+/**
+ * Describes the message netdisk.storage.v1.EvictCommand.
+ * Use `create(EvictCommandSchema)` to create a new message.
+ */
+export const EvictCommandSchema: GenMessage<EvictCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 46);
 
 /**
  * A command in the Raft log. What is written here is for ever.
@@ -1563,6 +1923,102 @@ export type MetadataCommand = Message<"netdisk.storage.v1.MetadataCommand"> & {
      */
     value: ConfirmDroppedCommand;
     case: "confirmDropped";
+  } | {
+    /**
+     * Keeps the hash of a token to join with.
+     *
+     * @generated from field: netdisk.storage.v1.IssueJoinTokenCommand issue_join_token = 40;
+     */
+    value: IssueJoinTokenCommand;
+    case: "issueJoinToken";
+  } | {
+    /**
+     * A node asks to become a member.
+     *
+     * @generated from field: netdisk.storage.v1.AdmitMemberCommand admit_member = 41;
+     */
+    value: AdmitMemberCommand;
+    case: "admitMember";
+  } | {
+    /**
+     * A member is to leave.
+     *
+     * @generated from field: netdisk.storage.v1.RemoveMemberCommand remove_member = 42;
+     */
+    value: RemoveMemberCommand;
+    case: "removeMember";
+  } | {
+    /**
+     * Another member is to lead.
+     *
+     * @generated from field: netdisk.storage.v1.TransferLeadershipCommand transfer_leadership = 43;
+     */
+    value: TransferLeadershipCommand;
+    case: "transferLeadership";
+  } | {
+    /**
+     * A change of the membership has ended.
+     *
+     * @generated from field: netdisk.storage.v1.EndMembershipChangeCommand end_membership_change = 44;
+     */
+    value: EndMembershipChangeCommand;
+    case: "endMembershipChange";
+  } | {
+    /**
+     * Forgets copies at removed members.
+     *
+     * @generated from field: netdisk.storage.v1.EvictCommand evict = 45;
+     */
+    value: EvictCommand;
+    case: "evict";
+  } | {
+    /**
+     * All copies of a member are lost.
+     *
+     * @generated from field: netdisk.storage.v1.DeclareLostCommand declare_lost = 50;
+     */
+    value: DeclareLostCommand;
+    case: "declareLost";
+  } | {
+    /**
+     * They are not, after all.
+     *
+     * @generated from field: netdisk.storage.v1.ReturnStoreCommand return_store = 51;
+     */
+    value: ReturnStoreCommand;
+    case: "returnStore";
+  } | {
+    /**
+     * A scrub pass is complete.
+     *
+     * @generated from field: netdisk.storage.v1.ReportScrubCommand report_scrub = 52;
+     */
+    value: ReportScrubCommand;
+    case: "reportScrub";
+  } | {
+    /**
+     * A member gives its copies away.
+     *
+     * @generated from field: netdisk.storage.v1.SetDrainingCommand set_draining = 53;
+     */
+    value: SetDrainingCommand;
+    case: "setDraining";
+  } | {
+    /**
+     * Recounts copies.
+     *
+     * @generated from field: netdisk.storage.v1.RecountCommand recount = 54;
+     */
+    value: RecountCommand;
+    case: "recount";
+  } | {
+    /**
+     * Every chunk store is to be scrubbed now.
+     *
+     * @generated from field: netdisk.storage.v1.RequestScrubCommand request_scrub = 55;
+     */
+    value: RequestScrubCommand;
+    case: "requestScrub";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1571,7 +2027,7 @@ export type MetadataCommand = Message<"netdisk.storage.v1.MetadataCommand"> & {
  * Use `create(MetadataCommandSchema)` to create a new message.
  */
 export const MetadataCommandSchema: GenMessage<MetadataCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 35);
+  messageDesc(file_netdisk_storage_v1_metadata, 47);
 
 /**
  * No answer.
@@ -1586,7 +2042,7 @@ export type NoneValue = Message<"netdisk.storage.v1.NoneValue"> & {
  * Use `create(NoneValueSchema)` to create a new message.
  */
 export const NoneValueSchema: GenMessage<NoneValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 36);
+  messageDesc(file_netdisk_storage_v1_metadata, 48);
 
 /**
  * An entry and its path.
@@ -1614,7 +2070,7 @@ export type EntryValue = Message<"netdisk.storage.v1.EntryValue"> & {
  * Use `create(EntryValueSchema)` to create a new message.
  */
 export const EntryValueSchema: GenMessage<EntryValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 37);
+  messageDesc(file_netdisk_storage_v1_metadata, 49);
 
 /**
  * An upload.
@@ -1656,7 +2112,7 @@ export type UploadValue = Message<"netdisk.storage.v1.UploadValue"> & {
  * Use `create(UploadValueSchema)` to create a new message.
  */
 export const UploadValueSchema: GenMessage<UploadValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 38);
+  messageDesc(file_netdisk_storage_v1_metadata, 50);
 
 /**
  * A lease for small writes.
@@ -1691,7 +2147,7 @@ export type WriteLeaseValue = Message<"netdisk.storage.v1.WriteLeaseValue"> & {
  * Use `create(WriteLeaseValueSchema)` to create a new message.
  */
 export const WriteLeaseValueSchema: GenMessage<WriteLeaseValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 39);
+  messageDesc(file_netdisk_storage_v1_metadata, 51);
 
 /**
  * What a command of bounded work did.
@@ -1719,7 +2175,35 @@ export type BatchValue = Message<"netdisk.storage.v1.BatchValue"> & {
  * Use `create(BatchValueSchema)` to create a new message.
  */
 export const BatchValueSchema: GenMessage<BatchValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 40);
+  messageDesc(file_netdisk_storage_v1_metadata, 52);
+
+/**
+ * A token or a change of the membership.
+ *
+ * @generated from message netdisk.storage.v1.MembershipValue
+ */
+export type MembershipValue = Message<"netdisk.storage.v1.MembershipValue"> & {
+  /**
+   * Index of the command that began the change; 0 for a token.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+
+  /**
+   * When a token expires, in cluster time; 0 for a change.
+   *
+   * @generated from field: uint64 expire_time_ms = 2;
+   */
+  expireTimeMs: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.MembershipValue.
+ * Use `create(MembershipValueSchema)` to create a new message.
+ */
+export const MembershipValueSchema: GenMessage<MembershipValue> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata, 53);
 
 /**
  * The command took effect.
@@ -1772,6 +2256,14 @@ export type AppliedResult = Message<"netdisk.storage.v1.AppliedResult"> & {
      */
     value: BatchValue;
     case: "batch";
+  } | {
+    /**
+     * A token or a change of the membership.
+     *
+     * @generated from field: netdisk.storage.v1.MembershipValue membership = 10;
+     */
+    value: MembershipValue;
+    case: "membership";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1780,7 +2272,7 @@ export type AppliedResult = Message<"netdisk.storage.v1.AppliedResult"> & {
  * Use `create(AppliedResultSchema)` to create a new message.
  */
 export const AppliedResultSchema: GenMessage<AppliedResult> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 41);
+  messageDesc(file_netdisk_storage_v1_metadata, 54);
 
 /**
  * The command was refused.
@@ -1815,7 +2307,7 @@ export type RejectedResult = Message<"netdisk.storage.v1.RejectedResult"> & {
  * Use `create(RejectedResultSchema)` to create a new message.
  */
 export const RejectedResultSchema: GenMessage<RejectedResult> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 42);
+  messageDesc(file_netdisk_storage_v1_metadata, 55);
 
 /**
  * What applying a command answered.
@@ -1859,7 +2351,7 @@ export type MetadataResult = Message<"netdisk.storage.v1.MetadataResult"> & {
  * Use `create(MetadataResultSchema)` to create a new message.
  */
 export const MetadataResultSchema: GenMessage<MetadataResult> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata, 43);
+  messageDesc(file_netdisk_storage_v1_metadata, 56);
 
 /**
  * What an entry is.
@@ -2004,4 +2496,52 @@ export type ChangeKind = (typeof ChangeKind)[keyof typeof ChangeKind] | UnknownE
  */
 export const ChangeKindSchema: GenEnum<ChangeKind> = /*@__PURE__*/
   enumDesc(file_netdisk_storage_v1_metadata, 2);
+
+/**
+ * What is wrong with a copy.
+ *
+ * @generated from enum netdisk.storage.v1.ReplicaFinding
+ */
+export const ReplicaFinding = {
+  /**
+   * Written by versions that knew only one.
+   *
+   * @generated from enum value: REPLICA_FINDING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Something, not yet known what.
+   *
+   * @generated from enum value: REPLICA_FINDING_SUSPECT = 1;
+   */
+  SUSPECT: 1,
+
+  /**
+   * Bytes of it are damaged.
+   *
+   * @generated from enum value: REPLICA_FINDING_CORRUPT = 2;
+   */
+  CORRUPT: 2,
+
+  /**
+   * It is not there.
+   *
+   * @generated from enum value: REPLICA_FINDING_LOST = 3;
+   */
+  LOST: 3,
+} as const;
+
+/**
+ * What is wrong with a copy.
+ *
+ * @generated from enum netdisk.storage.v1.ReplicaFinding
+ */
+export type ReplicaFinding = (typeof ReplicaFinding)[keyof typeof ReplicaFinding] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.storage.v1.ReplicaFinding.
+ */
+export const ReplicaFindingSchema: GenEnum<ReplicaFinding> = /*@__PURE__*/
+  enumDesc(file_netdisk_storage_v1_metadata, 3);
 

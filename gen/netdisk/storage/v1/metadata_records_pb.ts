@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/metadata_records.proto.
  */
 export const file_netdisk_storage_v1_metadata_records: GenFile = /*@__PURE__*/
-  fileDesc("CiluZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfcmVjb3Jkcy5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxIp4DCgtTdGF0ZVJlY29yZBIXCg9jbHVzdGVyX3RpbWVfbXMYASABKAQSFQoNbmV4dF9lbnRyeV9pZBgCIAEoBBIXCg9uZXh0X2NvbnRlbnRfaWQYAyABKAQSEgoKZmlsZV9jb3VudBgEIAEoBBIXCg9kaXJlY3RvcnlfY291bnQYBSABKAQSGQoRb3Blbl91cGxvYWRfY291bnQYBiABKAQSFQoNY29udGVudF9ieXRlcxgHIAEoBBIUCgxleHRlbnRfY291bnQYCCABKAQSGQoRZnVsbF9leHRlbnRfY291bnQYCSABKAQSGgoSdW5kZXJfZXh0ZW50X2NvdW50GAogASgEEhwKFHN1c3BlY3RfZXh0ZW50X2NvdW50GAsgASgEEhUKDXJlcXVlc3RfY291bnQYDCABKAQSFAoMY2hhbmdlX2NvdW50GA0gASgEEh0KFWNoYW5nZXNfdHJpbW1lZF9pbmRleBgOIAEoBBIaChJwZW5kaW5nX2NvcHlfY291bnQYDyABKAQSFAoMbWVtYmVyX2NvdW50GBAgASgEIlUKDUNsdXN0ZXJSZWNvcmQSEgoKY2x1c3Rlcl9pZBgBIAEoCRIYChBjaHVua19zaXplX2J5dGVzGAIgASgEEhYKDmZvcm1hdF92ZXJzaW9uGAMgASgEIvgBCgtFbnRyeVJlY29yZBIQCghlbnRyeV9pZBgBIAEoBBIrCgRraW5kGAIgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkVudHJ5S2luZBIPCgd2ZXJzaW9uGAMgASgEEhIKCnNpemVfYnl0ZXMYBCABKAQSEgoKY29udGVudF9pZBgFIAEoBBIRCgl0cmVlX2hhc2gYBiABKAwSEgoKbWVkaWFfdHlwZRgHIAEoCRIRCgRtb2RlGAggASgESACIAQESFgoObW9kaWZ5X3RpbWVfbXMYCSABKBISFgoOY3JlYXRlX3RpbWVfbXMYCiABKBJCBwoFX21vZGUibwoNUmVwbGljYVJlY29yZBIRCgltZW1iZXJfaWQYASABKAQSLwoFc3RhdGUYAiABKA4yIC5uZXRkaXNrLnN0b3JhZ2UudjEuUmVwbGljYVN0YXRlEhoKEnJlcGxhY2VzX21lbWJlcl9pZBgDIAEoBCJlCgxFeHRlbnRSZWNvcmQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIMCgRyb290GAIgASgMEjMKCHJlcGxpY2FzGAMgAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlJlcGxpY2FSZWNvcmQiwgEKDUNvbnRlbnRSZWNvcmQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIRCgl0cmVlX2hhc2gYAiABKAwSDgoGc2hhMjU2GAMgASgMEhcKD3JlZmVyZW5jZV9jb3VudBgEIAEoBBIUCgxleHRlbnRfY291bnQYBSABKAQSGQoRd2Vha19leHRlbnRfY291bnQYBiABKAQSMAoGZXh0ZW50GAcgASgLMiAubmV0ZGlzay5zdG9yYWdlLnYxLkV4dGVudFJlY29yZCK1AwoMVXBsb2FkUmVjb3JkEi4KBXN0YXRlGAEgASgOMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlVwbG9hZFN0YXRlEhIKCmNvbnRlbnRfaWQYAiABKAQSEQoJcGFyZW50X2lkGAMgASgEEgwKBG5hbWUYBCABKAkSFwoKc2l6ZV9ieXRlcxgFIAEoBEgAiAEBEhEKCXRyZWVfaGFzaBgGIAEoDBI3Cgtvbl9jb25mbGljdBgHIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI4CgphdHRyaWJ1dGVzGAggASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSPAoMcHJlY29uZGl0aW9uGAkgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbhIWCg5leHBpcmVfdGltZV9tcxgKIAEoBBIuCgVlbnRyeRgLIAEoCzIfLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRFbnRyeRIMCgRwYXRoGAwgAygJQg0KC19zaXplX2J5dGVzIj4KDVRhcmdldHNSZWNvcmQSEgoKbWVtYmVyX2lkcxgBIAMoBBIZChFmb3JtZXJfbWVtYmVyX2lkcxgCIAMoBCIfCgpEcm9wUmVjb3JkEhEKCXVwbG9hZF9pZBgBIAEoBCJMCg1SZXF1ZXN0UmVjb3JkEhYKDmV4cGlyZV90aW1lX21zGAEgASgEEg4KBnJlc3VsdBgCIAEoDBITCgtmaW5nZXJwcmludBgDIAEoDCI7Cg1JZEJsb2NrUmVjb3JkEhgKEGZpcnN0X2NvbnRlbnRfaWQYASABKAQSEAoIaWRfY291bnQYAiABKAQicwoLTGVhc2VSZWNvcmQSGQoRc3RvcmVfaW5jYXJuYXRpb24YASABKAkSFgoOZXhwaXJlX3RpbWVfbXMYAiABKAQSMQoGYmxvY2tzGAMgAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLklkQmxvY2tSZWNvcmQiWQoKQ29weVJlY29yZBIRCglzb3VyY2VfaWQYASABKAQSDgoGY3Vyc29yGAIgASgMEhIKCmNvcHlfaW5kZXgYAyABKAQSFAoMY29weV90aW1lX21zGAQgASgSKn8KDFJlcGxpY2FTdGF0ZRIdChlSRVBMSUNBX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWUkVQTElDQV9TVEFURV9WRVJJRklFRBABEhkKFVJFUExJQ0FfU1RBVEVfUEVORElORxACEhkKFVJFUExJQ0FfU1RBVEVfU1VTUEVDVBADKncKC1VwbG9hZFN0YXRlEhwKGFVQTE9BRF9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVVQTE9BRF9TVEFURV9PUEVOEAESGQoVVVBMT0FEX1NUQVRFX0NPTVBMRVRFEAISGAoUVVBMT0FEX1NUQVRFX0VYUElSRUQQA2IGcHJvdG8z", [file_netdisk_storage_v1_metadata]);
+  fileDesc("CiluZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfcmVjb3Jkcy5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxIuIFCgtTdGF0ZVJlY29yZBIXCg9jbHVzdGVyX3RpbWVfbXMYASABKAQSFQoNbmV4dF9lbnRyeV9pZBgCIAEoBBIXCg9uZXh0X2NvbnRlbnRfaWQYAyABKAQSEgoKZmlsZV9jb3VudBgEIAEoBBIXCg9kaXJlY3RvcnlfY291bnQYBSABKAQSGQoRb3Blbl91cGxvYWRfY291bnQYBiABKAQSFQoNY29udGVudF9ieXRlcxgHIAEoBBIUCgxleHRlbnRfY291bnQYCCABKAQSGQoRZnVsbF9leHRlbnRfY291bnQYCSABKAQSGgoSdW5kZXJfZXh0ZW50X2NvdW50GAogASgEEhwKFHN1c3BlY3RfZXh0ZW50X2NvdW50GAsgASgEEhUKDXJlcXVlc3RfY291bnQYDCABKAQSFAoMY2hhbmdlX2NvdW50GA0gASgEEh0KFWNoYW5nZXNfdHJpbW1lZF9pbmRleBgOIAEoBBIaChJwZW5kaW5nX2NvcHlfY291bnQYDyABKAQSFAoMbWVtYmVyX2NvdW50GBAgASgEEhwKFHJlbW92ZWRfbWVtYmVyX2NvdW50GBQgASgEEhwKFGNvcnJ1cHRfZXh0ZW50X2NvdW50GB4gASgEEhkKEWxvc3RfZXh0ZW50X2NvdW50GB8gASgEEhwKFHBlbmRpbmdfZXh0ZW50X2NvdW50GCAgASgEEhsKE3NpbmdsZV9leHRlbnRfY291bnQYISABKAQSHQoVdW5jb3BpZWRfZXh0ZW50X2NvdW50GCIgASgEEhoKEm1pc3NpbmdfY29weV9ieXRlcxgjIAEoBBIbChNtb3ZpbmdfZXh0ZW50X2NvdW50GCQgASgEEh0KFXNjcnViX3JlcXVlc3RfdGltZV9tcxglIAEoBBIbChNjb3BpZXNfY2hhbmdlX2NvdW50GBEgASgEEhwKFGNvcGllc190cmltbWVkX2luZGV4GBIgASgEIlUKDUNsdXN0ZXJSZWNvcmQSEgoKY2x1c3Rlcl9pZBgBIAEoCRIYChBjaHVua19zaXplX2J5dGVzGAIgASgEEhYKDmZvcm1hdF92ZXJzaW9uGAMgASgEIvgBCgtFbnRyeVJlY29yZBIQCghlbnRyeV9pZBgBIAEoBBIrCgRraW5kGAIgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkVudHJ5S2luZBIPCgd2ZXJzaW9uGAMgASgEEhIKCnNpemVfYnl0ZXMYBCABKAQSEgoKY29udGVudF9pZBgFIAEoBBIRCgl0cmVlX2hhc2gYBiABKAwSEgoKbWVkaWFfdHlwZRgHIAEoCRIRCgRtb2RlGAggASgESACIAQESFgoObW9kaWZ5X3RpbWVfbXMYCSABKBISFgoOY3JlYXRlX3RpbWVfbXMYCiABKBJCBwoFX21vZGUioQEKDVJlcGxpY2FSZWNvcmQSEQoJbWVtYmVyX2lkGAEgASgEEi8KBXN0YXRlGAIgASgOMiAubmV0ZGlzay5zdG9yYWdlLnYxLlJlcGxpY2FTdGF0ZRIaChJyZXBsYWNlc19tZW1iZXJfaWQYAyABKAQSGAoQc3RvcmVfZ2VuZXJhdGlvbhgEIAEoBBIWCg52ZXJpZnlfdGltZV9tcxgFIAEoBCJlCgxFeHRlbnRSZWNvcmQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIMCgRyb290GAIgASgMEjMKCHJlcGxpY2FzGAMgAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLlJlcGxpY2FSZWNvcmQiwgEKDUNvbnRlbnRSZWNvcmQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIRCgl0cmVlX2hhc2gYAiABKAwSDgoGc2hhMjU2GAMgASgMEhcKD3JlZmVyZW5jZV9jb3VudBgEIAEoBBIUCgxleHRlbnRfY291bnQYBSABKAQSGQoRd2Vha19leHRlbnRfY291bnQYBiABKAQSMAoGZXh0ZW50GAcgASgLMiAubmV0ZGlzay5zdG9yYWdlLnYxLkV4dGVudFJlY29yZCK1AwoMVXBsb2FkUmVjb3JkEi4KBXN0YXRlGAEgASgOMh8ubmV0ZGlzay5zdG9yYWdlLnYxLlVwbG9hZFN0YXRlEhIKCmNvbnRlbnRfaWQYAiABKAQSEQoJcGFyZW50X2lkGAMgASgEEgwKBG5hbWUYBCABKAkSFwoKc2l6ZV9ieXRlcxgFIAEoBEgAiAEBEhEKCXRyZWVfaGFzaBgGIAEoDBI3Cgtvbl9jb25mbGljdBgHIAEoDjIiLm5ldGRpc2suc3RvcmFnZS52MS5Db25mbGljdFBvbGljeRI4CgphdHRyaWJ1dGVzGAggASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZEF0dHJpYnV0ZXMSPAoMcHJlY29uZGl0aW9uGAkgASgLMiYubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFByZWNvbmRpdGlvbhIWCg5leHBpcmVfdGltZV9tcxgKIAEoBBIuCgVlbnRyeRgLIAEoCzIfLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRFbnRyeRIMCgRwYXRoGAwgAygJQg0KC19zaXplX2J5dGVzIj4KDVRhcmdldHNSZWNvcmQSEgoKbWVtYmVyX2lkcxgBIAMoBBIZChFmb3JtZXJfbWVtYmVyX2lkcxgCIAMoBCIfCgpEcm9wUmVjb3JkEhEKCXVwbG9hZF9pZBgBIAEoBCJMCg1SZXF1ZXN0UmVjb3JkEhYKDmV4cGlyZV90aW1lX21zGAEgASgEEg4KBnJlc3VsdBgCIAEoDBITCgtmaW5nZXJwcmludBgDIAEoDCI7Cg1JZEJsb2NrUmVjb3JkEhgKEGZpcnN0X2NvbnRlbnRfaWQYASABKAQSEAoIaWRfY291bnQYAiABKAQicwoLTGVhc2VSZWNvcmQSGQoRc3RvcmVfaW5jYXJuYXRpb24YASABKAkSFgoOZXhwaXJlX3RpbWVfbXMYAiABKAQSMQoGYmxvY2tzGAMgAygLMiEubmV0ZGlzay5zdG9yYWdlLnYxLklkQmxvY2tSZWNvcmQiWQoKQ29weVJlY29yZBIRCglzb3VyY2VfaWQYASABKAQSDgoGY3Vyc29yGAIgASgMEhIKCmNvcHlfaW5kZXgYAyABKAQSFAoMY29weV90aW1lX21zGAQgASgSInMKD0pvaW5Ub2tlblJlY29yZBIWCg5leHBpcmVfdGltZV9tcxgBIAEoBBIaChJyZXBsYWNlc19tZW1iZXJfaWQYAiABKAQSGQoRdXNlZF9ieV9tZW1iZXJfaWQYAyABKAQSEQoJY2hhbmdlX2lkGAQgASgEIoACChZNZW1iZXJzaGlwQ2hhbmdlUmVjb3JkEhEKCWNoYW5nZV9pZBgBIAEoBBI2CgRraW5kGAIgASgOMigubmV0ZGlzay5zdG9yYWdlLnYxLk1lbWJlcnNoaXBDaGFuZ2VLaW5kEhEKCW1lbWJlcl9pZBgDIAEoBBIYChBmb3JtZXJfbWVtYmVyX2lkGAQgASgEEg8KB25vZGVfaWQYBSABKAkSDwoHYWRkcmVzcxgGIAEoCRIRCglpc19mb3JjZWQYByABKAgSFQoNc3RhcnRfdGltZV9tcxgIIAEoBBIRCgloYXNfZW5kZWQYCSABKAgSDwoHZmFpbHVyZRgKIAEoCSJLChNSZW1vdmVkTWVtYmVyUmVjb3JkEg8KB25vZGVfaWQYASABKAkSDQoFaW5kZXgYAiABKAQSFAoMd2FsbF90aW1lX21zGAMgASgSIlIKDkV2aWN0aW9uUmVjb3JkEhIKCmNvbnRlbnRfaWQYASABKAQSFAoMZXh0ZW50X2luZGV4GAIgASgEEhYKDmVuZF9jb250ZW50X2lkGAMgASgEIqwBCgxNZW1iZXJSZWNvcmQSEQoJbWVtYmVyX2lkGAEgASgEEg8KB25vZGVfaWQYAiABKAkSGQoRc3RvcmVfaW5jYXJuYXRpb24YAyABKAkSDwoHYWRkcmVzcxgEIAEoCRIQCghodHRwX3VybBgFIAEoCRISCgpwdWJsaWNfdXJsGAYgASgJEgwKBHpvbmUYByABKAkSGAoQc3RvcmVfZ2VuZXJhdGlvbhgUIAEoBCLyAQoLU3RvcmVSZWNvcmQSFAoMbG9zdF90aW1lX21zGAEgASgEEhUKDWRyYWluX3RpbWVfbXMYAiABKAQSHAoUc2NydWJiZWRfaW5jYXJuYXRpb24YAyABKAkSEgoKc2NydWJfcGFzcxgEIAEoBBIbChNzY3J1Yl9zdGFydF90aW1lX21zGAUgASgEEhkKEXNjcnViX2VuZF90aW1lX21zGAYgASgEEhoKEnNjcnViX2V4dGVudF9jb3VudBgHIAEoBBITCgtzY3J1Yl9ieXRlcxgIIAEoBBIbChNzY3J1Yl9kYW1hZ2VkX2NvdW50GAkgASgEIjkKDVJlY291bnRSZWNvcmQSEgoKY29udGVudF9pZBgBIAEoBBIUCgxleHRlbnRfaW5kZXgYAiABKAQqsgEKDFJlcGxpY2FTdGF0ZRIdChlSRVBMSUNBX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWUkVQTElDQV9TVEFURV9WRVJJRklFRBABEhkKFVJFUExJQ0FfU1RBVEVfUEVORElORxACEhkKFVJFUExJQ0FfU1RBVEVfU1VTUEVDVBADEhkKFVJFUExJQ0FfU1RBVEVfQ09SUlVQVBAEEhYKElJFUExJQ0FfU1RBVEVfTE9TVBAFKncKC1VwbG9hZFN0YXRlEhwKGFVQTE9BRF9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVVQTE9BRF9TVEFURV9PUEVOEAESGQoVVVBMT0FEX1NUQVRFX0NPTVBMRVRFEAISGAoUVVBMT0FEX1NUQVRFX0VYUElSRUQQAyrKAQoUTWVtYmVyc2hpcENoYW5nZUtpbmQSJgoiTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9VTlNQRUNJRklFRBAAEh4KGk1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfQUREEAESIQodTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9SRU1PVkUQAhIiCh5NRU1CRVJTSElQX0NIQU5HRV9LSU5EX1JFUExBQ0UQAxIjCh9NRU1CRVJTSElQX0NIQU5HRV9LSU5EX1RSQU5TRkVSEARiBnByb3RvMw", [file_netdisk_storage_v1_metadata]);
 
 /**
  * Counters of the whole state.
@@ -134,6 +134,83 @@ export type StateRecord = Message<"netdisk.storage.v1.StateRecord"> & {
    * @generated from field: uint64 member_count = 16;
    */
   memberCount: bigint;
+
+  /**
+   * Members that were removed.
+   *
+   * @generated from field: uint64 removed_member_count = 20;
+   */
+  removedMemberCount: bigint;
+
+  /**
+   * Extents with a corrupt copy.
+   *
+   * @generated from field: uint64 corrupt_extent_count = 30;
+   */
+  corruptExtentCount: bigint;
+
+  /**
+   * Extents with a lost copy.
+   *
+   * @generated from field: uint64 lost_extent_count = 31;
+   */
+  lostExtentCount: bigint;
+
+  /**
+   * Extents with a pending copy.
+   *
+   * @generated from field: uint64 pending_extent_count = 32;
+   */
+  pendingExtentCount: bigint;
+
+  /**
+   * Extents with exactly one verified copy.
+   *
+   * @generated from field: uint64 single_extent_count = 33;
+   */
+  singleExtentCount: bigint;
+
+  /**
+   * Extents with no verified copy.
+   *
+   * @generated from field: uint64 uncopied_extent_count = 34;
+   */
+  uncopiedExtentCount: bigint;
+
+  /**
+   * Bytes of all verified copies that are wanted and not there.
+   *
+   * @generated from field: uint64 missing_copy_bytes = 35;
+   */
+  missingCopyBytes: bigint;
+
+  /**
+   * Extents on their way from one member to another while all their copies are verified.
+   *
+   * @generated from field: uint64 moving_extent_count = 36;
+   */
+  movingExtentCount: bigint;
+
+  /**
+   * Cluster time at which a scrub of every store was asked for last; 0 for never.
+   *
+   * @generated from field: uint64 scrub_request_time_ms = 37;
+   */
+  scrubRequestTimeMs: bigint;
+
+  /**
+   * Records of the feed of copies.
+   *
+   * @generated from field: uint64 copies_change_count = 17;
+   */
+  copiesChangeCount: bigint;
+
+  /**
+   * Records of the feed of copies up to this index may have been trimmed.
+   *
+   * @generated from field: uint64 copies_trimmed_index = 18;
+   */
+  copiesTrimmedIndex: bigint;
 };
 
 /**
@@ -288,6 +365,20 @@ export type ReplicaRecord = Message<"netdisk.storage.v1.ReplicaRecord"> & {
    * @generated from field: uint64 replaces_member_id = 3;
    */
   replacesMemberId: bigint;
+
+  /**
+   * Generation of the member's chunk store that sealed it.
+   *
+   * @generated from field: uint64 store_generation = 4;
+   */
+  storeGeneration: bigint;
+
+  /**
+   * Cluster time at which it was sealed or last verified by repair; 0 when unknown.
+   *
+   * @generated from field: uint64 verify_time_ms = 5;
+   */
+  verifyTimeMs: bigint;
 };
 
 /**
@@ -683,6 +774,377 @@ export const CopyRecordSchema: GenMessage<CopyRecord> = /*@__PURE__*/
   messageDesc(file_netdisk_storage_v1_metadata_records, 12);
 
 /**
+ * A token with which one node may join, under its hash.
+ *
+ * @generated from message netdisk.storage.v1.JoinTokenRecord
+ */
+export type JoinTokenRecord = Message<"netdisk.storage.v1.JoinTokenRecord"> & {
+  /**
+   * When it expires, in cluster time.
+   *
+   * @generated from field: uint64 expire_time_ms = 1;
+   */
+  expireTimeMs: bigint;
+
+  /**
+   * Member that the node takes the place of; 0 for none.
+   *
+   * @generated from field: uint64 replaces_member_id = 2;
+   */
+  replacesMemberId: bigint;
+
+  /**
+   * Member that used it; 0 while nobody has.
+   *
+   * @generated from field: uint64 used_by_member_id = 3;
+   */
+  usedByMemberId: bigint;
+
+  /**
+   * Change that it began.
+   *
+   * @generated from field: uint64 change_id = 4;
+   */
+  changeId: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.JoinTokenRecord.
+ * Use `create(JoinTokenRecordSchema)` to create a new message.
+ */
+export const JoinTokenRecordSchema: GenMessage<JoinTokenRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 13);
+
+/**
+ * A change of the membership, under way or the last one that ended.
+ *
+ * @generated from message netdisk.storage.v1.MembershipChangeRecord
+ */
+export type MembershipChangeRecord = Message<"netdisk.storage.v1.MembershipChangeRecord"> & {
+  /**
+   * Index of the command that began it.
+   *
+   * @generated from field: uint64 change_id = 1;
+   */
+  changeId: bigint;
+
+  /**
+   * What it is.
+   *
+   * @generated from field: netdisk.storage.v1.MembershipChangeKind kind = 2;
+   */
+  kind: MembershipChangeKind;
+
+  /**
+   * The member that comes, or is to lead; 0 for none.
+   *
+   * @generated from field: uint64 member_id = 3;
+   */
+  memberId: bigint;
+
+  /**
+   * The member that goes, or led; 0 for none.
+   *
+   * @generated from field: uint64 former_member_id = 4;
+   */
+  formerMemberId: bigint;
+
+  /**
+   * Name of the one that comes.
+   *
+   * @generated from field: string node_id = 5;
+   */
+  nodeId: string;
+
+  /**
+   * host:port of the one that comes.
+   *
+   * @generated from field: string address = 6;
+   */
+  address: string;
+
+  /**
+   * Whether it is made also when it is not safe.
+   *
+   * @generated from field: bool is_forced = 7;
+   */
+  isForced: boolean;
+
+  /**
+   * Cluster time of its begin.
+   *
+   * @generated from field: uint64 start_time_ms = 8;
+   */
+  startTimeMs: bigint;
+
+  /**
+   * Whether it has ended.
+   *
+   * @generated from field: bool has_ended = 9;
+   */
+  hasEnded: boolean;
+
+  /**
+   * Why it failed; empty when it did not.
+   *
+   * @generated from field: string failure = 10;
+   */
+  failure: string;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.MembershipChangeRecord.
+ * Use `create(MembershipChangeRecordSchema)` to create a new message.
+ */
+export const MembershipChangeRecordSchema: GenMessage<MembershipChangeRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 14);
+
+/**
+ * A member that was removed: its id is never used again.
+ *
+ * @generated from message netdisk.storage.v1.RemovedMemberRecord
+ */
+export type RemovedMemberRecord = Message<"netdisk.storage.v1.RemovedMemberRecord"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * Index of the command that removed it.
+   *
+   * @generated from field: uint64 index = 2;
+   */
+  index: bigint;
+
+  /**
+   * Wall time of that: display data.
+   *
+   * @generated from field: sint64 wall_time_ms = 3;
+   */
+  wallTimeMs: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.RemovedMemberRecord.
+ * Use `create(RemovedMemberRecordSchema)` to create a new message.
+ */
+export const RemovedMemberRecordSchema: GenMessage<RemovedMemberRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 15);
+
+/**
+ * How far the copies at a removed member are forgotten.
+ *
+ * @generated from message netdisk.storage.v1.EvictionRecord
+ */
+export type EvictionRecord = Message<"netdisk.storage.v1.EvictionRecord"> & {
+  /**
+   * The content to go on at.
+   *
+   * @generated from field: uint64 content_id = 1;
+   */
+  contentId: bigint;
+
+  /**
+   * The extent in it to go on at.
+   *
+   * @generated from field: uint64 extent_index = 2;
+   */
+  extentIndex: bigint;
+
+  /**
+   * Contents from here on never had a copy there.
+   *
+   * @generated from field: uint64 end_content_id = 3;
+   */
+  endContentId: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.EvictionRecord.
+ * Use `create(EvictionRecordSchema)` to create a new message.
+ */
+export const EvictionRecordSchema: GenMessage<EvictionRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 16);
+
+/**
+ * A member as it registered, and which of its chunk stores it has.
+ *
+ * @generated from message netdisk.storage.v1.MemberRecord
+ */
+export type MemberRecord = Message<"netdisk.storage.v1.MemberRecord"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string node_id = 2;
+   */
+  nodeId: string;
+
+  /**
+   * Identity of its chunk store.
+   *
+   * @generated from field: string store_incarnation = 3;
+   */
+  storeIncarnation: string;
+
+  /**
+   * host:port of gRPC.
+   *
+   * @generated from field: string address = 4;
+   */
+  address: string;
+
+  /**
+   * URL of HTTP inside the cluster.
+   *
+   * @generated from field: string http_url = 5;
+   */
+  httpUrl: string;
+
+  /**
+   * URL for clients outside; empty for none.
+   *
+   * @generated from field: string public_url = 6;
+   */
+  publicUrl: string;
+
+  /**
+   * Its zone; empty for none.
+   *
+   * @generated from field: string zone = 7;
+   */
+  zone: string;
+
+  /**
+   * How often it came with another chunk store.
+   *
+   * @generated from field: uint64 store_generation = 20;
+   */
+  storeGeneration: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.MemberRecord.
+ * Use `create(MemberRecordSchema)` to create a new message.
+ */
+export const MemberRecordSchema: GenMessage<MemberRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 17);
+
+/**
+ * What is known of a member's chunk store beside its registration.
+ *
+ * @generated from message netdisk.storage.v1.StoreRecord
+ */
+export type StoreRecord = Message<"netdisk.storage.v1.StoreRecord"> & {
+  /**
+   * Cluster time at which all its copies were declared lost; 0 while they are not.
+   *
+   * @generated from field: uint64 lost_time_ms = 1;
+   */
+  lostTimeMs: bigint;
+
+  /**
+   * Cluster time at which it was told to empty itself; 0 while it is not.
+   *
+   * @generated from field: uint64 drain_time_ms = 2;
+   */
+  drainTimeMs: bigint;
+
+  /**
+   * Identity of the chunk store that was scrubbed.
+   *
+   * @generated from field: string scrubbed_incarnation = 3;
+   */
+  scrubbedIncarnation: string;
+
+  /**
+   * Number of the last complete scrub pass; 0 for none.
+   *
+   * @generated from field: uint64 scrub_pass = 4;
+   */
+  scrubPass: bigint;
+
+  /**
+   * Cluster time at which that pass began: what was sealed before was read whole since.
+   *
+   * @generated from field: uint64 scrub_start_time_ms = 5;
+   */
+  scrubStartTimeMs: bigint;
+
+  /**
+   * Cluster time at which it ended.
+   *
+   * @generated from field: uint64 scrub_end_time_ms = 6;
+   */
+  scrubEndTimeMs: bigint;
+
+  /**
+   * Extents that it read.
+   *
+   * @generated from field: uint64 scrub_extent_count = 7;
+   */
+  scrubExtentCount: bigint;
+
+  /**
+   * Bytes that it read.
+   *
+   * @generated from field: uint64 scrub_bytes = 8;
+   */
+  scrubBytes: bigint;
+
+  /**
+   * Extents in which it found damage.
+   *
+   * @generated from field: uint64 scrub_damaged_count = 9;
+   */
+  scrubDamagedCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.StoreRecord.
+ * Use `create(StoreRecordSchema)` to create a new message.
+ */
+export const StoreRecordSchema: GenMessage<StoreRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 18);
+
+/**
+ * How far the copies of a member are recounted after its chunk store was lost or replaced.
+ *
+ * @generated from message netdisk.storage.v1.RecountRecord
+ */
+export type RecountRecord = Message<"netdisk.storage.v1.RecountRecord"> & {
+  /**
+   * Content to go on with.
+   *
+   * @generated from field: uint64 content_id = 1;
+   */
+  contentId: bigint;
+
+  /**
+   * Extent of it to go on with.
+   *
+   * @generated from field: uint64 extent_index = 2;
+   */
+  extentIndex: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.RecountRecord.
+ * Use `create(RecountRecordSchema)` to create a new message.
+ */
+export const RecountRecordSchema: GenMessage<RecountRecord> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_records, 19);
+
+/**
  * State of a copy.
  *
  * @generated from enum netdisk.storage.v1.ReplicaState
@@ -710,11 +1172,25 @@ export const ReplicaState = {
   PENDING: 2,
 
   /**
-   * Reported damaged or missing.
+   * Something is wrong with it, not yet known what.
    *
    * @generated from enum value: REPLICA_STATE_SUSPECT = 3;
    */
   SUSPECT: 3,
+
+  /**
+   * Found damaged.
+   *
+   * @generated from enum value: REPLICA_STATE_CORRUPT = 4;
+   */
+  CORRUPT: 4,
+
+  /**
+   * Not there, of an earlier chunk store, or on a member that is away for too long.
+   *
+   * @generated from enum value: REPLICA_STATE_LOST = 5;
+   */
+  LOST: 5,
 } as const;
 
 /**
@@ -777,4 +1253,59 @@ export type UploadState = (typeof UploadState)[keyof typeof UploadState] | Unkno
  */
 export const UploadStateSchema: GenEnum<UploadState> = /*@__PURE__*/
   enumDesc(file_netdisk_storage_v1_metadata_records, 1);
+
+/**
+ * Kinds of changes of the membership.
+ *
+ * @generated from enum netdisk.storage.v1.MembershipChangeKind
+ */
+export const MembershipChangeKind = {
+  /**
+   * Never written.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * A member comes.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_ADD = 1;
+   */
+  ADD: 1,
+
+  /**
+   * A member goes.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_REMOVE = 2;
+   */
+  REMOVE: 2,
+
+  /**
+   * A member comes in place of another.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_REPLACE = 3;
+   */
+  REPLACE: 3,
+
+  /**
+   * Another member is to lead.
+   *
+   * @generated from enum value: MEMBERSHIP_CHANGE_KIND_TRANSFER = 4;
+   */
+  TRANSFER: 4,
+} as const;
+
+/**
+ * Kinds of changes of the membership.
+ *
+ * @generated from enum netdisk.storage.v1.MembershipChangeKind
+ */
+export type MembershipChangeKind = (typeof MembershipChangeKind)[keyof typeof MembershipChangeKind] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.storage.v1.MembershipChangeKind.
+ */
+export const MembershipChangeKindSchema: GenEnum<MembershipChangeKind> = /*@__PURE__*/
+  enumDesc(file_netdisk_storage_v1_metadata_records, 2);
 

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/raft.proto.
  */
 export const file_netdisk_storage_v1_raft: GenFile = /*@__PURE__*/
-  fileDesc("Ch1uZXRkaXNrL3N0b3JhZ2UvdjEvcmFmdC5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxImUKCExvZ0VudHJ5Eg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQSLgoEa2luZBgDIAEoDjIgLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeUtpbmQSDAoEZGF0YRgEIAEoDCJCCglIYXJkU3RhdGUSDAoEdGVybRgBIAEoBBIRCgl2b3RlZF9mb3IYAiABKAQSFAoMY29tbWl0X2luZGV4GAMgASgEIioKC0xvZ1Bvc2l0aW9uEg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQicQoJQ29uZlN0YXRlEg4KBnZvdGVycxgBIAMoBBIXCg92b3RlcnNfb3V0Z29pbmcYAiADKAQSEAoIbGVhcm5lcnMYAyADKAQSFQoNbGVhcm5lcnNfbmV4dBgEIAMoBBISCgphdXRvX2xlYXZlGAUgASgIImIKEFNuYXBzaG90TWV0YWRhdGESDQoFaW5kZXgYASABKAQSDAoEdGVybRgCIAEoBBIxCgpjb25mX3N0YXRlGAMgASgLMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZTdGF0ZSJQCghTbmFwc2hvdBI2CghtZXRhZGF0YRgBIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdE1ldGFkYXRhEgwKBGRhdGEYAiABKAwitAIKC1JhZnRNZXNzYWdlEjEKBGtpbmQYASABKA4yIy5uZXRkaXNrLnN0b3JhZ2UudjEuUmFmdE1lc3NhZ2VLaW5kEgwKBGZyb20YAiABKAQSCgoCdG8YAyABKAQSDAoEdGVybRgEIAEoBBIQCghsb2dfdGVybRgFIAEoBBINCgVpbmRleBgGIAEoBBItCgdlbnRyaWVzGAcgAygLMhwubmV0ZGlzay5zdG9yYWdlLnYxLkxvZ0VudHJ5EhQKDGNvbW1pdF9pbmRleBgIIAEoBBIOCgZyZWplY3QYCSABKAgSEwoLcmVqZWN0X2hpbnQYCiABKAQSDwoHY29udGV4dBgLIAEoDBIuCghzbmFwc2hvdBgMIAEoCzIcLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdCJVCglTdGF0ZUhhc2gSDAoEZnJvbRgBIAEoBBINCgVpbmRleBgCIAEoBBIMCgR0ZXJtGAMgASgEEgwKBGhhc2gYBCABKAwSDwoHcmVxdWVzdBgFIAEoCCKUAQoKU3RvcmVTdGF0ZRISCgpjbHVzdGVyX2lkGAEgASgJEhUKDWFwcGxpZWRfaW5kZXgYAiABKAQSFAoMYXBwbGllZF90ZXJtGAMgASgEEjEKCmNvbmZfc3RhdGUYBCABKAsyHS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29uZlN0YXRlEhIKCnN0YXRlX2hhc2gYBSABKAwibQoMU3RvcmVDdXJyZW50EhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmdlbmVyYXRpb24YAiABKAQSMQoIc25hcHNob3QYAyABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuTG9nUG9zaXRpb24iiAEKDlNuYXBzaG90SGVhZGVyEhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmNsdXN0ZXJfaWQYAiABKAkSNgoIbWV0YWRhdGEYAyABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU25hcHNob3RNZXRhZGF0YRISCgpzdGF0ZV9oYXNoGAQgASgMIjoKDlNuYXBzaG90Rm9vdGVyEhQKDHJlY29yZF9jb3VudBgBIAEoBBISCgpzaXplX2J5dGVzGAIgASgEKk4KDExvZ0VudHJ5S2luZBIeChpMT0dfRU5UUllfS0lORF9VTlNQRUNJRklFRBAAEh4KGkxPR19FTlRSWV9LSU5EX0NPTkZfQ0hBTkdFEAEqpAQKD1JhZnRNZXNzYWdlS2luZBIhCh1SQUZUX01FU1NBR0VfS0lORF9VTlNQRUNJRklFRBAAEh0KGVJBRlRfTUVTU0FHRV9LSU5EX1BST1BPU0UQARIcChhSQUZUX01FU1NBR0VfS0lORF9BUFBFTkQQAhIlCiFSQUZUX01FU1NBR0VfS0lORF9BUFBFTkRfUkVTUE9OU0UQAxIaChZSQUZUX01FU1NBR0VfS0lORF9WT1RFEAQSIwofUkFGVF9NRVNTQUdFX0tJTkRfVk9URV9SRVNQT05TRRAFEh4KGlJBRlRfTUVTU0FHRV9LSU5EX1BSRV9WT1RFEAYSJwojUkFGVF9NRVNTQUdFX0tJTkRfUFJFX1ZPVEVfUkVTUE9OU0UQBxIeChpSQUZUX01FU1NBR0VfS0lORF9TTkFQU0hPVBAIEh8KG1JBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVBAJEigKJFJBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVF9SRVNQT05TRRAKEiUKIVJBRlRfTUVTU0FHRV9LSU5EX1RSQU5TRkVSX0xFQURFUhALEiEKHVJBRlRfTUVTU0FHRV9LSU5EX1RJTUVPVVRfTk9XEAwSIAocUkFGVF9NRVNTQUdFX0tJTkRfUkVBRF9JTkRFWBANEikKJVJBRlRfTUVTU0FHRV9LSU5EX1JFQURfSU5ERVhfUkVTUE9OU0UQDmIGcHJvdG8z");
+  fileDesc("Ch1uZXRkaXNrL3N0b3JhZ2UvdjEvcmFmdC5wcm90bxISbmV0ZGlzay5zdG9yYWdlLnYxImUKCExvZ0VudHJ5Eg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQSLgoEa2luZBgDIAEoDjIgLm5ldGRpc2suc3RvcmFnZS52MS5Mb2dFbnRyeUtpbmQSDAoEZGF0YRgEIAEoDCJCCglIYXJkU3RhdGUSDAoEdGVybRgBIAEoBBIRCgl2b3RlZF9mb3IYAiABKAQSFAoMY29tbWl0X2luZGV4GAMgASgEIr0BCghQcm9taXNlcxIWCg5mb3JtYXRfdmVyc2lvbhgBIAEoDRIMCgR0ZXJtGAIgASgEEhEKCXZvdGVkX2ZvchgDIAEoBBIPCgdtZW5kaW5nGAQgASgIEjMKCmxhc3Rfa25vd24YBSABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuTG9nUG9zaXRpb24SGgoSZHVyYWJsZV9zZWdtZW50X2lkGAYgASgNEhYKDmR1cmFibGVfb2Zmc2V0GAcgASgNIioKC0xvZ1Bvc2l0aW9uEg0KBWluZGV4GAEgASgEEgwKBHRlcm0YAiABKAQicQoJQ29uZlN0YXRlEg4KBnZvdGVycxgBIAMoBBIXCg92b3RlcnNfb3V0Z29pbmcYAiADKAQSEAoIbGVhcm5lcnMYAyADKAQSFQoNbGVhcm5lcnNfbmV4dBgEIAMoBBISCgphdXRvX2xlYXZlGAUgASgIImIKEFNuYXBzaG90TWV0YWRhdGESDQoFaW5kZXgYASABKAQSDAoEdGVybRgCIAEoBBIxCgpjb25mX3N0YXRlGAMgASgLMh0ubmV0ZGlzay5zdG9yYWdlLnYxLkNvbmZTdGF0ZSJQCghTbmFwc2hvdBI2CghtZXRhZGF0YRgBIAEoCzIkLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdE1ldGFkYXRhEgwKBGRhdGEYAiABKAwitAIKC1JhZnRNZXNzYWdlEjEKBGtpbmQYASABKA4yIy5uZXRkaXNrLnN0b3JhZ2UudjEuUmFmdE1lc3NhZ2VLaW5kEgwKBGZyb20YAiABKAQSCgoCdG8YAyABKAQSDAoEdGVybRgEIAEoBBIQCghsb2dfdGVybRgFIAEoBBINCgVpbmRleBgGIAEoBBItCgdlbnRyaWVzGAcgAygLMhwubmV0ZGlzay5zdG9yYWdlLnYxLkxvZ0VudHJ5EhQKDGNvbW1pdF9pbmRleBgIIAEoBBIOCgZyZWplY3QYCSABKAgSEwoLcmVqZWN0X2hpbnQYCiABKAQSDwoHY29udGV4dBgLIAEoDBIuCghzbmFwc2hvdBgMIAEoCzIcLm5ldGRpc2suc3RvcmFnZS52MS5TbmFwc2hvdCJVCglTdGF0ZUhhc2gSDAoEZnJvbRgBIAEoBBINCgVpbmRleBgCIAEoBBIMCgR0ZXJtGAMgASgEEgwKBGhhc2gYBCABKAwSDwoHcmVxdWVzdBgFIAEoCCKUAQoKU3RvcmVTdGF0ZRISCgpjbHVzdGVyX2lkGAEgASgJEhUKDWFwcGxpZWRfaW5kZXgYAiABKAQSFAoMYXBwbGllZF90ZXJtGAMgASgEEjEKCmNvbmZfc3RhdGUYBCABKAsyHS5uZXRkaXNrLnN0b3JhZ2UudjEuQ29uZlN0YXRlEhIKCnN0YXRlX2hhc2gYBSABKAwibQoMU3RvcmVDdXJyZW50EhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmdlbmVyYXRpb24YAiABKAQSMQoIc25hcHNob3QYAyABKAsyHy5uZXRkaXNrLnN0b3JhZ2UudjEuTG9nUG9zaXRpb24iiAEKDlNuYXBzaG90SGVhZGVyEhYKDmZvcm1hdF92ZXJzaW9uGAEgASgNEhIKCmNsdXN0ZXJfaWQYAiABKAkSNgoIbWV0YWRhdGEYAyABKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU25hcHNob3RNZXRhZGF0YRISCgpzdGF0ZV9oYXNoGAQgASgMIjoKDlNuYXBzaG90Rm9vdGVyEhQKDHJlY29yZF9jb3VudBgBIAEoBBISCgpzaXplX2J5dGVzGAIgASgEKk4KDExvZ0VudHJ5S2luZBIeChpMT0dfRU5UUllfS0lORF9VTlNQRUNJRklFRBAAEh4KGkxPR19FTlRSWV9LSU5EX0NPTkZfQ0hBTkdFEAEq5QQKD1JhZnRNZXNzYWdlS2luZBIhCh1SQUZUX01FU1NBR0VfS0lORF9VTlNQRUNJRklFRBAAEh0KGVJBRlRfTUVTU0FHRV9LSU5EX1BST1BPU0UQARIcChhSQUZUX01FU1NBR0VfS0lORF9BUFBFTkQQAhIlCiFSQUZUX01FU1NBR0VfS0lORF9BUFBFTkRfUkVTUE9OU0UQAxIaChZSQUZUX01FU1NBR0VfS0lORF9WT1RFEAQSIwofUkFGVF9NRVNTQUdFX0tJTkRfVk9URV9SRVNQT05TRRAFEh4KGlJBRlRfTUVTU0FHRV9LSU5EX1BSRV9WT1RFEAYSJwojUkFGVF9NRVNTQUdFX0tJTkRfUFJFX1ZPVEVfUkVTUE9OU0UQBxIeChpSQUZUX01FU1NBR0VfS0lORF9TTkFQU0hPVBAIEh8KG1JBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVBAJEigKJFJBRlRfTUVTU0FHRV9LSU5EX0hFQVJUQkVBVF9SRVNQT05TRRAKEiUKIVJBRlRfTUVTU0FHRV9LSU5EX1RSQU5TRkVSX0xFQURFUhALEiEKHVJBRlRfTUVTU0FHRV9LSU5EX1RJTUVPVVRfTk9XEAwSIAocUkFGVF9NRVNTQUdFX0tJTkRfUkVBRF9JTkRFWBANEikKJVJBRlRfTUVTU0FHRV9LSU5EX1JFQURfSU5ERVhfUkVTUE9OU0UQDhIaChZSQUZUX01FU1NBR0VfS0lORF9NRU5EEA8SIwofUkFGVF9NRVNTQUdFX0tJTkRfTUVORF9SRVNQT05TRRAQYgZwcm90bzM");
 
 /**
  * One entry of the Raft log.
@@ -100,6 +100,71 @@ export const HardStateSchema: GenMessage<HardState> = /*@__PURE__*/
   messageDesc(file_netdisk_storage_v1_raft, 1);
 
 /**
+ * The file PROMISES: what a member has promised to others, kept apart from the log so that damage to the log cannot take it
+ * along. The later of this and the log's newest HardState counts.
+ *
+ * @generated from message netdisk.storage.v1.Promises
+ */
+export type Promises = Message<"netdisk.storage.v1.Promises"> & {
+  /**
+   * Format of the file; 1.
+   *
+   * @generated from field: uint32 format_version = 1;
+   */
+  formatVersion: number;
+
+  /**
+   * Current term.
+   *
+   * @generated from field: uint64 term = 2;
+   */
+  term: bigint;
+
+  /**
+   * Member voted for in `term`; 0 for nobody.
+   *
+   * @generated from field: uint64 voted_for = 3;
+   */
+  votedFor: bigint;
+
+  /**
+   * Whether entries that were acknowledged may be missing from the log: the member mends it from the others.
+   *
+   * @generated from field: bool mending = 4;
+   */
+  mending: boolean;
+
+  /**
+   * While mending, the last entry that the log ever had; absent when that is not known.
+   *
+   * @generated from field: netdisk.storage.v1.LogPosition last_known = 5;
+   */
+  lastKnown?: LogPosition | undefined;
+
+  /**
+   * How far the log was durable when this was written, at most a second ago while it grows: what is missing before this place
+   * was lost. Segment, and offset in it; 0 for nowhere.
+   *
+   * @generated from field: uint32 durable_segment_id = 6;
+   */
+  durableSegmentId: number;
+
+  /**
+   * See durable_segment_id.
+   *
+   * @generated from field: uint32 durable_offset = 7;
+   */
+  durableOffset: number;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.Promises.
+ * Use `create(PromisesSchema)` to create a new message.
+ */
+export const PromisesSchema: GenMessage<Promises> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_raft, 2);
+
+/**
  * A position in the log. As a record of the log it says that everything up to it is held by the replicated store.
  *
  * @generated from message netdisk.storage.v1.LogPosition
@@ -125,7 +190,7 @@ export type LogPosition = Message<"netdisk.storage.v1.LogPosition"> & {
  * Use `create(LogPositionSchema)` to create a new message.
  */
 export const LogPositionSchema: GenMessage<LogPosition> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 2);
+  messageDesc(file_netdisk_storage_v1_raft, 3);
 
 /**
  * A membership configuration; joint while `voters_outgoing` is not empty.
@@ -174,7 +239,7 @@ export type ConfState = Message<"netdisk.storage.v1.ConfState"> & {
  * Use `create(ConfStateSchema)` to create a new message.
  */
 export const ConfStateSchema: GenMessage<ConfState> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 3);
+  messageDesc(file_netdisk_storage_v1_raft, 4);
 
 /**
  * Identity of a snapshot: the state after applying `index`.
@@ -209,7 +274,7 @@ export type SnapshotMetadata = Message<"netdisk.storage.v1.SnapshotMetadata"> & 
  * Use `create(SnapshotMetadataSchema)` to create a new message.
  */
 export const SnapshotMetadataSchema: GenMessage<SnapshotMetadata> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 4);
+  messageDesc(file_netdisk_storage_v1_raft, 5);
 
 /**
  * A snapshot as it is named in messages; the state itself is streamed beside them.
@@ -237,7 +302,7 @@ export type Snapshot = Message<"netdisk.storage.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 5);
+  messageDesc(file_netdisk_storage_v1_raft, 6);
 
 /**
  * One message between members.
@@ -335,7 +400,7 @@ export type RaftMessage = Message<"netdisk.storage.v1.RaftMessage"> & {
  * Use `create(RaftMessageSchema)` to create a new message.
  */
 export const RaftMessageSchema: GenMessage<RaftMessage> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 6);
+  messageDesc(file_netdisk_storage_v1_raft, 7);
 
 /**
  * The state hash of a member after applying an index, exchanged to find a member whose state differs.
@@ -384,7 +449,7 @@ export type StateHash = Message<"netdisk.storage.v1.StateHash"> & {
  * Use `create(StateHashSchema)` to create a new message.
  */
 export const StateHashSchema: GenMessage<StateHash> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 7);
+  messageDesc(file_netdisk_storage_v1_raft, 8);
 
 /**
  * The record of consensus inside the replicated store, under key 0x00 0x01: rewritten in every applied transaction.
@@ -433,7 +498,7 @@ export type StoreState = Message<"netdisk.storage.v1.StoreState"> & {
  * Use `create(StoreStateSchema)` to create a new message.
  */
 export const StoreStateSchema: GenMessage<StoreState> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 8);
+  messageDesc(file_netdisk_storage_v1_raft, 9);
 
 /**
  * The file CURRENT: which generation of the replicated store is in use.
@@ -468,7 +533,7 @@ export type StoreCurrent = Message<"netdisk.storage.v1.StoreCurrent"> & {
  * Use `create(StoreCurrentSchema)` to create a new message.
  */
 export const StoreCurrentSchema: GenMessage<StoreCurrent> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 9);
+  messageDesc(file_netdisk_storage_v1_raft, 10);
 
 /**
  * The first block of a snapshot file.
@@ -510,7 +575,7 @@ export type SnapshotHeader = Message<"netdisk.storage.v1.SnapshotHeader"> & {
  * Use `create(SnapshotHeaderSchema)` to create a new message.
  */
 export const SnapshotHeaderSchema: GenMessage<SnapshotHeader> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 10);
+  messageDesc(file_netdisk_storage_v1_raft, 11);
 
 /**
  * The last block of a snapshot file.
@@ -538,7 +603,7 @@ export type SnapshotFooter = Message<"netdisk.storage.v1.SnapshotFooter"> & {
  * Use `create(SnapshotFooterSchema)` to create a new message.
  */
 export const SnapshotFooterSchema: GenMessage<SnapshotFooter> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_raft, 11);
+  messageDesc(file_netdisk_storage_v1_raft, 12);
 
 /**
  * What a log entry carries.
@@ -684,6 +749,20 @@ export const RaftMessageKind = {
    * @generated from enum value: RAFT_MESSAGE_KIND_READ_INDEX_RESPONSE = 14;
    */
   READ_INDEX_RESPONSE: 14,
+
+  /**
+   * A member that lost part of its log says up to where it has it, and asks how far the leader's reaches.
+   *
+   * @generated from enum value: RAFT_MESSAGE_KIND_MEND = 15;
+   */
+  MEND: 15,
+
+  /**
+   * Answer to it: `index` is the leader's last.
+   *
+   * @generated from enum value: RAFT_MESSAGE_KIND_MEND_RESPONSE = 16;
+   */
+  MEND_RESPONSE: 16,
 } as const;
 
 /**

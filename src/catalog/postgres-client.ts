@@ -1,0 +1,197 @@
+/**
+ * Connections to PostgreSQL: a small pool, transactions, bounded waiting, and the translation of everything that can go wrong
+ * into CATALOG_UNAVAILABLE. Keeps book of whether the server answers, since when, how long it takes and how often it fails.
+ */
+import pg from "pg";
+import { DriveError } from "../drive/errors.ts";
+import { AssertionError } from "../std/assert.ts";
+import type { Clock } from "../std/clock.ts";
+
+/** Connections of one node: the projector's two and those of queries. */
+export const CONNECTION_COUNT_MAX = 8;
+/** A connection is made, or got from the pool, within this. */
+export const CONNECT_TIMEOUT_MS = 3000;
+/** A question of a user is answered within this, or by the embedded catalog. */
+export const QUERY_TIMEOUT_MS = 2000;
+/** So is one that reads everything, within this. */
+export const REPORT_TIMEOUT_MS = 20_000;
+/** A statement of the projector ends within this: a batch takes far less. */
+export const PROJECT_TIMEOUT_MS = 60_000;
+/** Nobody waits longer for a lock that somebody else holds. */
+const LOCK_TIMEOUT_MS = 5000;
+/** What the client waits beyond the server's own timeout: a server that is frozen does not keep its word. */
+const TIMEOUT_MARGIN_MS = 1000;
+
+/** Somebody else's projection has taken over: nothing was changed. */
+export class FencedError extends Error {
+  override readonly name = "FencedError";
+}
+
+/** A connection that statements go through. */
+export type Connection = Pick<pg.ClientBase, "query">;
+
+/** How the server does, for readiness and metrics. */
+export interface PostgresHealth {
+  readonly isUp: boolean;
+  /** Wall time since when it is up, or is not. */
+  readonly sinceMs: number;
+  /** The last failure; empty while it is up. */
+  readonly detail: string;
+}
+
+/** Told of every statement or transaction: how long it took and whether it failed. */
+export type OnPostgresCall = (call: "query" | "project", durationMs: number, failed: boolean) => void;
+
+/** What a PostgresClient needs. */
+export interface PostgresClientOptions {
+  readonly clock: Clock;
+  readonly url: string;
+  /** In place of the one in the URL. */
+  readonly password?: string | undefined;
+  readonly onCall?: OnPostgresCall | undefined;
+}
+
+/** The pool. */
+export class PostgresClient {
+  readonly #clock: Clock;
+  readonly #pool: pg.Pool;
+  readonly #onCall: OnPostgresCall;
+  #health: PostgresHealth;
+
+  constructor(options: PostgresClientOptions) {
+    this.#clock = options.clock;
+    this.#onCall = options.onCall ?? ((): void => undefined);
+    this.#health = { isUp: false, sinceMs: options.clock.wallMs(), detail: "It was not asked yet." };
+    this.#pool = new pg.Pool({
+      connectionString: options.url,
+      ...(options.password !== undefined && { password: options.password }),
+      application_name: "netdisk",
+      max: CONNECTION_COUNT_MAX,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      idleTimeoutMillis: 30_000,
+      lock_timeout: LOCK_TIMEOUT_MS,
+      keepAlive: true,
+      allowExitOnIdle: true,
+    });
+    // A connection that breaks while nobody uses it: the next one that is needed is made anew.
+    this.#pool.on("error", (error) => this.#failed(error));
+    // One that breaks in use, or while it is given up: whatever statement was under way rejects with the same failure.
+    this.#pool.on("connect", (client) => client.on("error", () => undefined));
+  }
+
+  get health(): PostgresHealth {
+    return this.#health;
+  }
+
+  /** Runs a question of a user. @throws DriveError CATALOG_UNAVAILABLE */
+  query<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#run("query", QUERY_TIMEOUT_MS, "BEGIN READ ONLY", work);
+  }
+
+  /** As query(), for a question that reads everything. @throws DriveError CATALOG_UNAVAILABLE */
+  report<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#run("query", REPORT_TIMEOUT_MS, "BEGIN READ ONLY", work);
+  }
+
+  /** Runs a change of the projection as one transaction. @throws DriveError CATALOG_UNAVAILABLE; what `work` throws */
+  project<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#run("project", PROJECT_TIMEOUT_MS, "BEGIN", work);
+  }
+
+  /** Runs something that keeps its own transactions. @throws as project() */
+  bare<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    return this.#run("project", PROJECT_TIMEOUT_MS, undefined, work);
+  }
+
+  /** Closes all connections. */
+  async stop(): Promise<void> {
+    await this.#pool.end();
+  }
+
+  async #run<T>(
+    call: "query" | "project",
+    timeoutMs: number,
+    begin: string | undefined,
+    work: (client: pg.PoolClient) => Promise<T>,
+  ): Promise<T> {
+    const startMs = this.#clock.monotonicMs();
+    let client: pg.PoolClient | undefined;
+    let broken = true;
+    try {
+      client = await this.#pool.connect();
+      const watched = client;
+      const value = await this.#within(timeoutMs + TIMEOUT_MARGIN_MS, async () => {
+        await watched.query(`SET statement_timeout = ${timeoutMs}`);
+        if (begin === undefined) return work(watched);
+        await watched.query(begin);
+        const done = await work(watched);
+        await watched.query("COMMIT");
+        return done;
+      });
+      broken = false;
+      this.#succeeded();
+      this.#onCall(call, this.#clock.monotonicMs() - startMs, false);
+      return value;
+    } catch (error) {
+      this.#onCall(call, this.#clock.monotonicMs() - startMs, true);
+      if (isOurs(error)) throw error;
+      throw this.#failed(error);
+    } finally {
+      // Closing the connection rolls back whatever it was in, even when the server does not answer.
+      client?.release(broken);
+    }
+  }
+
+  #within<T>(timeoutMs: number, work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const timer = this.#clock.setTimer(timeoutMs, () =>
+        reject(new Error(`no answer within ${timeoutMs} ms`)),
+      );
+      work().then(
+        (value) => {
+          timer.cancel();
+          resolve(value);
+        },
+        (error: unknown) => {
+          timer.cancel();
+          reject(error as Error);
+        },
+      );
+    });
+  }
+
+  #succeeded(): void {
+    if (!this.#health.isUp) this.#health = { isUp: true, sinceMs: this.#clock.wallMs(), detail: "" };
+  }
+
+  #failed(error: unknown): DriveError {
+    const detail = messageOf(error);
+    const sinceMs = this.#health.isUp ? this.#clock.wallMs() : this.#health.sinceMs;
+    this.#health = { isUp: false, sinceMs, detail };
+    return new DriveError(
+      "CATALOG_UNAVAILABLE",
+      "PostgreSQL does not answer as it should.",
+      { detail },
+      error,
+    );
+  }
+}
+
+/** Refusals and broken assumptions of our own are no fault of the server. */
+function isOurs(error: unknown): boolean {
+  if (error instanceof DriveError) return error.cause === undefined;
+  return (
+    error instanceof FencedError ||
+    error instanceof AssertionError ||
+    error instanceof TypeError ||
+    error instanceof RangeError
+  );
+}
+
+/** What pg says, without the values of the statement. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(messageOf).join("; ");
+  if (!(error instanceof Error)) return String(error);
+  const { code } = error as { code?: unknown };
+  return typeof code === "string" ? `${error.message} (${code})` : error.message;
+}

@@ -1,0 +1,70 @@
+/**
+ * What to do about an error, in the words of the command line.
+ *
+ * The remedies of drive/errors.ts speak of requests, ids and fields; somebody at a terminal has commands and options. Every
+ * reason of which the general remedy would mislead there has a sentence here, some of them one for each command.
+ */
+import { REASONS, type ErrorReason } from "../drive/errors.ts";
+
+const AGAIN = "Run the command again.";
+const WAIT =
+  'Run the command again, or wait longer with --timeout; "netdisk cluster status" shows who is up.';
+const LOOK = 'It may have happened all the same: look with "netdisk ls", then run the command again.';
+
+const CONFLICT = "Choose another name, or use --on-conflict rename or replace.";
+
+type Advice = string | (Readonly<Record<string, string>> & { readonly other: string });
+
+const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
+  PATH_INVALID: "Correct the name or path.",
+  ARGUMENT_INVALID: "Correct the command.",
+  PAYLOAD_TRUNCATED: "Run the command again once nothing writes to the file.",
+  DIGEST_MISMATCH: AGAIN,
+  PATH_NOT_FOUND: {
+    mkdir: 'Check the path, or use "mkdir -p" to make the folders above too.',
+    other: 'Check the path; "netdisk ls" shows what is there.',
+  },
+  PATH_EXISTS: {
+    mkdir: "Choose another name; with -p a folder that is there is fine.",
+    put: CONFLICT,
+    mv: CONFLICT,
+    cp: CONFLICT,
+    get: "Choose another destination, or use --overwrite.",
+    other: "Choose another name.",
+  },
+  // "up" says itself which ports, and what may have them.
+  ADDRESS_IN_USE: { up: "", other: REASONS.ADDRESS_IN_USE.remedy },
+  DIRECTORY_NOT_EMPTY: {
+    rm: 'Empty the folder first, or use "rm -r" to delete it with everything in it.',
+    other: 'Empty the folder first, or delete it with "netdisk rm -r".',
+  },
+  UPLOAD_NOT_FOUND: AGAIN,
+  UPLOAD_EXPIRED: AGAIN,
+  UPLOAD_FINISHED: AGAIN,
+  UPLOAD_INCOMPLETE: AGAIN,
+  UPLOAD_OFFSET_MISMATCH: AGAIN,
+  SEAL_REJECTED: AGAIN,
+  VERSION_MISMATCH: AGAIN,
+  RANGE_NOT_SATISFIABLE: "The file changed meanwhile: run the command again.",
+  REQUEST_EXPIRED: LOOK,
+  REQUEST_ID_REUSED: AGAIN,
+  NOT_LEADER: WAIT,
+  NO_LEADER: WAIT,
+  NODE_STARTING: WAIT,
+  NODE_STOPPING: WAIT,
+  QUORUM_NOT_REACHED: WAIT,
+  PEER_UNREACHABLE: "",
+  COMMIT_OUTCOME_UNKNOWN: LOOK,
+  CANCELED: LOOK,
+  OVERLOADED: "Wait a little, then run the command again.",
+  CHUNK_NOT_FOUND: AGAIN,
+  CHUNK_OUT_OF_RANGE: AGAIN,
+};
+
+/** What somebody who ran `command` ("mkdir"; undefined: none yet) can do about `reason`; empty when the message says it. */
+export function adviceFor(reason: ErrorReason, command: string | undefined): string {
+  const advice = ADVICE[reason];
+  if (advice === undefined) return REASONS[reason].remedy;
+  if (typeof advice === "string") return advice;
+  return (command === undefined ? undefined : advice[command]) ?? advice.other;
+}

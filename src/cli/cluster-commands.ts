@@ -1,0 +1,160 @@
+/**
+ * `netdisk cluster add | replace | remove | transfer`: who belongs to the cluster, changed while it serves.
+ *
+ * A change is begun at any node and carried out by whoever leads; these commands show how far it is until it has ended. Interrupting
+ * one does not end its change: `netdisk cluster status` shows it, and asking for the same removal again goes on watching it.
+ */
+import type { MembershipProgress } from "../drive/cluster-admin.ts";
+import { REPLICA_COUNT } from "../drive/limits.ts";
+import { sleep } from "../std/clock.ts";
+import { toHex } from "../std/bytes.ts";
+import type { CommandContext } from "./command-context.ts";
+import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
+import { formatCount, formatDuration, formatQuantity } from "./format.ts";
+
+/** Random bytes of the secret of a token. */
+const SECRET_SIZE_BYTES = 16;
+/** How often a change is looked at while it is watched. */
+export const WATCH_INTERVAL_MS = 300;
+
+/** Settings of `cluster add` and `cluster replace`. */
+export interface TokenSettings {
+  /** Seconds for which the token is good; the cluster's default when undefined. */
+  readonly lifetimeSeconds: number | undefined;
+  /** Whether to wait until a node has joined with it. */
+  readonly wait: boolean;
+}
+
+/** Makes a token with which a node joins, or takes the place of another. */
+export async function addNode(
+  context: CommandContext,
+  replacesNode: string | undefined,
+  settings: TokenSettings,
+): Promise<number> {
+  const { admin, patience, output, io, nodes } = context;
+  const secret = toHex(io.prng.bytes(SECRET_SIZE_BYTES));
+  const requestId = patience.requestId();
+  const { lifetimeSeconds } = settings;
+  const lifetimeMs = lifetimeSeconds === undefined ? undefined : lifetimeSeconds * 1000;
+  const before = await patience.read((signal) => admin.membership({ signal }));
+  const made = await patience.run((signal) =>
+    admin.createJoinToken({ secret, lifetimeMs, replacesNode }, { requestId, signal }),
+  );
+  const command = `netdisk serve --join ${made.token} --cluster-peers ${nodes}`;
+  if (output.json) await output.record({ type: "token", ...made, command });
+  else {
+    const place = replacesNode === undefined ? "" : ` in the place of ${replacesNode}`;
+    await output.line(
+      `For ${formatDuration(made.lifetimeMs)} one node may join${place}. Start it with an empty data directory:`,
+    );
+    await output.line(`  ${command}`);
+  }
+  if (!settings.wait) return EXIT_OK;
+  const knownId = before.change?.changeId ?? 0;
+  const isOurs = (change: MembershipProgress): boolean =>
+    change.changeId > knownId && (change.kind === "add" || change.kind === "replace");
+  return watch(context, isOurs, made.lifetimeMs);
+}
+
+/** Removes a node and waits until it is out. */
+export async function removeNode(
+  context: CommandContext,
+  node: string,
+  settings: { readonly force: boolean; readonly wait: boolean },
+): Promise<number> {
+  const { admin, patience } = context;
+  const requestId = patience.requestId();
+  const { changeId } = await patience.run((signal) =>
+    admin.removeNode(node, { force: settings.force }, { requestId, signal }),
+  );
+  if (!settings.wait) return told(context, changeId);
+  const code = await watch(context, (change) => change.changeId === changeId);
+  if (code === EXIT_OK) await noteFewNodes(context);
+  return code;
+}
+
+/** Says so when the cluster has fewer nodes than a file has copies. */
+async function noteFewNodes({ admin, patience, output }: CommandContext): Promise<void> {
+  const { members } = await patience.read((signal) => admin.membership({ signal }));
+  // Each copy is on a node of its own.
+  const nodeCount = members.filter(({ part }) => part !== "outgoing").length;
+  if (nodeCount >= REPLICA_COUNT) return;
+  const copies = nodeCount === 1 ? "one copy" : "two copies";
+  const warning = `The cluster has only ${formatQuantity(nodeCount, "node")}: files have ${copies} until "netdisk cluster add" lets one more in.`;
+  if (output.json) await output.record({ type: "note", note: warning, nodeCount });
+  else output.note(warning);
+}
+
+/** Hands leadership to a node, or to the one that is furthest along, and waits until it leads. */
+export async function transferLeadership(context: CommandContext, node: string | undefined): Promise<number> {
+  const { admin, patience } = context;
+  const requestId = patience.requestId();
+  const { changeId } = await patience.run((signal) => admin.transferLeadership(node, { requestId, signal }));
+  return watch(context, (change) => change.changeId === changeId);
+}
+
+async function told({ output }: CommandContext, changeId: number): Promise<number> {
+  if (output.json) await output.record({ type: "change", changeId });
+  else await output.line(`Change ${changeId} has begun; netdisk cluster status shows how far it is.`);
+  return EXIT_OK;
+}
+
+/** A change in one sentence. */
+export function describeChange(change: MembershipProgress): string {
+  const { kind, phase, nodeId, formerNodeId, appliedIndex, targetIndex, reason } = change;
+  const what = {
+    add: `adding ${nodeId}`,
+    remove: `removing ${formerNodeId}`,
+    replace: `replacing ${formerNodeId} by ${nodeId}`,
+    transfer: nodeId === "" ? "handing leadership over" : `handing leadership to ${nodeId}`,
+  }[kind];
+  const how = {
+    joining: "admitted, not started yet",
+    "catching-up":
+      appliedIndex === 0
+        ? "added as learner, catching up"
+        : `added as learner, catching up ${formatCount(appliedIndex)} of ${formatCount(targetIndex)}`,
+    promoting: "caught up, about to vote",
+    removing: "leaving",
+    transferring: "under way",
+    done: "done",
+    failed: `failed: ${reason}`,
+  }[phase];
+  return `${what}: ${how}`;
+}
+
+/**
+ * Shows a change until it has ended.
+ * @param startMs how long it may take until there is one
+ */
+async function watch(
+  { admin, patience, output, io }: CommandContext,
+  isOurs: (change: MembershipProgress) => boolean,
+  startMs = 0,
+): Promise<number> {
+  const endMs = io.clock.monotonicMs() + startMs;
+  let shown = "";
+  for (;;) {
+    const { change } = await patience.read((signal) => admin.membership({ signal }));
+    if (change !== undefined && isOurs(change)) {
+      const line = describeChange(change);
+      if (line !== shown) {
+        if (output.json) await output.record({ type: "change", ...change });
+        else await output.line(line);
+      }
+      shown = line;
+      if (change.phase === "done") return EXIT_OK;
+      if (change.phase === "failed") return EXIT_FAILURE;
+    } else if (shown !== "") {
+      // Ended, and another one has begun since.
+      output.note("Another change has begun since; netdisk cluster status shows who belongs to the cluster.");
+      return EXIT_OK;
+    } else if (io.clock.monotonicMs() >= endMs) {
+      output.note(
+        "The change is not shown any more; netdisk cluster status shows who belongs to the cluster.",
+      );
+      return EXIT_FAILURE;
+    }
+    await sleep(io.clock, WATCH_INTERVAL_MS, patience.signal);
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * Whether a change of the membership may be made: what would be left must have a live quorum, and no file may lose its last copy.
+ *
+ * The judgement is by the failure detector and the tree as one node sees them, so it can be wrong for a moment; it keeps operators
+ * from harm and consensus does not depend on it. `isForced` in a change skips it.
+ */
+import { findExtent } from "../metadata/extents.ts";
+import { underReplicated, type UnderReplicated } from "../metadata/view.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
+import { VOTER_COUNT_MAX } from "../drive/limits.ts";
+
+/** Extents with at most one verified copy that are looked at before a removal; with more, it is refused. */
+export const LAST_COPY_LOOK_COUNT_MAX = 10_000;
+/** Extents read at once. */
+const PAGE_COUNT = 500;
+
+/**
+ * Why these voters would be no good configuration; undefined when they are.
+ * @param isLive whether a member is up and reachable
+ */
+export function findNoQuorum(
+  voters: readonly number[],
+  isLive: (memberId: number) => boolean,
+): string | undefined {
+  if (voters.length === 0) return "No voter would be left.";
+  if (voters.length > VOTER_COUNT_MAX) {
+    return `The cluster would have ${voters.length} voters; at most ${VOTER_COUNT_MAX} are allowed.`;
+  }
+  const live = voters.filter(isLive).length;
+  const needed = Math.floor(voters.length / 2) + 1;
+  if (live >= needed) return undefined;
+  return `Of the ${voters.length} voters that would be left only ${live} are up, and ${needed} are needed.`;
+}
+
+/** Why the tree would lose bytes with this member's copies; undefined when it would not. */
+export function findLastCopies(reader: OrderedReader, memberId: number): string | undefined {
+  let after: UnderReplicated | undefined;
+  let looked = 0;
+  let lastCount = 0;
+  for (;;) {
+    const page = underReplicated(reader, after, PAGE_COUNT);
+    for (const key of page) {
+      if (key.verifiedCount > 1) return describe(lastCount);
+      looked += 1;
+      const extent = findExtent(reader, key.contentId, key.extentIndex);
+      const own = extent?.replicas.find((replica) => replica.memberId === memberId);
+      // A suspect copy is the last hope where no verified one is.
+      const counts = own !== undefined && own.state !== "pending";
+      if (counts && (own.state === "verified") === (key.verifiedCount === 1)) lastCount += 1;
+    }
+    after = page.at(-1);
+    if (page.length < PAGE_COUNT) return describe(lastCount);
+    if (looked >= LAST_COPY_LOOK_COUNT_MAX) {
+      return `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have a single copy: wait until repair has made the others.`;
+    }
+  }
+}
+
+function describe(lastCount: number): string | undefined {
+  return lastCount === 0
+    ? undefined
+    : `The only good copy of ${lastCount} extents is there: wait until repair has made the others.`;
+}

@@ -1,0 +1,260 @@
+/**
+ * Changing who belongs to the cluster, at any node: the ClusterAdmin of a node, and the admission of nodes that come with a token.
+ *
+ * Everything here ends as one command in the tree, forwarded to the leader like any other; membership-driver.ts carries it out. So
+ * it makes no difference which node is asked, and a request id makes each of them safe to repeat. Refuses what would do harm
+ * before anything is recorded, as far as this node can see it.
+ */
+import type {
+  AdminOptions,
+  BegunChange,
+  ClusterAdmin,
+  JoinToken,
+  JoinTokenRequest,
+  MemberPart,
+  MembershipPhase,
+  MembershipProgress,
+  MembershipStatus,
+} from "../drive/cluster-admin.ts";
+import type { ReadOptions } from "../drive/drive-api.ts";
+import { DriveError } from "../drive/errors.ts";
+import { JOIN_TOKEN_LIFETIME_MS_DEFAULT, VOTER_COUNT_MAX } from "../drive/limits.ts";
+import { findMember } from "../metadata/members.ts";
+import {
+  lastMembershipChange,
+  openMembershipChange,
+  removedMembers,
+  type MembershipChange,
+} from "../metadata/membership.ts";
+import { isInConfig, votersOf, type ConsensusMembership, type MemberConfig } from "./consensus-membership.ts";
+import type { FailureDetector } from "./failure-detector-port.ts";
+import { findToken, formatToken, hashOfToken, isSecret } from "./join-token.ts";
+import { CATCH_UP_ENTRY_COUNT_MAX } from "./membership-driver.ts";
+import { findLastCopies, findNoQuorum } from "./membership-safety.ts";
+import type { MetadataClient } from "./metadata-client.ts";
+import type { NodeDirectory } from "./node-directory.ts";
+
+/** Removed members whose names are looked up. */
+const REMOVED_LOOK_COUNT = 1000;
+
+/** A node that wants to join. */
+export interface JoinRequest {
+  /** As ClusterAdmin.createJoinToken() gave it. */
+  readonly token: string;
+  readonly memberId: number;
+  readonly nodeId: string;
+  /** host:port under which the members reach it. */
+  readonly address: string;
+}
+
+/** What Membership needs. */
+export interface MembershipOptions {
+  readonly clusterId: string;
+  readonly metadata: MetadataClient;
+  readonly directory: NodeDirectory;
+  readonly detector: FailureDetector;
+  readonly consensus: ConsensusMembership;
+}
+
+/** The membership as this node can change and see it. */
+export class Membership implements ClusterAdmin {
+  readonly #options: MembershipOptions;
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+  }
+
+  async createJoinToken(request: JoinTokenRequest, options: AdminOptions = {}): Promise<JoinToken> {
+    const { clusterId, metadata } = this.#options;
+    const { secret, lifetimeMs = JOIN_TOKEN_LIFETIME_MS_DEFAULT, replacesNode } = request;
+    if (!isSecret(secret)) {
+      throw new DriveError("ARGUMENT_INVALID", "The secret of a token is 32 to 64 hexadecimal digits.", {
+        field: "secret",
+      });
+    }
+    await metadata.port.linearize(options);
+    const replacesMemberId = replacesNode === undefined ? 0 : this.#resolve(replacesNode);
+    if (replacesMemberId === 0) this.#checkRoom();
+    const tokenHash = hashOfToken({ clusterId, secret });
+    await metadata.apply(
+      { kind: "issue-join-token", tokenHash, lifetimeMs, replacesMemberId },
+      "membership",
+      options,
+    );
+    return { token: formatToken({ clusterId, secret }), lifetimeMs };
+  }
+
+  /**
+   * Admits a node that has a token; the same node may ask again. It starts as a learner once it runs, and votes when it has
+   * caught up. The entry point for joining, over the network and in the simulator.
+   * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), OVERLOADED
+   */
+  async admit(request: JoinRequest, signal?: AbortSignal): Promise<BegunChange> {
+    const { clusterId, metadata } = this.#options;
+    const token = findToken(request.token);
+    if (token === undefined) {
+      throw new DriveError("JOIN_TOKEN_INVALID", "This is no token to join with.");
+    }
+    if (token.clusterId !== clusterId) {
+      throw new DriveError(
+        "WRONG_CLUSTER",
+        `The token is for cluster ${token.clusterId}, not for this one.`,
+        {
+          cluster_id: clusterId,
+          token_cluster_id: token.clusterId,
+        },
+      );
+    }
+    const { memberId, nodeId, address } = request;
+    const body = { kind: "admit-member", tokenHash: hashOfToken(token), memberId, nodeId, address } as const;
+    const { value } = await metadata.applyIdempotent(body, { signal });
+    return { changeId: value.kind === "membership" ? value.changeId : 0 };
+  }
+
+  async removeNode(
+    node: string,
+    settings: { readonly force: boolean },
+    options: AdminOptions = {},
+  ): Promise<BegunChange> {
+    const { metadata, consensus } = this.#options;
+    await metadata.port.linearize(options);
+    const memberId = this.#resolve(node);
+    const { config } = consensus.view();
+    if (!settings.force) {
+      const after = config.voters.filter((id) => id !== memberId);
+      const isVoter = config.voters.includes(memberId);
+      const reason =
+        (isVoter ? findNoQuorum(after, (id) => this.#isLive(id)) : undefined) ??
+        findLastCopies(metadata.port.reader(), memberId);
+      if (reason !== undefined) throw unsafe(memberId, reason);
+    } else if (votersOf(config).every((id) => id === memberId)) {
+      throw unsafe(memberId, "It is the only voter.");
+    }
+    const body = { kind: "remove-member", memberId, isForced: settings.force } as const;
+    return { changeId: (await metadata.apply(body, "membership", options)).changeId };
+  }
+
+  async transferLeadership(node: string | undefined, options: AdminOptions = {}): Promise<BegunChange> {
+    const { metadata, consensus } = this.#options;
+    await metadata.port.linearize(options);
+    const memberId = node === undefined ? 0 : this.#resolve(node);
+    const leaderId = metadata.port.leaderId();
+    if (leaderId === undefined) throw new DriveError("NO_LEADER", "No leader is known.");
+    const { voters } = consensus.view().config;
+    if (memberId > 0 && !voters.includes(memberId)) {
+      throw new DriveError("ARGUMENT_INVALID", `Member ${memberId} is no voter and cannot lead.`, {
+        member_id: String(memberId),
+      });
+    }
+    const body = { kind: "transfer-leadership", memberId, leaderId } as const;
+    return { changeId: (await metadata.apply(body, "membership", options)).changeId };
+  }
+
+  async membership(options: ReadOptions = {}): Promise<MembershipStatus> {
+    const { metadata, consensus, directory } = this.#options;
+    if (options.consistency !== "stale") await metadata.port.linearize({ signal: options.signal });
+    const { config } = consensus.view();
+    const change = lastMembershipChange(metadata.port.reader());
+    const ids = new Set([...directory.memberIds(), ...votersOf(config), ...config.learners]);
+    return {
+      members: [...ids]
+        .sort((a, b) => a - b)
+        .map((memberId) => ({ memberId, nodeId: this.#nameOf(memberId), part: partOf(config, memberId) })),
+      isJoint: config.votersOutgoing.length > 0,
+      change: change === undefined ? undefined : this.#progressOf(change, config),
+    };
+  }
+
+  #progressOf(change: MembershipChange, config: MemberConfig): MembershipProgress {
+    const { changeId, kind, memberId, formerMemberId, failure } = change;
+    const { metadata, detector } = this.#options;
+    const isComing = kind === "add" || kind === "replace";
+    const isKnown = isComing && findMember(metadata.port.reader(), memberId) !== undefined;
+    const appliedIndex = isKnown ? (detector.state(memberId).load?.appliedIndex ?? 0) : 0;
+    const targetIndex = isComing ? metadata.port.appliedIndex() : 0;
+    const phase = phaseOf(change, config, appliedIndex > 0 ? targetIndex - appliedIndex : Infinity);
+    return {
+      ...{ changeId, kind, phase, memberId, formerMemberId, appliedIndex, targetIndex },
+      nodeId: memberId === 0 ? "" : change.nodeId || this.#nameOf(memberId),
+      formerNodeId: formerMemberId === 0 ? "" : this.#nameOf(formerMemberId),
+      reason: failure,
+    };
+  }
+
+  #nameOf(memberId: number): string {
+    const reader = this.#options.metadata.port.reader();
+    const known = findMember(reader, memberId)?.nodeId;
+    if (known !== undefined) return known;
+    const change = lastMembershipChange(reader);
+    if (change?.memberId === memberId && change.nodeId !== "") return change.nodeId;
+    const removed = removedMembers(reader, REMOVED_LOOK_COUNT).find((each) => each.memberId === memberId);
+    return removed !== undefined && removed.nodeId !== "" ? removed.nodeId : `member-${memberId}`;
+  }
+
+  /** The member of a node id, or of a member id in decimal. */
+  #resolve(node: string): number {
+    const { directory, metadata, consensus } = this.#options;
+    const reader = metadata.port.reader();
+    const byName = directory.members().filter((member) => member.nodeId === node);
+    const [only] = byName;
+    if (byName.length === 1 && only !== undefined) return only.memberId;
+    if (byName.length > 1) {
+      const ids = byName.map((member) => member.memberId).join(", ");
+      throw new DriveError(
+        "ARGUMENT_INVALID",
+        `Several members are named ${node}: ${ids}. Name the member id.`,
+        {
+          field: "node",
+          member_ids: ids,
+        },
+      );
+    }
+    const open = openMembershipChange(reader);
+    if (open !== undefined && open.memberId > 0 && open.nodeId === node) return open.memberId;
+    const memberId = /^[1-9]\d{0,15}$/.test(node) ? Number(node) : 0;
+    const isKnown = findMember(reader, memberId) !== undefined || open?.memberId === memberId;
+    if (memberId > 0 && (isKnown || isInConfig(consensus.view().config, memberId))) return memberId;
+    throw new DriveError("MEMBER_NOT_FOUND", `There is no node ${JSON.stringify(node)} in the cluster.`, {
+      node,
+    });
+  }
+
+  #checkRoom(): void {
+    const { voters } = this.#options.consensus.view().config;
+    if (voters.length < VOTER_COUNT_MAX) return;
+    throw new DriveError(
+      "MEMBERSHIP_CHANGE_UNSAFE",
+      `The cluster has ${VOTER_COUNT_MAX} voters, as many as it may have.`,
+      { voter_count_max: String(VOTER_COUNT_MAX) },
+    );
+  }
+
+  #isLive(memberId: number): boolean {
+    const { metadata, detector } = this.#options;
+    return memberId === metadata.port.memberId || detector.state(memberId).health === "up";
+  }
+}
+
+function unsafe(memberId: number, reason: string): DriveError {
+  return new DriveError("MEMBERSHIP_CHANGE_UNSAFE", `Member ${memberId} cannot be removed now. ${reason}`, {
+    member_id: String(memberId),
+    reason,
+  });
+}
+
+function partOf(config: MemberConfig, memberId: number): MemberPart {
+  const isIn = config.voters.includes(memberId);
+  const isOut = config.votersOutgoing.includes(memberId);
+  if (config.votersOutgoing.length > 0 && isIn !== isOut) return isIn ? "incoming" : "outgoing";
+  if (isIn) return "voter";
+  return config.learners.includes(memberId) ? "learner" : "none";
+}
+
+function phaseOf(change: MembershipChange, config: MemberConfig, behind: number): MembershipPhase {
+  if (change.hasEnded) return change.failure === "" ? "done" : "failed";
+  if (change.kind === "remove") return "removing";
+  if (change.kind === "transfer") return "transferring";
+  if (!isInConfig(config, change.memberId)) return "joining";
+  if (config.learners.includes(change.memberId) && behind > CATCH_UP_ENTRY_COUNT_MAX) return "catching-up";
+  return "promoting";
+}

@@ -1,0 +1,132 @@
+/**
+ * Copies of extents: a member seals one, is asked for one, or one is found bad.
+ *
+ *   pending --seal--> verified --report--> suspect | corrupt | lost --seal--> verified
+ *
+ * A copy that was ever made stays on record, whatever is wrong with it, until three others are verified: it may be the last
+ * that can give some chunk (reliability: K4). Then it goes to the drop list of its member. Chooses no members: routing/ does.
+ */
+import type { ExtentKey, Seal } from "../drive/content.ts";
+import { REPLICA_COUNT } from "../drive/limits.ts";
+import { bytesEqual } from "../std/bytes.ts";
+import type { CommandBody } from "./commands.ts";
+import { dropFrom } from "./contents.ts";
+import { refuse, type ApplyContext } from "./context.ts";
+import { findExtent, replaceExtent } from "./extents.ts";
+import { dropListKey } from "./keys.ts";
+import { findMember } from "./members.ts";
+import type { ExtentRecord, ReplicaRecord } from "./records.ts";
+
+type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
+
+function getExtent(context: ApplyContext, key: ExtentKey): ExtentRecord {
+  const extent = findExtent(context, key.contentId, key.extentIndex);
+  if (extent !== undefined) return extent;
+  return refuse("CHUNK_NOT_FOUND", `There is no extent ${key.extentIndex} of content ${key.contentId}.`, {
+    content_id: String(key.contentId),
+    extent_index: String(key.extentIndex),
+  });
+}
+
+/**
+ * The copy that a seal stands for. Refuses one of a member that is not registered, or of a chunk store that the member no
+ * longer has.
+ */
+export function sealedReplica(context: ApplyContext, seal: Seal): ReplicaRecord {
+  const { memberId, storeIncarnation } = seal;
+  const member = findMember(context, memberId);
+  if (member?.storeIncarnation === storeIncarnation) {
+    const verifyTimeMs = context.state.clusterTimeMs;
+    const { storeGeneration } = member;
+    return { memberId, state: "verified", replacesMemberId: 0, storeGeneration, verifyTimeMs };
+  }
+  const known = member === undefined ? "is not registered" : "has a new chunk store";
+  return refuse("SEAL_REJECTED", `Member ${seal.memberId} ${known}.`, { member_id: String(seal.memberId) });
+}
+
+/** A copy that a member is asked to make. */
+export function pendingReplica(memberId: number, replacesMemberId: number): ReplicaRecord {
+  return { memberId, state: "pending", replacesMemberId, storeGeneration: 0, verifyTimeMs: 0 };
+}
+
+/** add-replica. */
+export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">): void {
+  const before = getExtent(context, seal.extent);
+  const verified = sealedReplica(context, seal);
+  if (seal.sizeBytes !== before.sizeBytes || !bytesEqual(seal.root, before.root)) {
+    refuse("SEAL_REJECTED", "The sealed copy has other bytes than the extent.", {
+      member_id: String(seal.memberId),
+    });
+  }
+  const old = before.replicas.find((replica) => replica.memberId === seal.memberId);
+  if (old?.state === "verified" && old.storeGeneration === verified.storeGeneration) return;
+  const others = before.replicas.filter((replica) => replica.memberId !== seal.memberId);
+  const all = [...others, verified];
+  const replacedId = old?.replacesMemberId ?? 0;
+  const replicas = isEnough(all.filter(({ memberId }) => memberId !== replacedId))
+    ? all.filter((replica) => replica.memberId !== replacedId && isWanted(replica, all))
+    : all;
+  const kept = new Set(replicas.map(({ memberId }) => memberId));
+  dropFrom(
+    context,
+    seal.extent,
+    all.map(({ memberId }) => memberId).filter((memberId) => !kept.has(memberId)),
+  );
+  // A member that gets its copy back must not be told to drop it.
+  context.delete(dropListKey(seal.memberId, seal.extent.contentId, seal.extent.extentIndex));
+  replaceExtent(context, seal.extent, before, { ...before, replicas });
+}
+
+function isEnough(replicas: readonly ReplicaRecord[]): boolean {
+  return replicas.filter(({ state }) => state === "verified").length >= REPLICA_COUNT;
+}
+
+/** Whether a copy stays when three others are verified: a good one, or one that is on its way to take the place of another. */
+function isWanted(replica: ReplicaRecord, all: readonly ReplicaRecord[]): boolean {
+  if (replica.state === "verified") return true;
+  if (replica.state !== "pending") return false;
+  return all.some(({ memberId, state }) => memberId === replica.replacesMemberId && state === "verified");
+}
+
+/** assign-replica. */
+export function assignReplica(context: ApplyContext, body: Body<"assign-replica">): void {
+  const { contentId, extentIndex, memberId, replacesMemberId } = body;
+  const before = getExtent(context, body);
+  if (findMember(context, memberId) === undefined) {
+    refuse("ARGUMENT_INVALID", `Member ${memberId} is not registered.`, { member_id: String(memberId) });
+  }
+  const old = before.replicas.find((replica) => replica.memberId === memberId);
+  if (old?.state === "verified") return;
+  const pending = pendingReplica(memberId, replacesMemberId);
+  let replicas = [...before.replicas.filter((replica) => replica.memberId !== memberId), pending];
+  const replaced = replicas.find((replica) => replica.memberId === replacesMemberId && replica !== pending);
+  // What was never made goes at once; anything else stays until there are three verified copies.
+  if (replaced?.state === "pending") {
+    replicas = replicas.filter((replica) => replica !== replaced);
+    dropFrom(context, { contentId, extentIndex }, [replacesMemberId]);
+  }
+  context.delete(dropListKey(memberId, contentId, extentIndex));
+  replaceExtent(context, { contentId, extentIndex }, before, { ...before, replicas });
+}
+
+/** report-replica. */
+export function reportReplica(context: ApplyContext, body: Body<"report-replica">): void {
+  const before = getExtent(context, body);
+  const old = before.replicas.find((replica) => replica.memberId === body.memberId);
+  // What is yet to be made cannot be bad, and what is known of a copy is not made less certain.
+  if (old === undefined || old.state === "pending" || old.state === body.finding) return;
+  if (old.state !== "verified" && body.finding === "suspect") return;
+  replaceExtent(context, body, before, withState(before, body.memberId, body.finding));
+}
+
+/** An extent with another state of one copy. */
+export function withState(
+  extent: ExtentRecord,
+  memberId: number,
+  state: ReplicaRecord["state"],
+): ExtentRecord {
+  const replicas = extent.replicas.map((replica): ReplicaRecord =>
+    replica.memberId === memberId ? { ...replica, state } : replica,
+  );
+  return { ...extent, replicas };
+}

@@ -1,0 +1,63 @@
+/** Takes the figures of a node at this moment into its metrics. */
+import type { DiskChunkStore } from "../chunks/disk-chunk-store.ts";
+import type { FailureDetector } from "../cluster/failure-detector-port.ts";
+import type { Consensus } from "../consensus/consensus.ts";
+import type { CommandResult } from "../metadata/commands.ts";
+import { clusterInfo, clusterTime, counters, storeOf } from "../metadata/view.ts";
+import type { CopyAudit } from "../replication/copy-audit.ts";
+import type { RateMeter } from "../replication/rate-meter.ts";
+import type { Scrubber } from "../replication/scrubber.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import type { Catalogs } from "./catalogs.ts";
+
+/** The parts of a node that have figures. */
+export interface Observed {
+  readonly consensus: Consensus<CommandResult>;
+  readonly store: DiskChunkStore;
+  readonly detector: FailureDetector;
+  readonly meter: RateMeter;
+  readonly scrubber: Scrubber;
+  readonly copyAudit: CopyAudit;
+  readonly catalogs: Catalogs;
+}
+
+/** See the file's comment. */
+export function observe(observed: Observed, memberId: number, metrics: Metrics): void {
+  const { consensus, store, detector, meter, scrubber, copyAudit, catalogs } = observed;
+  const { term, commitIndex, appliedIndex, role } = consensus.status();
+  metrics.raft({ term, commitIndex, appliedIndex, leading: role === "leader" });
+  metrics.chunkStore(store.stats());
+  const reader = consensus.reader();
+  if (clusterInfo(reader) !== undefined) {
+    const { replicas } = counters(reader);
+    metrics.replicas({
+      full: replicas.fullyReplicatedCount,
+      under: replicas.underReplicatedCount,
+      suspect: replicas.suspectCount,
+      corrupt: replicas.corruptCount,
+      lost: replicas.lostCount,
+      unverified: replicas.unverifiedCount,
+      single: replicas.singleCopyCount,
+      none: replicas.noCopyCount,
+      missingBytes: replicas.missingCopyBytes,
+    });
+    const { scrubPass, scrubStartTimeMs, scrubDamagedCount } = storeOf(reader, memberId);
+    const { disownedCount, unansweredCount } = copyAudit.stats();
+    metrics.copyHealth({
+      repairedBytes: meter.totalBytes,
+      quarantinedExtents: store.stats().quarantinedExtentCount,
+      scrubPass,
+      scrubAgeMs: scrubPass === 0 ? undefined : clusterTime(reader) - scrubStartTimeMs,
+      scrubDamaged: scrubDamagedCount,
+      scrubProgress: scrubber.progress() ?? 0,
+      disownedCopies: disownedCount,
+      unansweredQuestions: unansweredCount,
+    });
+  }
+  const peers = { up: 0, suspect: 0, down: 0 };
+  for (const peer of detector.states()) {
+    if (peer.memberId !== memberId) peers[peer.health] += 1;
+  }
+  metrics.peers(peers);
+  catalogs.observe();
+}

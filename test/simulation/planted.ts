@@ -1,0 +1,184 @@
+/**
+ * The bugs that the simulators must find, and how each is looked for: switched on one at a time, seeds from 1 on until one
+ * fails. What is planted in the product is in src/raft/planted-faults.ts and src/replication/planted-faults.ts; what is planted
+ * around it is here. The canary is a check that sees nothing: a simulator that passes it proves nothing.
+ */
+import { PLANTED_FAULTS, type PlantedFault } from "../../src/raft/planted-faults.ts";
+import type { Disk, DiskFile } from "../../src/std/disk.ts";
+import { runCluster } from "./raft-cluster/cluster-run.ts";
+import type { SimPlan } from "./sim-plan.ts";
+import { simulate, type SimOptions } from "./sim-run.ts";
+
+/** A bug to look for. */
+export interface PlantedBug {
+  /** Its id and what it does. */
+  readonly name: string;
+  /** Which simulator looks for it. */
+  readonly where: "Raft cluster" | "whole node";
+  /** Seeds from 1 on in which it must show. */
+  readonly seedCountMax: number;
+  /** What must be in the message of the failure: the checks that may find it. */
+  readonly foundBy: RegExp;
+  /** Runs one seed; throws when something is found. */
+  readonly run: (seed: number) => Promise<unknown>;
+}
+
+/** Much work, and most events in the middle of the promise turns of others. */
+const BUSY_TURNS: Partial<SimPlan> = {
+  faultMs: 4_000,
+  faults: [],
+  turnRate: 0.5,
+  turnWindowMs: 10,
+  instantDiskRate: 1,
+  clientCount: 4,
+  thinkMeanMs: 1,
+  delayMeanMs: 0.2,
+  operationCount: 80,
+  clientsApart: false,
+};
+
+/** One member cannot reach the others for longer than a look at the tree may take, and nothing else goes wrong. */
+const LONG_PARTITION: Partial<SimPlan> = {
+  faultMs: 40_000,
+  loss: 0,
+  clockSkew: false,
+  faults: [{ atMs: 4_000, kind: "partition", memberId: 1, durationMs: 30_000 }],
+};
+
+/** Clients at different nodes, which learn of each other's writes late; nothing else goes wrong. */
+const LAGGING: Partial<SimPlan> = {
+  faultMs: 2_000,
+  faults: [],
+  loss: 0.2,
+  delayMeanMs: 20,
+  turnRate: 0,
+  clockSkew: false,
+  clientCount: 4,
+  clientsApart: true,
+  thinkMeanMs: 10,
+  operationCount: 60,
+};
+
+/** A disk that says "synced" and has not synced. */
+function lyingDisk(disk: Disk): Disk {
+  const wrap = (file: DiskFile): DiskFile => ({
+    path: file.path,
+    size: () => file.size(),
+    read: (offset, length) => file.read(offset, length),
+    readSync: (offset, length) => file.readSync(offset, length),
+    write: (offset, parts) => file.write(offset, parts),
+    sync: () => Promise.resolve(),
+    truncate: (sizeBytes) => file.truncate(sizeBytes),
+    close: () => file.close(),
+  });
+  return {
+    open: async (path, mode) => wrap(await disk.open(path, mode)),
+    makeDirectory: (path) => disk.makeDirectory(path),
+    list: (path) => disk.list(path),
+    exists: (path) => disk.exists(path),
+    rename: (from, to) => disk.rename(from, to),
+    remove: (path) => disk.remove(path),
+    syncDirectory: (path) => disk.syncDirectory(path),
+    space: (path) => disk.space(path),
+  };
+}
+
+/** Checks that may find each bug of the core; another finding would be a bug of the simulator. */
+const FOUND_BY: Record<Exclude<PlantedFault, "wakeup-lost">, RegExp> = {
+  "read-round-reused": /^R20:/u,
+  "flow-not-paused": /^R22:/u,
+  "vote-in-two-writes": /^R1[37]:/u,
+  "append-in-two-steps": /^R(?:8|9|15):|committed/u,
+  "quorum-not-sorted": /^(?:R[5789]|L1):/u,
+  "old-snapshot-installed": /^R(?:9|14|15|21):|not? .*here|snapshot|committed/u,
+  "append-after-zero-accepted": /^R(?:2|4|9|16|17):/u,
+  "empty-append-for-snapshot": /^(?:R(?:[459]|10)|L1):/u,
+  "old-votes-counted": /^R1(?:9)?:/u,
+  "commit-moves-back": /^R1[45]:/u,
+  "old-term-committed": /^R11:/u,
+  "commit-not-capped": /^R(?:9|7|10):/u,
+  "vote-erased-on-step-down": /^R13:/u,
+};
+
+const CLUSTER_SEED_COUNT_MAX = 100;
+
+function clusterBug(fault: Exclude<PlantedFault, "wakeup-lost">): PlantedBug {
+  return {
+    name: `${PLANTED_FAULTS[fault]} (${fault})`,
+    where: "Raft cluster",
+    seedCountMax: CLUSTER_SEED_COUNT_MAX,
+    foundBy: FOUND_BY[fault],
+    run: (seed) => Promise.resolve().then(() => runCluster(seed, fault)),
+  };
+}
+
+function nodeBug(name: string, foundBy: RegExp, options: SimOptions, seedCountMax = 20): PlantedBug {
+  const run = (seed: number): Promise<unknown> => simulate(seed, { unguarded: true, ...options });
+  return { name, where: "whole node", seedCountMax, foundBy, run };
+}
+
+/** Every bug, in the order in which they are looked for. */
+export const PLANTED_BUGS: readonly PlantedBug[] = [
+  ...(Object.keys(FOUND_BY) as Exclude<PlantedFault, "wakeup-lost">[]).map((fault) => clusterBug(fault)),
+  nodeBug(`${PLANTED_FAULTS["wakeup-lost"]} (wakeup-lost)`, /liveness|K1/u, {
+    plantedFault: "wakeup-lost",
+    plan: BUSY_TURNS,
+  }),
+  nodeBug("G-01: the sweep asks the tree first and lists the store after", /K1|liveness/u, {
+    plantedChunkFault: "sweep-asks-first",
+  }),
+  nodeBug("G-03: a look at the tree that failed counts as a tree that knows nothing", /K1|liveness/u, {
+    plantedChunkFault: "sweep-ignores-failure",
+    plan: LONG_PARTITION,
+  }),
+  nodeBug("D1: a disk that says synced and has not", /R\d+:|DATA_CORRUPT|damaged|C1|K\d/u, {
+    wrapDisk: lyingDisk,
+  }),
+  nodeBug("C1: clients that read without linearizability", /C1: /u, {
+    staleReads: true,
+    plan: LAGGING,
+  }),
+];
+
+/** What looking for a bug came to. */
+export interface Finding {
+  readonly bug: PlantedBug;
+  /** Seeds that it took; undefined when it was not found. */
+  readonly seedCount: number | undefined;
+  /** The first line of the failure, or why it does not count. */
+  readonly message: string;
+}
+
+/** Looks for a bug, seed after seed. */
+export async function findBug(bug: PlantedBug): Promise<Finding> {
+  for (let seed = 1; seed <= bug.seedCountMax; seed += 1) {
+    const message = await messageOf(bug.run(seed));
+    if (message === undefined) continue;
+    const line = message.split("\n").find((each) => bug.foundBy.test(each));
+    if (line !== undefined) return { bug, seedCount: seed, message: line };
+    return {
+      bug,
+      seedCount: undefined,
+      message: `seed=${seed} failed otherwise: ${message.split("\n")[0] ?? ""}`,
+    };
+  }
+  return { bug, seedCount: undefined, message: `nothing in ${bug.seedCountMax} seeds` };
+}
+
+/** A bug that is not there: whoever claims to find it finds everything. */
+export const CANARY: PlantedBug = {
+  name: "canary: nothing is planted, so nothing may be found",
+  where: "Raft cluster",
+  seedCountMax: 3,
+  foundBy: /./u,
+  run: (seed) => Promise.resolve().then(() => runCluster(seed)),
+};
+
+async function messageOf(run: Promise<unknown>): Promise<string | undefined> {
+  try {
+    await run;
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}

@@ -1,0 +1,172 @@
+/** A projector of PostgreSQL over a drive in memory, driven by hand; and the tables, compared with the tree row by row. */
+import { expect } from "chai";
+import pg from "pg";
+import { PostgresClient } from "../../src/catalog/postgres-client.ts";
+import { PostgresProjector, type PostgresProjectorOptions } from "../../src/catalog/postgres-projector.ts";
+import { chunkCount, chunkSizeBytes } from "../../src/drive/content.ts";
+import { DriveError } from "../../src/drive/errors.ts";
+import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX, REPLICA_COUNT } from "../../src/drive/limits.ts";
+import { extentsOf, members } from "../../src/metadata/view.ts";
+import { toHex } from "../../src/std/bytes.ts";
+import { SystemClock } from "../../src/std/clock.ts";
+import type { CatalogDrive } from "../contract/catalog.contract.ts";
+
+/** A projector that runs when it is told to. */
+export interface TestProjector {
+  readonly projector: PostgresProjector;
+  readonly client: PostgresClient;
+  readonly rebuilds: string[];
+  term: number | undefined;
+  /** Rounds until nothing is left to do. */
+  caughtUp(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Makes a projector of member `memberId` that leads with term 1. */
+export function projectorOf(
+  drive: CatalogDrive,
+  url: string,
+  overrides: Partial<PostgresProjectorOptions> = {},
+): TestProjector {
+  const clock = new SystemClock();
+  const client = new PostgresClient({ clock, url });
+  const port = drive.drives.tree.port(1);
+  const rebuilds: string[] = [];
+  const tested: TestProjector = {
+    client,
+    rebuilds,
+    term: 1,
+    projector: new PostgresProjector({
+      clock,
+      client,
+      port,
+      replicas: drive.drives.replicas,
+      leadingTerm: () => tested.term,
+      onRebuild: (why) => rebuilds.push(why),
+      ...overrides,
+    }),
+    caughtUp: async () => {
+      for (;;) {
+        const feed = await tested.projector.round();
+        const chunks = await tested.projector.chunkRound();
+        if (feed === "idle" && chunks === "idle") return;
+      }
+    },
+    stop: async () => {
+      await tested.projector.stop();
+      await client.stop();
+    },
+  };
+  return tested;
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** Compares every row of files, replicas and chunks with the tree and the manifests. */
+export async function expectProjectionEquals(drive: CatalogDrive, url: string, context = ""): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const reader = drive.drives.tree.store;
+    const nodes = new Map(members(reader).map((each) => [each.memberId, each]));
+    const files: unknown[] = [];
+    const replicas: unknown[] = [];
+    const chunks: unknown[] = [];
+    const tree = [...drive.entries()].sort(([, a], [, b]) => a.entryId - b.entryId);
+    for (const [path, entry] of tree) {
+      const id = String(entry.entryId);
+      const extents = entry.contentId === 0 ? [] : extentsOf(reader, entry.contentId);
+      const counts = extents.map(
+        (each) => each.replicas.filter((replica) => replica.state === "verified").length,
+      );
+      files.push({
+        id,
+        name: entry.name,
+        path,
+        size: String(entry.sizeBytes),
+        hash: toHex(entry.treeHash),
+        chunk_count: chunkCount(entry.sizeBytes),
+        created_at: iso(entry.createTimeMs),
+        updated_at: iso(entry.modifyTimeMs),
+        is_directory: entry.kind === "directory",
+        parent_id: String(entry.parentId),
+        content_id: String(entry.contentId),
+        version: String(entry.version),
+        media_type: entry.mediaType,
+        copy_count: counts.length === 0 ? null : Math.min(REPLICA_COUNT, ...counts),
+      });
+      for (const extent of extents) {
+        const byMember = [...extent.replicas].sort((a, b) => a.memberId - b.memberId);
+        for (const { memberId, state } of byMember) {
+          const node = nodes.get(memberId);
+          replicas.push({
+            file_id: id,
+            extent_index: extent.extentIndex,
+            node_id: node?.nodeId,
+            node_address: node?.address,
+            status: state,
+          });
+        }
+        const holder = byMember.find((each) => each.state === "verified");
+        const manifest = await drive.drives.replicas
+          .forMember(holder?.memberId ?? 0)
+          ?.manifest({ contentId: entry.contentId, extentIndex: extent.extentIndex });
+        for (const [i, digest] of (manifest?.chunkDigests ?? []).entries()) {
+          const index = extent.extentIndex * EXTENT_CHUNK_COUNT_MAX + i;
+          chunks.push({
+            file_id: id,
+            chunk_index: index,
+            size: chunkSizeBytes(entry.sizeBytes, index),
+            hash: toHex(digest),
+            offset: String(index * CHUNK_SIZE_BYTES),
+          });
+        }
+      }
+    }
+    const rows = async (sql: string): Promise<unknown[]> =>
+      (await client.query<Record<string, unknown>>(sql)).rows.map((row) =>
+        Object.fromEntries(
+          Object.entries(row).map(([name, value]) => [
+            name,
+            value instanceof Date ? value.toISOString() : value,
+          ]),
+        ),
+      );
+    expect(
+      await rows(
+        `SELECT id, name, path, size, hash, chunk_count, created_at, updated_at, is_directory, parent_id, content_id,
+           version, media_type, copy_count FROM files ORDER BY entry_id`,
+      ),
+      `files ${context}`,
+    ).to.deep.equal(files);
+    expect(
+      await rows(
+        `SELECT file_id, extent_index, node_id, node_address, status FROM replicas
+         ORDER BY file_id::bigint, extent_index, member_id`,
+      ),
+      `replicas ${context}`,
+    ).to.deep.equal(replicas);
+    expect(
+      await rows(
+        `SELECT file_id, chunk_index, size, hash, "offset" FROM chunks ORDER BY file_id::bigint, chunk_index`,
+      ),
+      `chunks ${context}`,
+    ).to.deep.equal(chunks);
+    expect(await rows("SELECT kind FROM catalog_jobs"), `jobs ${context}`).to.deep.equal([]);
+  } finally {
+    await client.end();
+  }
+}
+
+/** Runs `work` until it does not fail with CATALOG_UNAVAILABLE any more. */
+export async function untilAvailable(work: () => Promise<void>, countMax = 1000): Promise<number> {
+  for (let count = 0; ; count += 1) {
+    try {
+      await work();
+      return count;
+    } catch (error) {
+      if (!(error instanceof DriveError) || error.reason !== "CATALOG_UNAVAILABLE" || count >= countMax)
+        throw error;
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/** Finds the program of a service on this machine, or installs it from Debian's packages. */
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import type { ServiceKind } from "./service-kind.ts";
+
+const run = promisify(execFile);
+const INSTALL_WITHIN_MS = 300_000;
+
+/** Folders that match a path in which a segment may hold one `*`; the highest name first, so that the newest version wins. */
+function expand(pattern: string): readonly string[] {
+  let folders = [""];
+  for (const segment of pattern.split("/").slice(1)) {
+    folders = folders.flatMap((folder) => {
+      if (!segment.includes("*")) return [`${folder}/${segment}`];
+      const [head = "", tail = ""] = segment.split("*");
+      if (!existsSync(folder)) return [];
+      return readdirSync(folder)
+        .filter((name) => name.startsWith(head) && name.endsWith(tail))
+        .sort((left, right) => right.localeCompare(left, "en", { numeric: true }))
+        .map((name) => `${folder}/${name}`);
+    });
+  }
+  return folders;
+}
+
+/** Path of the service's program; undefined when it is not installed. */
+export function findProgram(kind: ServiceKind): string | undefined {
+  const folders = [...kind.programFolders.flatMap(expand), ...(process.env["PATH"] ?? "").split(":")];
+  return folders.map((folder) => join(folder, kind.program)).find((path) => existsSync(path));
+}
+
+/**
+ * Path of the service's program, installed from Debian's packages when it is missing and the tests run as root.
+ * @throws when it can be neither found nor installed; the message says what would help
+ */
+export async function needProgram(kind: ServiceKind): Promise<string> {
+  const found = findProgram(kind);
+  if (found !== undefined) return found;
+  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
+    throw new Error(
+      `${kind.name}: no server to be had. Set ${kind.variable}, start a Docker engine, or install ${kind.packages.join(" ")}.`,
+    );
+  }
+  const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const options = { env: environment, timeout: INSTALL_WITHIN_MS, maxBuffer: 64 * 1024 * 1024 };
+  await run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "update"], options);
+  await run(
+    "apt-get",
+    ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", ...kind.packages],
+    options,
+  );
+  const installed = findProgram(kind);
+  if (installed === undefined) throw new Error(`${kind.packages.join(" ")} brought no ${kind.program}`);
+  return installed;
+}

@@ -1,0 +1,432 @@
+// Goal: a change of the membership is begun at any node, carried out step by step at the leader, and refused where it would harm.
+// Method: the real tree in memory; consensus by its pure configuration rules; time by a fake clock; outcomes only.
+import { expect } from "chai";
+import type {
+  ConsensusMembership,
+  MemberProgress,
+  MembershipView,
+  MemberStep,
+} from "../../../src/cluster/consensus-membership.ts";
+import { findToken, formatToken, isSecret } from "../../../src/cluster/join-token.ts";
+import {
+  CATCH_UP_ENTRY_COUNT_MAX,
+  JOIN_TIMEOUT_MS,
+  MEMBERSHIP_IDLE_MS,
+  MembershipDriver,
+  TRANSFER_ATTEMPT_COUNT_MAX,
+} from "../../../src/cluster/membership-driver.ts";
+import { Membership } from "../../../src/cluster/membership.ts";
+import { MetadataClient } from "../../../src/cluster/metadata-client.ts";
+import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
+import { NodeDirectory } from "../../../src/cluster/node-directory.ts";
+import { DriveError } from "../../../src/drive/errors.ts";
+import { VOTER_COUNT_MAX } from "../../../src/drive/limits.ts";
+import { findMember, isRemoved } from "../../../src/metadata/members.ts";
+import { changeConfig } from "../../../src/raft/conf-change.ts";
+import type { ConfState } from "../../../src/raft/types.ts";
+import { utf8 } from "../../../src/std/bytes.ts";
+import { sha256 } from "../../../src/std/digest.ts";
+import { SeededPrng } from "../../../src/std/prng.ts";
+import { silentLogger } from "../../../src/telemetry/logger.ts";
+import { expectReason } from "../../support/expect-reason.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
+import { FakeDetector, idleLoad } from "../../support/fake-detector.ts";
+import { MemoryTree, registrationOf } from "../../support/memory-metadata-port.ts";
+
+const SECRET = "0123456789abcdef0123456789abcdef";
+
+/** Consensus by its pure rules: changes apply at once, leadership is where it is handed to. */
+class FakeConsensus {
+  config: ConfState;
+  leaderId = 1;
+  lastIndex = 5000;
+  readonly matches = new Map<number, number>();
+  readonly inactive = new Set<number>();
+  readonly changes: (readonly MemberStep[])[] = [];
+  /** Members that do not take leadership. */
+  readonly unwilling = new Set<number>();
+  /** Called after a change was applied; may throw, as when the leader dies in between. */
+  afterChange: () => void = () => undefined;
+  readonly #tree: MemoryTree;
+
+  constructor(tree: MemoryTree, count: number) {
+    this.#tree = tree;
+    const voters = Array.from({ length: count }, (_, at) => at + 1);
+    this.config = { voters, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+  }
+
+  at(memberId: number): ConsensusMembership {
+    return {
+      view: () => this.#view(memberId),
+      change: async (steps) => {
+        if (this.leaderId !== memberId) throw new DriveError("NOT_LEADER", "not the leader");
+        this.changes.push(steps);
+        const transition = steps.length > 1 ? "joint-implicit" : "auto";
+        const result = changeConfig(this.config, { transition, steps, context: new Uint8Array(0) });
+        if (!result.ok) throw new Error(result.reason);
+        this.config = result.config;
+        if (!this.config.voters.includes(this.leaderId)) this.lead(this.config.voters[0] ?? 0);
+        this.afterChange();
+      },
+      transferLeadership: async (to) => {
+        if (this.unwilling.has(to))
+          throw new DriveError("PEER_UNREACHABLE", `member ${to} did not take over`);
+        this.lead(to);
+      },
+    };
+  }
+
+  lead(memberId: number): void {
+    this.leaderId = memberId;
+    this.#tree.leaderId = memberId;
+  }
+
+  /** What the core does by itself. */
+  leaveJoint(): void {
+    const result = changeConfig(this.config, { transition: "auto", steps: [], context: new Uint8Array(0) });
+    if (!result.ok) throw new Error(result.reason);
+    this.config = result.config;
+  }
+
+  #view(memberId: number): MembershipView {
+    const progress = new Map<number, MemberProgress>();
+    for (const id of [...this.config.voters, ...this.config.learners]) {
+      const matchIndex = this.matches.get(id) ?? this.lastIndex;
+      progress.set(id, { matchIndex, isActive: !this.inactive.has(id), isStreaming: true });
+    }
+    const { config, lastIndex } = this;
+    return { isLeading: this.leaderId === memberId, config, lastIndex, progress };
+  }
+}
+
+// Each caller draws request ids of its own.
+let seed = 0;
+
+describe("Membership", () => {
+  let clock: FakeClock;
+  let tree: MemoryTree;
+  let detector: FakeDetector;
+  let consensus: FakeConsensus;
+  let drivers: { stop(): Promise<unknown> }[];
+
+  function setUp(count = 3): void {
+    clock = new FakeClock();
+    tree = new MemoryTree(clock);
+    detector = new FakeDetector([]);
+    consensus = new FakeConsensus(tree, count);
+    drivers = [];
+    for (let id = 1; id <= count; id += 1) register(id);
+  }
+
+  beforeEach(() => setUp());
+  afterEach(async () => {
+    for (const driver of drivers) await driver.stop();
+  });
+
+  function register(memberId: number): void {
+    tree.apply({ kind: "register-node", node: registrationOf(memberId) });
+  }
+
+  function membershipAt(memberId: number): Membership {
+    const port = tree.port(memberId);
+    return new Membership({
+      ...{ clusterId: "test-cluster", detector, consensus: consensus.at(memberId) },
+      metadata: new MetadataClient(port, new SeededPrng((seed += 1))),
+      directory: new NodeDirectory(port, clock),
+    });
+  }
+
+  /** Runs the loops of these members. */
+  function drive(...memberIds: readonly number[]): void {
+    for (const memberId of memberIds) {
+      const driver = new MembershipDriver({
+        ...{ clock, logger: silentLogger, detector, consensus: consensus.at(memberId) },
+        metadata: new MetadataClient(tree.port(memberId), new SeededPrng(100 + memberId)),
+      });
+      const looks = new PacedLoop({
+        ...{ clock, idleMs: MEMBERSHIP_IDLE_MS, busyMs: MEMBERSHIP_IDLE_MS },
+        work: () => Promise.resolve(driver.look()).then(() => "idle" as const),
+      });
+      drivers.push({ stop: () => Promise.all([looks.stop(), driver.stop()]) });
+      looks.start();
+    }
+  }
+
+  const rounds = (count = 1): Promise<void> => clock.advance(count * MEMBERSHIP_IDLE_MS + 1);
+  const change = async () => (await membershipAt(1).membership()).change;
+
+  async function join(memberId: number, replacesNode?: string): Promise<void> {
+    const secret = Buffer.from(sha256(utf8(`token of ${memberId}`))).toString("hex");
+    const { token } = await membershipAt(2).createJoinToken({ secret, replacesNode });
+    await membershipAt(3).admit({ token, memberId, nodeId: `node-${memberId}`, address: `h${memberId}:1` });
+  }
+
+  describe("adding a node", () => {
+    it("makes it a learner, waits until it runs and has caught up, and lets it vote", async () => {
+      drive(1, 2, 3);
+      consensus.matches.set(4, consensus.lastIndex - CATCH_UP_ENTRY_COUNT_MAX - 1);
+      await join(4);
+      expect(await change()).to.include({ kind: "add", phase: "joining", nodeId: "node-4" });
+      await rounds(2);
+      expect(consensus.config.learners).to.deep.equal([4]);
+
+      register(4);
+      await rounds(3);
+      expect(consensus.config.learners, "one entry too many behind").to.deep.equal([4]);
+      consensus.matches.set(4, consensus.lastIndex - CATCH_UP_ENTRY_COUNT_MAX);
+      await rounds(3);
+
+      expect(consensus.config).to.deep.include({ voters: [1, 2, 3, 4], learners: [] });
+      expect(await change()).to.include({ phase: "done", reason: "" });
+    });
+
+    it("tells who is a learner and how far it is", async () => {
+      drive(1);
+      await join(4);
+      register(4);
+      consensus.matches.set(4, 0);
+      detector.loads.set(4, idleLoad({ appliedIndex: 3 }));
+      await rounds(2);
+      const status = await membershipAt(2).membership();
+      expect(status.members.map(({ part }) => part)).to.deep.equal(["voter", "voter", "voter", "learner"]);
+      expect(status.change).to.include({ appliedIndex: 3, targetIndex: tree.port(1).appliedIndex() });
+    });
+
+    it("gives up a node that is not heard of in time, and takes it out again", async () => {
+      drive(1);
+      await join(4);
+      consensus.inactive.add(4);
+      await rounds(2);
+      for (let ms = 0; ms < JOIN_TIMEOUT_MS - 10_000; ms += 10_000) {
+        tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+      }
+      await rounds(2);
+      expect((await change())?.phase).to.not.equal("failed");
+      tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+      await rounds(3);
+
+      expect(await change()).to.include({ phase: "failed" });
+      expect(consensus.config.learners).to.deep.equal([]);
+      expect(isRemoved(tree.store, 4)).to.equal(true);
+    });
+
+    it("goes on where the leader stopped, whichever step was done", async () => {
+      for (const stopAfter of [1, 2]) {
+        setUp();
+        await join(4);
+        register(4);
+        let count = 0;
+        consensus.afterChange = () => {
+          count += 1;
+          if (count !== stopAfter) return;
+          consensus.lead(2);
+          throw new DriveError("COMMIT_OUTCOME_UNKNOWN", "the leader died");
+        };
+        drive(1, 2, 3);
+        await rounds(6);
+        expect(consensus.config.voters, `stopped after ${stopAfter}`).to.deep.equal([1, 2, 3, 4]);
+        expect(await change()).to.include({ phase: "done" });
+        expect(consensus.changes, "no step twice").to.have.length(2);
+      }
+    });
+
+    it("is refused when there are as many voters as there may be", async () => {
+      setUp(VOTER_COUNT_MAX);
+      await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).createJoinToken({ secret: SECRET }),
+      );
+      setUp(VOTER_COUNT_MAX - 1);
+      await membershipAt(1).createJoinToken({ secret: SECRET });
+    });
+  });
+
+  describe("replacing a node", () => {
+    it("lets the new one vote and the old one go in one joint change", async () => {
+      drive(1, 2, 3);
+      detector.health.set(3, "down");
+      consensus.inactive.add(3);
+      await join(4, "node-3");
+      register(4);
+      await rounds(2);
+      expect(consensus.changes.at(-1)).to.deep.equal([
+        { kind: "add-voter", memberId: 4 },
+        { kind: "remove", memberId: 3 },
+      ]);
+      const status = await membershipAt(1).membership();
+      expect(status.isJoint).to.equal(true);
+      expect(status.members.map(({ part }) => part)).to.deep.equal([
+        "voter",
+        "voter",
+        "outgoing",
+        "incoming",
+      ]);
+      consensus.leaveJoint();
+      await rounds(2);
+
+      expect(consensus.config.voters).to.deep.equal([1, 2, 4]);
+      expect(findMember(tree.store, 3)).to.equal(undefined);
+      expect(isRemoved(tree.store, 3)).to.equal(true);
+      expect(await change()).to.include({ kind: "replace", phase: "done", formerNodeId: "node-3" });
+    });
+
+    it("hands leadership over first when the leader is replaced", async () => {
+      drive(1, 2, 3);
+      await join(4, "node-1");
+      register(4);
+      await rounds(2);
+      expect(consensus.leaderId).to.not.equal(1);
+      consensus.leaveJoint();
+      await rounds(2);
+      expect(consensus.config.voters).to.deep.equal([2, 3, 4]);
+    });
+  });
+
+  describe("removing a node", () => {
+    it("takes it out and forgets it", async () => {
+      drive(1, 2, 3);
+      const { changeId } = await membershipAt(2).removeNode("node-3", { force: false });
+      await rounds(2);
+      expect(consensus.config.voters).to.deep.equal([1, 2]);
+      expect(await change()).to.include({ changeId, phase: "done", formerNodeId: "node-3" });
+    });
+
+    it("hands over before the leader goes, and removes it also when nobody takes over", async () => {
+      drive(1, 2, 3);
+      await membershipAt(2).removeNode("node-1", { force: false });
+      await rounds(3);
+      expect(consensus.leaderId).to.not.equal(1);
+      expect(consensus.config.voters).to.deep.equal([2, 3]);
+
+      setUp();
+      consensus.unwilling.add(2).add(3);
+      drive(1, 2, 3);
+      await membershipAt(2).removeNode("node-1", { force: false });
+      await rounds(TRANSFER_ATTEMPT_COUNT_MAX + 3);
+      expect(consensus.config.voters).to.deep.equal([2, 3]);
+      expect(await change()).to.include({ phase: "done" });
+    });
+
+    it("is refused when the rest would have no live quorum, unless it is forced", async () => {
+      drive(1, 2, 3);
+      detector.health.set(3, "down");
+      consensus.inactive.add(3);
+      const refused = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).removeNode("node-2", { force: false }),
+      );
+      expect(refused.message).to.include("only 1 are up, and 2 are needed");
+      await membershipAt(1).removeNode("node-3", { force: false });
+      await rounds(2);
+      expect(consensus.config.voters).to.deep.equal([1, 2]);
+      detector.health.set(2, "down");
+      await membershipAt(1).removeNode("node-2", { force: true });
+      await rounds(2);
+      expect(consensus.config.voters).to.deep.equal([1]);
+      await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).removeNode("node-1", { force: true }),
+      );
+    });
+
+    it("fails, and keeps the member, when it has become unsafe since it was asked for", async () => {
+      await membershipAt(1).removeNode("node-2", { force: false });
+      detector.health.set(3, "down");
+      consensus.inactive.add(3);
+      drive(1, 2, 3);
+      await rounds(2);
+      expect(consensus.config.voters).to.deep.equal([1, 2, 3]);
+      expect(await change()).to.include({ phase: "failed" });
+      expect(findMember(tree.store, 2)?.nodeId).to.equal("node-2");
+    });
+
+    it("is refused while a file has its only good copy there", async () => {
+      const bytes = utf8("once");
+      const lease = tree.apply({
+        ...{ kind: "renew-write-lease", memberId: 1, storeIncarnation: "store-1", idCount: 5 },
+      });
+      const contentId =
+        lease.outcome === "applied" && lease.value.kind === "write-lease" ? lease.value.firstContentId : 0;
+      const seal = (memberId: number) => ({
+        ...{ extent: { contentId, extentIndex: 0 }, sizeBytes: 4, root: sha256(bytes), memberId },
+        storeIncarnation: `store-${memberId}`,
+      });
+      const put = tree.apply({
+        ...{ kind: "put-small", at: { baseId: 1, path: ["f"] }, createParents: false, onConflict: "fail" },
+        ...{ attributes: {}, precondition: {}, memberId: 1, contentId, sizeBytes: 4 },
+        ...{ treeHash: sha256(bytes), seals: [seal(1), seal(3)] },
+      });
+      expect(put.outcome).to.equal("applied");
+      tree.apply({ kind: "report-replica", contentId, extentIndex: 0, memberId: 1, finding: "corrupt" });
+
+      const refused = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).removeNode("node-3", { force: false }),
+      );
+      expect(refused.message).to.include("only good copy of 1 extents");
+      await membershipAt(1).removeNode("node-2", { force: false });
+    });
+
+    it("is asked for by name or member id, and refused when nobody has it, or several have", async () => {
+      await expectReason("MEMBER_NOT_FOUND", () => membershipAt(1).removeNode("nobody", { force: false }));
+      await expectReason("MEMBER_NOT_FOUND", () => membershipAt(1).removeNode("77", { force: false }));
+      tree.apply({ kind: "register-node", node: registrationOf(3, { nodeId: "node-2" }) });
+      clock = new FakeClock();
+      const twice = await expectReason("ARGUMENT_INVALID", () =>
+        membershipAt(1).removeNode("node-2", { force: false }),
+      );
+      expect(twice.metadata["member_ids"]).to.equal("2, 3");
+      await membershipAt(1).removeNode("3", { force: false });
+    });
+
+    it("is one change at a time, and safe to repeat with its request id", async () => {
+      const options = { requestId: "r1" };
+      const first = await membershipAt(1).removeNode("node-3", { force: false }, options);
+      expect(await membershipAt(2).removeNode("node-3", { force: false }, options)).to.deep.equal(first);
+      await expectReason("MEMBERSHIP_CHANGE_IN_PROGRESS", () =>
+        membershipAt(2).removeNode("node-2", { force: false }),
+      );
+    });
+  });
+
+  describe("handing leadership over", () => {
+    it("goes to who is asked for, or to the one that is furthest along", async () => {
+      drive(1, 2, 3);
+      await membershipAt(3).transferLeadership("node-3");
+      await rounds(2);
+      expect(consensus.leaderId).to.equal(3);
+      expect(await change()).to.include({ kind: "transfer", phase: "done" });
+      consensus.matches.set(1, 10);
+      await membershipAt(1).transferLeadership(undefined);
+      await rounds(2);
+      expect(consensus.leaderId).to.equal(2);
+    });
+
+    it("fails with a reason when nobody takes over, and the leader goes on", async () => {
+      consensus.unwilling.add(2);
+      drive(1, 2, 3);
+      await membershipAt(1).transferLeadership("node-2");
+      await rounds(TRANSFER_ATTEMPT_COUNT_MAX + 3);
+      expect(consensus.leaderId).to.equal(1);
+      expect(await change()).to.include({ phase: "failed" });
+    });
+  });
+
+  describe("a token", () => {
+    it("names its cluster, and is taken by no other", async () => {
+      expect(findToken(formatToken({ clusterId: "c", secret: SECRET }))).to.deep.equal({
+        clusterId: "c",
+        secret: SECRET,
+      });
+      const request = { memberId: 4, nodeId: "n", address: "a:1" };
+      const foreign = formatToken({ clusterId: "another", secret: SECRET });
+      await expectReason("WRONG_CLUSTER", () => membershipAt(1).admit({ ...request, token: foreign }));
+      await expectReason("JOIN_TOKEN_INVALID", () =>
+        membershipAt(1).admit({ ...request, token: "nonsense" }),
+      );
+    });
+
+    it("has a secret of 32 to 64 hexadecimal digits", async () => {
+      expect(
+        ["a".repeat(31), "a".repeat(32), "a".repeat(64), "a".repeat(65), "G".repeat(32)].map(isSecret),
+      ).to.deep.equal([...[false, true, true, false, false]]);
+      await expectReason("ARGUMENT_INVALID", () => membershipAt(1).createJoinToken({ secret: "short" }));
+    });
+  });
+});
