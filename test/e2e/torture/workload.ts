@@ -78,6 +78,8 @@ export class Workload {
   /** Operations by kind, and failed attempts by reason. */
   readonly counts = new Map<string, number>();
   readonly failures = new Map<string, number>();
+  /** Attempts of which nobody knew at first whether they had happened; most are asked again until that is known. */
+  indefiniteCount = 0;
   /** What must never be seen. */
   readonly impossible: string[] = [];
   /** Paths that were ever used. */
@@ -262,6 +264,7 @@ export class Workload {
   }
 
   #noteFailure(error: Failed, what: string): void {
+    if (error.isIndefinite) this.indefiniteCount += 1;
     this.failures.set(error.reason, (this.failures.get(error.reason) ?? 0) + 1);
     if (NEVER_REASONS.has(error.reason)) this.impossible.push(`${what}: ${error.message}`);
     if (error.reason === "PATH_EXISTS")
