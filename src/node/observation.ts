@@ -1,29 +1,24 @@
 /** Takes the figures of a node at this moment into its metrics. */
-import type { DiskChunkStore } from "../chunks/disk-chunk-store.ts";
-import type { FailureDetector } from "../cluster/failure-detector-port.ts";
 import type { Consensus } from "../consensus/consensus.ts";
 import type { CommandResult } from "../metadata/commands.ts";
 import { clusterInfo, clusterTime, counters, storeOf } from "../metadata/view.ts";
 import type { CopyAudit } from "../replication/copy-audit.ts";
-import type { RateMeter } from "../replication/rate-meter.ts";
-import type { Scrubber } from "../replication/scrubber.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Catalogs } from "./catalogs.ts";
+import type { StoreKeeper } from "./store-keeper.ts";
 
 /** The parts of a node that have figures. */
 export interface Observed {
   readonly consensus: Consensus<CommandResult>;
-  readonly store: DiskChunkStore;
-  readonly detector: FailureDetector;
-  readonly meter: RateMeter;
-  readonly scrubber: Scrubber;
+  readonly keeper: StoreKeeper;
   readonly copyAudit: CopyAudit;
   readonly catalogs: Catalogs;
 }
 
 /** See the file's comment. */
 export function observe(observed: Observed, memberId: number, metrics: Metrics): void {
-  const { consensus, store, detector, meter, scrubber, copyAudit, catalogs } = observed;
+  const { consensus, keeper, copyAudit, catalogs } = observed;
+  const { store, detector, meter, scrubber } = keeper;
   const { term, commitIndex, appliedIndex, role } = consensus.status();
   metrics.raft({ term, commitIndex, appliedIndex, leading: role === "leader" });
   metrics.chunkStore(store.stats());
