@@ -22,13 +22,14 @@ const IMPORTS: Record<string, readonly string[]> = {
   raft: ["std"],
   metadata: CORE,
   routing: CORE,
+  archive: ["std"],
   segments: ["std", "drive", "telemetry"],
   chunks: [...EDGE, "segments"],
   consensus: [...EDGE, "segments", "raft"],
   cluster: [...EDGE, "segments", "routing", "metadata"],
   replication: [...EDGE, "chunks", "routing", "cluster", "metadata"],
   catalog: [...EDGE, "routing", "cluster", "metadata", "replication"],
-  transfer: [...EDGE, "chunks", "routing", "cluster", "metadata", "replication"],
+  transfer: [...EDGE, "archive", "chunks", "routing", "cluster", "metadata", "replication"],
   contract: CORE,
   rpc: [
     ...EDGE,
@@ -64,7 +65,7 @@ const IMPORTS: Record<string, readonly string[]> = {
 };
 
 /** Folders that stay pure: no asynchrony, no node:* import. */
-const PURE = ["raft", "metadata", "routing"];
+const PURE = ["raft", "metadata", "routing", "archive"];
 
 /** Package -> files (by path in src/) that alone may import it. */
 const EXCLUSIVE: readonly { readonly packages: RegExp; readonly allowed: RegExp }[] = [

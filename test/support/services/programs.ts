@@ -38,20 +38,28 @@ export function findProgram(kind: ServiceKind): string | undefined {
 export async function needProgram(kind: ServiceKind): Promise<string> {
   const found = findProgram(kind);
   if (found !== undefined) return found;
-  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
-    throw new Error(
-      `${kind.name}: no server to be had. Set ${kind.variable}, start a Docker engine, or install ${kind.packages.join(" ")}.`,
-    );
-  }
-  const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const options = { env: environment, timeout: INSTALL_WITHIN_MS, maxBuffer: 64 * 1024 * 1024 };
-  await run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "update"], options);
-  await run(
-    "apt-get",
-    ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", ...kind.packages],
-    options,
-  );
+  const hint = `${kind.name}: no server to be had. Set ${kind.variable}, start a Docker engine, or install`;
+  await installPackages(kind.packages, hint);
   const installed = findProgram(kind);
   if (installed === undefined) throw new Error(`${kind.packages.join(" ")} brought no ${kind.program}`);
   return installed;
+}
+
+/**
+ * Makes sure that a command is there, installed from Debian's packages when it is missing and the tests run as root.
+ * @throws when it can be neither found nor installed
+ */
+export async function needTool(program: string, packages: readonly string[]): Promise<void> {
+  const isThere = (process.env["PATH"] ?? "").split(":").some((folder) => existsSync(join(folder, program)));
+  if (!isThere) await installPackages(packages, `${program} is missing. Install`);
+}
+
+async function installPackages(packages: readonly string[], hint: string): Promise<void> {
+  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get"))
+    throw new Error(`${hint} ${packages.join(" ")}.`);
+  const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const options = { env: environment, timeout: INSTALL_WITHIN_MS, maxBuffer: 64 * 1024 * 1024 };
+  await run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "update"], options);
+  const install = ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", ...packages];
+  await run("apt-get", install, options);
 }
