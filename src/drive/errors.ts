@@ -88,6 +88,18 @@ export const REASONS = {
     remedy: "Start a new upload.",
   },
   TASK_NOT_FOUND: { code: "not_found", httpStatus: 404, outcome: "definite", remedy: "Check the task id." },
+  TASK_STATE_CONFLICT: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Read the task: its state does not allow this.",
+  },
+  TASK_CLAIM_LOST: {
+    code: "aborted",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Stop working on the task: it was cancelled, or another worker has it.",
+  },
   UPLOAD_EXPIRED: { code: "not_found", httpStatus: 410, outcome: "definite", remedy: "Start a new upload." },
   PATH_EXISTS: {
     code: "already_exists",

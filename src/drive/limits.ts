@@ -115,3 +115,35 @@ export const ANCESTOR_COUNT_MAX = 8 * PATH_DEPTH_MAX;
 
 /** The highest number that a name is given to make it free, as in "name (2)". */
 export const RENAME_NUMBER_MAX = 1_000_000;
+
+/** Tasks of one kind that wait or run at once; more are OVERLOADED until some have ended. */
+export const TASK_OPEN_COUNT_MAX = 5_000;
+
+/** Tasks that have ended and are remembered; the oldest are forgotten first. */
+export const TASK_ENDED_COUNT_MAX = 5_000;
+
+/** A task that has ended is remembered this long, in cluster time. */
+export const TASK_RETENTION_MS = 24 * 60 * 60 * 1000;
+
+/** Attempts at a task until a failure is final. */
+export const TASK_ATTEMPT_COUNT_MAX = 5;
+
+/** Pause before the second attempt, in cluster time; doubled before each further one, up to the maximum. */
+export const TASK_BACKOFF_MS_MIN = 1000;
+export const TASK_BACKOFF_MS_MAX = 5 * 60 * 1000;
+
+/** How long a claim may hold without being renewed, in cluster time. */
+export const TASK_LEASE_MS_MIN = 1000;
+export const TASK_LEASE_MS_MAX = 10 * 60 * 1000;
+
+/** Bytes of a task's parameters, and of its result. */
+export const TASK_PAYLOAD_SIZE_BYTES_MAX = 64 * KIB;
+
+/** Bytes of the key that makes creating a task idempotent. */
+export const TASK_KEY_SIZE_BYTES_MAX = 255;
+
+/** Bytes of the text that says why a task failed; what is longer is cut off. */
+export const TASK_ERROR_SIZE_BYTES_MAX = KIB;
+
+/** Findings about files that one renewal of a claim records at most. */
+export const TASK_FINDING_COUNT_MAX = BATCH_ITEM_COUNT_MAX;

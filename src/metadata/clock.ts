@@ -11,6 +11,7 @@ import { dropDue } from "./contents.ts";
 import { refuse, scanPrefix, type ApplyContext } from "./context.ts";
 import { makeKey, numberInKey, TABLE } from "./keys.ts";
 import { expireRequests } from "./requests.ts";
+import { areTasksDue, expireTasks } from "./tasks.ts";
 import { expireUploads } from "./uploads.ts";
 
 /** advance-clock. */
@@ -26,6 +27,7 @@ export function advanceClock(context: ApplyContext, elapsedMs: number): ResultVa
 
 /** Whether something has been due at a cluster time. */
 export function isExpiryDue(reader: OrderedReader, clusterTimeMs: number): boolean {
+  if (areTasksDue(reader, clusterTimeMs)) return true;
   return [TABLE.uploadExpiry, TABLE.requestExpiry, TABLE.dropQueue].some((table) => {
     const first = scanPrefix(reader, makeKey(table, []), 1)[0];
     return first !== undefined && numberInKey(first.key, 0) <= clusterTimeMs;
@@ -38,5 +40,6 @@ export function expire(context: ApplyContext): ResultValue {
   let itemCount = expireUploads(context, batchItemCountMax);
   itemCount += expireRequests(context, batchItemCountMax - itemCount);
   itemCount += dropDue(context, batchItemCountMax - itemCount);
+  itemCount += expireTasks(context, Math.max(0, batchItemCountMax - itemCount));
   return { kind: "batch", itemCount, more: isExpiryDue(context, context.state.clusterTimeMs) };
 }

@@ -21,6 +21,7 @@ import type {
   Rejected,
   ResultValue,
 } from "./commands.ts";
+import { TASK_BODIES, taskCodec } from "./task-records.ts";
 import {
   bool,
   bytes,
@@ -345,6 +346,7 @@ const BODIES: BodyCodecs = {
     codec: message<BodyOf<"end-membership-change">>({ changeId: uint(1), failure: text(2) }),
   },
   evict: { number: 45, codec: none },
+  ...TASK_BODIES,
 };
 
 const KINDS = Object.keys(BODIES) as CommandKind[];
@@ -397,6 +399,7 @@ interface AppliedRecord {
   readonly "write-lease": ValueOf<"write-lease"> | undefined;
   readonly batch: ValueOf<"batch"> | undefined;
   readonly membership: ValueOf<"membership"> | undefined;
+  readonly task: ValueOf<"task"> | undefined;
 }
 
 const appliedCodec = message<AppliedRecord>({
@@ -417,6 +420,7 @@ const appliedCodec = message<AppliedRecord>({
   ),
   batch: optionalInner(5, message<ValueOf<"batch">>({ itemCount: uint(1), more: bool(2) })),
   membership: optionalInner(10, message<ValueOf<"membership">>({ changeId: uint(1), expireTimeMs: uint(2) })),
+  task: optionalInner(90, message<ValueOf<"task">>({ task: inner(1, taskCodec) })),
 });
 
 interface RejectedRecord {
@@ -447,6 +451,7 @@ const NO_VALUE: AppliedRecord = {
   "write-lease": undefined,
   batch: undefined,
   membership: undefined,
+  task: undefined,
 };
 
 /** The bytes of a result. */
@@ -475,5 +480,6 @@ function decodeValue(record: AppliedRecord): ResultValue {
   if (record["write-lease"] !== undefined) return { kind: "write-lease", ...record["write-lease"] };
   if (record.batch !== undefined) return { kind: "batch", ...record.batch };
   if (record.membership !== undefined) return { kind: "membership", ...record.membership };
+  if (record.task !== undefined) return { kind: "task", ...record.task };
   return { kind: "none" };
 }

@@ -7,6 +7,8 @@
 import type { ReplicaFinding, Seal } from "../drive/content.ts";
 import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
 import type { ErrorReason } from "../drive/errors.ts";
+import type { Task } from "../drive/task.ts";
+import type { TaskCommandBody } from "./task-records.ts";
 
 /** A command with its envelope. */
 export interface Command {
@@ -232,7 +234,8 @@ export type CommandBody =
   /** The leader: what began at `changeId` is done, or has failed. Ignored when it ended before. */
   | { readonly kind: "end-membership-change"; readonly changeId: number; readonly failure: string }
   /** Forgets copies at removed members, at most BATCH_ITEM_COUNT_MAX items. */
-  | { readonly kind: "evict" };
+  | { readonly kind: "evict" }
+  | TaskCommandBody;
 
 /** The kinds of commands. */
 export type CommandKind = CommandBody["kind"];
@@ -279,5 +282,7 @@ export type ResultValue =
     }
   /** issue-join-token: when it expires; commands that begin a change: its id. The other one is 0. */
   | { readonly kind: "membership"; readonly changeId: number; readonly expireTimeMs: number }
+  /** Commands about a task: the task after it. */
+  | { readonly kind: "task"; readonly task: Task }
   /** expire, reclaim, materialise, evict, recount: how many items were touched, and whether more are left. */
   | { readonly kind: "batch"; readonly itemCount: number; readonly more: boolean };

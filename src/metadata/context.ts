@@ -16,6 +16,9 @@ import {
   COPY_PUSH_COUNT_MAX,
   MEMBER_COUNT_MAX,
   REQUEST_COUNT_MAX,
+  TASK_ENDED_COUNT_MAX,
+  TASK_FINDING_COUNT_MAX,
+  TASK_OPEN_COUNT_MAX,
   UPLOAD_COUNT_MAX,
 } from "../drive/limits.ts";
 import { getThrough, rangeThrough, REMOVED } from "../std/layers.ts";
@@ -46,6 +49,9 @@ export interface StateMachineLimits {
   readonly copyPushCountMax: number;
   readonly memberCountMax: number;
   readonly requestCountMax: number;
+  readonly taskEndedCountMax: number;
+  readonly taskFindingCountMax: number;
+  readonly taskOpenCountMax: number;
   readonly uploadCountMax: number;
 }
 
@@ -58,6 +64,9 @@ export const DEFAULT_LIMITS: StateMachineLimits = {
   copyPushCountMax: COPY_PUSH_COUNT_MAX,
   memberCountMax: MEMBER_COUNT_MAX,
   requestCountMax: REQUEST_COUNT_MAX,
+  taskEndedCountMax: TASK_ENDED_COUNT_MAX,
+  taskFindingCountMax: TASK_FINDING_COUNT_MAX,
+  taskOpenCountMax: TASK_OPEN_COUNT_MAX,
   uploadCountMax: UPLOAD_COUNT_MAX,
 };
 

@@ -14,6 +14,7 @@ import { needsWork, tallyOf, verifiedCount } from "./extents.ts";
 import { readState, scanPrefix } from "./context.ts";
 import { isDecided } from "./copies.ts";
 import { equalBytesKey, makeKey, numberInKey, placeKey, TABLE, tailOfKey, textInKey } from "./keys.ts";
+import { checkTasks } from "./task-invariants.ts";
 import {
   contentCodec,
   copyCodec,
@@ -57,6 +58,7 @@ export function checkInvariants(reader: OrderedReader): void {
   findings.equal("copiesChangeCount", state.copiesChangeCount, all(reader, TABLE.copiesChange).length);
   findings.equal("memberCount", state.memberCount, all(reader, TABLE.member).length);
   checkMembership(reader, state, findings);
+  checkTasks(reader, findings);
   if (findings.list.length > 0) throw new AssertionError(`broken invariants:\n${findings.list.join("\n")}`);
 }
 

@@ -20,6 +20,9 @@
  *                                                     19 memberId               StoreRecord
  *                                                     1a memberId               RecountRecord
  *                                                   30 index contentId          -  (its copies changed)
+ *   01 03                        TaskTotals           41 state kind taskId        -
+ *   40 taskId                    Task                 42 phase time taskId        -
+ *                                                     43 kind key                 taskId
  */
 import { assert } from "../std/assert.ts";
 import { utf8 } from "../std/bytes.ts";
@@ -54,6 +57,10 @@ export const TABLE = {
   eviction: 0x22,
   store: 0x19,
   recount: 0x1a,
+  task: 0x40,
+  taskByState: 0x41,
+  taskByTime: 0x42,
+  taskByKey: 0x43,
 } as const;
 
 /** The value of records whose key says it all. */
@@ -67,6 +74,9 @@ export const CLUSTER_KEY = new Uint8Array([TABLE.single, 1]);
 
 /** The key of the change of the membership that is under way or ended last. */
 export const MEMBERSHIP_CHANGE_KEY = new Uint8Array([TABLE.single, 2]);
+
+/** The key of the number of tasks and the checkpoint of their planner. */
+export const TASK_TOTALS_KEY = new Uint8Array([TABLE.single, 3]);
 
 function writeUint(key: Uint8Array, offset: number, value: number): void {
   assert(Number.isSafeInteger(value) && value >= 0, `a key holds ${value}`);
@@ -202,3 +212,14 @@ export const copierKey = (sourceId: number, directoryId: number): Uint8Array =>
 /** The key that marks a name of an unfinished copy absent. */
 export const absentKey = (directoryId: number, name: Uint8Array): Uint8Array =>
   makeKey(TABLE.absent, [directoryId], name);
+/** The key of a task. */
+export const taskKey = (taskId: number): Uint8Array => makeKey(TABLE.task, [taskId]);
+/** The key of a task among those of a state and kind; both by their numbers in tasks.ts. */
+export const taskByStateKey = (state: number, kind: number, taskId: number): Uint8Array =>
+  makeKey(TABLE.taskByState, [state, kind, taskId]);
+/** The key of a task among those of a phase, by when something is due. */
+export const taskByTimeKey = (phase: number, timeMs: number, taskId: number): Uint8Array =>
+  makeKey(TABLE.taskByTime, [phase, timeMs, taskId]);
+/** The key that leads from the key of a task to the newest task with it. */
+export const taskByKeyKey = (kind: number, key: string): Uint8Array =>
+  makeKey(TABLE.taskByKey, [kind], utf8(key));

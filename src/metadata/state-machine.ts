@@ -28,6 +28,16 @@ import { clusterCodec } from "./records.ts";
 import { addReplica, assignReplica, reportReplica } from "./replicas.ts";
 import { admit, findAnswer, isOfAttempt, remember } from "./requests.ts";
 import { declareLost, recount, reportScrub, returnStore, setDraining } from "./stores.ts";
+import {
+  cancelTask,
+  claimTask,
+  createTask,
+  failTask,
+  finishTask,
+  releaseTask,
+  renewTask,
+  retryTask,
+} from "./tasks.ts";
 import { copyEntry, createDirectory, deleteEntry, moveEntry, updateEntry } from "./tree.ts";
 import { abortUpload, assignExtent, completeUpload, initUpload, putSmall, renewUpload } from "./uploads.ts";
 
@@ -185,6 +195,22 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
       return NONE;
     case "evict":
       return evict(context);
+    case "create-task":
+      return createTask(context, body);
+    case "claim-task":
+      return claimTask(context, body);
+    case "renew-task":
+      return renewTask(context, body);
+    case "finish-task":
+      return finishTask(context, body);
+    case "fail-task":
+      return failTask(context, body);
+    case "release-task":
+      return releaseTask(context, body);
+    case "retry-task":
+      return retryTask(context, body);
+    case "cancel-task":
+      return cancelTask(context, body);
     default:
       return unreachable(body);
   }

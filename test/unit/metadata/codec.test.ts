@@ -10,11 +10,14 @@ import {
   StoredChangeSchema,
 } from "../../../gen/netdisk/storage/v1/metadata_pb.ts";
 import * as gen from "../../../gen/netdisk/storage/v1/metadata_records_pb.ts";
+import * as tasks from "../../../gen/netdisk/storage/v1/metadata_tasks_pb.ts";
 import type { Seal } from "../../../src/drive/content.ts";
 import type { Entry } from "../../../src/drive/entry.ts";
+import type { Task } from "../../../src/drive/task.ts";
 import { decodeCommand, decodeResult, encodeCommand, encodeResult } from "../../../src/metadata/codec.ts";
 import type { CommandBody, CommandResult } from "../../../src/metadata/commands.ts";
 import * as records from "../../../src/metadata/records.ts";
+import * as taskRecords from "../../../src/metadata/task-records.ts";
 import type { Codec } from "../../../src/metadata/wire.ts";
 
 const BIG = Number.MAX_SAFE_INTEGER;
@@ -131,7 +134,31 @@ const bodies: CommandBody[] = [
   { kind: "transfer-leadership", memberId: BIG, leaderId: 2 },
   { kind: "end-membership-change", changeId: BIG, failure: "f" },
   { kind: "evict" },
+  {
+    ...{ kind: "create-task", taskKind: "download", key: "k", parameters: digest },
+    plan: { afterIndex: 1, throughIndex: BIG },
+  },
+  { kind: "claim-task", taskId: BIG, memberId: 2, leaseMs: 3 },
+  {
+    ...{ kind: "renew-task", hold: { taskId: 1, fence: BIG }, leaseMs: 2, doneCount: 3, totalCount: 4 },
+    findings: {
+      sha256s: [{ contentId: BIG, sha256: digest }],
+      mediaTypes: [{ entryId: BIG, contentId: 2, mediaType: "text/plain" }],
+    },
+  },
+  { kind: "finish-task", hold: { taskId: 1, fence: 2 }, result: digest },
+  { kind: "fail-task", hold: { taskId: 1, fence: 2 }, reason: "r", message: "m", isFinal: true },
+  { kind: "release-task", hold: { taskId: 1, fence: 2 } },
+  { kind: "retry-task", taskId: BIG },
+  { kind: "cancel-task", taskId: BIG },
 ];
+
+const task: Task = {
+  ...{ taskId: BIG, kind: "replication", state: "failed", key: "k", attemptCount: 1, attemptCountMax: 2 },
+  ...{ fence: BIG, memberId: 3, dueTimeMs: 4, progress: { doneCount: 5, totalCount: 6 } },
+  ...{ createTimeMs: 7, updateTimeMs: 8, parameters: digest, result: digest },
+  error: { reason: "r", message: "m" },
+};
 
 const results: CommandResult[] = [
   { outcome: "applied", index: BIG, value: { kind: "none" } },
@@ -153,6 +180,7 @@ const results: CommandResult[] = [
   },
   { outcome: "applied", index: 1, value: { kind: "batch", itemCount: 1, more: true } },
   { outcome: "applied", index: 1, value: { kind: "membership", changeId: 1, expireTimeMs: 2 } },
+  { outcome: "applied", index: 1, value: { kind: "task", task } },
   { outcome: "rejected", index: 1, reason: "PATH_NOT_FOUND", message: "m", metadata: { path: "/a", b: "" } },
 ];
 
@@ -334,6 +362,13 @@ describe("records", () => {
       gen.EvictionRecordSchema,
       records.evictionCodec as never,
       { contentId: 1, extentIndex: 2, endContentId: BIG },
+    ],
+    ["TaskRecord", tasks.TaskRecordSchema, taskRecords.taskCodec as never, task],
+    [
+      "TaskTotals",
+      tasks.TaskTotalsSchema,
+      taskRecords.taskTotalsCodec as never,
+      { nextTaskId: BIG, counts: [0, 1, BIG], plannedIndex: 3 },
     ],
     [
       "StoredChange",

@@ -1,0 +1,101 @@
+/**
+ * Tasks: work that the cluster does in the background, each a record of the replicated state.
+ *
+ *   waiting --claim--> running --finish--> done
+ *      ^                 |  |
+ *      |  fail, attempts |  +--fail, none left or for good--> failed
+ *      +---- left -------+
+ *   waiting, running --cancel--> cancelled        failed, cancelled --retry--> waiting
+ *
+ * The record is the truth; a queue only tells workers where to look. A claim carries a fence, a number greater than that of every
+ * claim before it: only who holds the newest may renew, finish or fail the task, so a worker that slept past its lease cannot.
+ */
+
+/** What a task is about: bytes that were committed, a prepared download, copies of extents. */
+export type TaskKind = "upload" | "download" | "replication";
+
+/** Every kind; the order is that of the stored enum. */
+export const TASK_KINDS = ["upload", "download", "replication"] as const satisfies readonly TaskKind[];
+
+/** Where a task stands. */
+export type TaskState = "waiting" | "running" | "done" | "failed" | "cancelled";
+
+/** Every state; the order is that of the stored enum. */
+export const TASK_STATES = [
+  "waiting",
+  "running",
+  "done",
+  "failed",
+  "cancelled",
+] as const satisfies readonly TaskState[];
+
+/** States in which a task has ended. */
+export const ENDED_TASK_STATES: ReadonlySet<TaskState> = new Set<TaskState>(["done", "failed", "cancelled"]);
+
+/** How much of a task is done, in units of its kind. */
+export interface TaskProgress {
+  readonly doneCount: number;
+  /** 0 while it is not known. */
+  readonly totalCount: number;
+}
+
+/** Why an attempt failed. */
+export interface TaskError {
+  /** A reason of drive/errors.ts, or another stable name. */
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** A task as it stands. Times are cluster time. */
+export interface Task {
+  /** Ascending by creation. */
+  readonly taskId: number;
+  readonly kind: TaskKind;
+  readonly state: TaskState;
+  /** What makes a second creation the same as the first; "" for none. */
+  readonly key: string;
+  /** Claims so far, since it was created or retried by a user. */
+  readonly attemptCount: number;
+  /** After so many attempts a failure is final. */
+  readonly attemptCountMax: number;
+  /** Number of the newest claim, strictly growing over all tasks; 0 before the first. */
+  readonly fence: number;
+  /** Member that works on it, or did last; 0 for none. */
+  readonly memberId: number;
+  /** While it runs: until when the claim holds. While it waits: not to be claimed before. Ended: when it is forgotten. */
+  readonly dueTimeMs: number;
+  readonly progress: TaskProgress;
+  readonly createTimeMs: number;
+  readonly updateTimeMs: number;
+  /** What to do, in the form of its kind. */
+  readonly parameters: Uint8Array;
+  /** What came of it, in the form of its kind; empty until it is done. */
+  readonly result: Uint8Array;
+  /** Why the last attempt failed; undefined when none did. */
+  readonly error: TaskError | undefined;
+}
+
+/** How many tasks there are, by kind and state. */
+export type TaskCounts = Readonly<Record<TaskKind, Readonly<Record<TaskState, number>>>>;
+
+/** What a list of tasks is to hold. */
+export interface TaskFilter {
+  readonly kind?: TaskKind | undefined;
+  readonly state?: TaskState | undefined;
+}
+
+/** One page of tasks, newest first. */
+export interface TaskPage {
+  readonly tasks: readonly Task[];
+  /** Pass it to get the next page; undefined on the last. */
+  readonly nextCursor: string | undefined;
+}
+
+/** A task to be made. */
+export interface TaskRequest {
+  readonly kind: TaskKind;
+  /** At most TASK_KEY_SIZE_BYTES_MAX bytes; "" for none. */
+  readonly key: string;
+  /** At most TASK_PAYLOAD_SIZE_BYTES_MAX bytes. */
+  readonly parameters: Uint8Array;
+}
