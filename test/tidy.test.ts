@@ -29,6 +29,7 @@ const IMPORTS: Record<string, readonly string[]> = {
   cluster: [...EDGE, "segments", "routing", "metadata"],
   replication: [...EDGE, "chunks", "routing", "cluster", "metadata"],
   catalog: [...EDGE, "routing", "cluster", "metadata", "replication"],
+  cache: [...EDGE, "cluster", "metadata"],
   transfer: [...EDGE, "archive", "chunks", "routing", "cluster", "metadata", "replication"],
   contract: CORE,
   rpc: [
@@ -46,6 +47,7 @@ const IMPORTS: Record<string, readonly string[]> = {
   gateway: [...EDGE, "contract"],
   node: [
     ...EDGE,
+    "cache",
     "catalog",
     "chunks",
     "cluster",

@@ -72,12 +72,16 @@ export interface Config {
   readonly log: {
     readonly level: LogLevel;
   };
-  /** External services. Accepted and checked, so that a deployment can name them; this version serves without them. */
+  /** External services. A node serves without them; what they are good for is with each. */
   readonly services: {
     readonly postgresUrl: string | undefined;
     /** File with the password for it, in place of one in the URL. */
     readonly postgresPasswordFile: string | undefined;
     readonly redisUrl: string | undefined;
+    /** File with the password for it, in place of one in the URL. */
+    readonly redisPasswordFile: string | undefined;
+    /** File with the certificate of the authority that signed its own; the machine's authorities when absent. */
+    readonly redisCaFile: string | undefined;
     readonly rabbitmqUrl: string | undefined;
   };
 }
@@ -110,6 +114,8 @@ export function defaultConfig(): Config {
       postgresUrl: undefined,
       postgresPasswordFile: undefined,
       redisUrl: undefined,
+      redisPasswordFile: undefined,
+      redisCaFile: undefined,
       rabbitmqUrl: undefined,
     },
   };

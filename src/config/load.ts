@@ -9,6 +9,7 @@ import { parse as parseYaml } from "yaml";
 import { DriveError } from "../drive/errors.ts";
 import { findAddress, isWildcard } from "./address.ts";
 import { defaultConfig, selfAddress, type Config } from "./config.ts";
+import { parseRedisUrl } from "./redis-url.ts";
 import { parseText, parseValue, SETTINGS, type Parsed, type Setting, type SettingValue } from "./settings.ts";
 
 /** Where settings come from. */
@@ -163,6 +164,24 @@ function findContradictions(config: Config): readonly string[] {
   if (self !== undefined && isWildcard(self.host) && cluster.peers.length > 0) {
     problems.push(
       `cluster.me (ME) must say how peers reach this node, because ${selfAddress(config)} names no host`,
+    );
+  }
+  problems.push(...redisContradictions(config.services));
+  return problems;
+}
+
+function redisContradictions(services: Config["services"]): readonly string[] {
+  const { redisUrl, redisPasswordFile, redisCaFile } = services;
+  if (redisUrl === undefined) return [];
+  const target = parseRedisUrl(redisUrl);
+  if (target === undefined) return [];
+  const problems: string[] = [];
+  if (target.password !== undefined && redisPasswordFile !== undefined) {
+    problems.push("services.redisPasswordFile must be absent, because services.redisUrl has a password too");
+  }
+  if (!target.isTls && redisCaFile !== undefined) {
+    problems.push(
+      "services.redisCaFile must be absent, because services.redisUrl does not begin with rediss",
     );
   }
   return problems;

@@ -7,6 +7,7 @@
  */
 import { findAddress, isHost } from "./address.ts";
 import { LOG_LEVELS } from "./config.ts";
+import { parseRedisUrl } from "./redis-url.ts";
 
 /** What values a setting takes. Bounds are inclusive. */
 export type SettingKind =
@@ -15,7 +16,8 @@ export type SettingKind =
   | { readonly type: "choice"; readonly choices: readonly string[] }
   | { readonly type: "address" }
   | { readonly type: "addresses"; readonly countMax: number }
-  | { readonly type: "url"; readonly schemes: readonly string[]; readonly bareAddress: boolean };
+  | { readonly type: "url"; readonly schemes: readonly string[]; readonly bareAddress: boolean }
+  | { readonly type: "redis" };
 
 /** One row of the table. */
 export interface Setting {
@@ -205,9 +207,21 @@ export const SETTINGS: readonly Setting[] = [
   ),
   row(
     "services.redisUrl",
-    { type: "url", schemes: ["redis", "rediss"], bareAddress: true },
-    "Redis, as a URL or host:port. Accepted and checked; not used by this version.",
+    { type: "redis" },
+    "Redis, shared by the nodes for what may be lost at any time. rediss:// is TLS. Never needed to serve.",
     { environment: ["REDIS_URL"], optional: true, secret: true },
+  ),
+  row(
+    "services.redisPasswordFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the password for Redis, in place of one in the URL.",
+    { environment: ["REDIS_PASSWORD_FILE"], optional: true },
+  ),
+  row(
+    "services.redisCaFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the certificate (PEM) of the authority that signed that of Redis, for rediss://. Absent: the machine's own authorities.",
+    { environment: ["REDIS_CA_FILE"], optional: true },
   ),
   row(
     "services.rabbitmqUrl",
@@ -237,6 +251,8 @@ export function describeKind(kind: SettingKind): string {
       const schemes = kind.schemes.map((scheme) => `${scheme}://`).join(" or ");
       return `a URL that starts with ${schemes}${kind.bareAddress ? ", or host:port" : ""}`;
     }
+    case "redis":
+      return "host:port, redis://host or rediss://host; several nodes of a cluster with commas between, or one after redis+cluster:// or rediss+cluster://";
   }
 }
 
@@ -296,6 +312,8 @@ function textFits(setting: Setting, text: string): boolean {
       return findAddress(text) !== undefined;
     case "url":
       return urlFits(kind.schemes, kind.bareAddress, text);
+    case "redis":
+      return parseRedisUrl(text) !== undefined;
     case "integer":
     case "addresses":
       return false;

@@ -31,6 +31,7 @@ export interface CatalogsOptions {
 /** The catalogs of a node. start() once. */
 export class Catalogs {
   readonly api: CatalogApi;
+  readonly #madeAtMs: number;
   readonly #metrics: Metrics;
   readonly #names: NameFollower;
   readonly #projector: PostgresProjector | undefined;
@@ -38,6 +39,7 @@ export class Catalogs {
   constructor(options: CatalogsOptions) {
     const { clock, port, metrics, postgres } = options;
     const logger = options.logger.child("catalog");
+    this.#madeAtMs = clock.wallMs();
     this.#metrics = metrics;
     const told =
       (catalog: "embedded" | "postgres") =>
@@ -100,10 +102,12 @@ export class Catalogs {
     await Promise.all([this.#names.stop(), this.#projector?.stop()]);
   }
 
-  /** How PostgreSQL does, as this node sees it; undefined where none is configured. */
-  service(): ServiceStatus | undefined {
+  /** How PostgreSQL does, as this node sees it; where none is configured it is "off" since the start. */
+  service(): ServiceStatus {
     const status = this.#projector?.status();
-    if (status === undefined) return undefined;
+    if (status === undefined) {
+      return { name: "postgres", state: "off", sinceTimeMs: this.#madeAtMs, detail: "" };
+    }
     return { name: "postgres", state: status.state, sinceTimeMs: status.sinceMs, detail: status.detail };
   }
 

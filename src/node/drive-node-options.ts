@@ -4,6 +4,7 @@ import type { HeartbeatPort } from "../cluster/failure-detector-port.ts";
 import type { ProposalForwarder, RaftTransport } from "../consensus/transport.ts";
 import type { ConsensusTuning } from "../consensus/tuning.ts";
 import type { DriveError } from "../drive/errors.ts";
+import type { ServiceStatus } from "../drive/drive-api.ts";
 import type { NodeRegistration } from "../metadata/commands.ts";
 import type { PlantedFault } from "../raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../replication/planted-faults.ts";
@@ -72,6 +73,8 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   readonly forwarder: ProposalForwarder;
   /** PostgreSQL for the catalog; the caller closes it after stop(). None where it is not configured. */
   readonly postgres?: PostgresClient | undefined;
+  /** Further services outside of the node, for its status. */
+  readonly outside?: (() => readonly ServiceStatus[]) | undefined;
   readonly tuning?: Partial<ConsensusTuning> | undefined;
   /** A historical bug to show, in tests alone. */
   readonly plantedFault?: PlantedFault | undefined;

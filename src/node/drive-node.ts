@@ -59,14 +59,12 @@ export class DriveNode {
   readonly #options: DriveNodeOptions;
   readonly #logger: Logger;
   readonly #refusals: Refusals;
-  readonly #madeAtMs: number;
   #running: Running | undefined;
   #stopping: Promise<void> | undefined;
   #rebuildTimer: Timer | undefined;
 
   constructor(options: DriveNodeOptions) {
     this.#options = options;
-    this.#madeAtMs = options.clock.wallMs();
     this.#logger = options.logger.child("node");
     this.#refusals = new Refusals({
       clock: options.clock,
@@ -291,10 +289,10 @@ export class DriveNode {
     return problems;
   }
 
-  /** Services outside of the node; those that are not configured are "off" since it started. */
+  /** Services outside of the node; those of the drive itself once it has started. */
   services(): readonly ServiceStatus[] {
-    const postgres = this.#running?.catalogs.service();
-    return [postgres ?? { name: "postgres", state: "off", sinceTimeMs: this.#madeAtMs, detail: "" }];
+    const own = this.#running === undefined ? [] : [this.#running.catalogs.service()];
+    return [...own, ...(this.#options.outside?.() ?? [])];
   }
 
   /** Takes the figures of this moment into the metrics. */

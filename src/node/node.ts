@@ -12,6 +12,7 @@ import type { JoinRequest } from "../cluster/membership.ts";
 import { PeerFinder } from "../cluster/peer-finder.ts";
 import { PeerGuard } from "../cluster/peer-guard.ts";
 import { peerAddresses, selfAddress, type Config } from "../config/config.ts";
+import type { ServiceStatus } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
 import { Gateway } from "../gateway/gateway.ts";
 import { ChannelPool } from "../rpc/channel-pool.ts";
@@ -41,6 +42,7 @@ import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
+import { Caches, redisSettings } from "./caches.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
 import { readSecret } from "./secret-file.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
@@ -87,6 +89,7 @@ export class Node {
   #membership: ClusterMembership | undefined;
   #drive: DriveNode | undefined;
   #postgres: PostgresClient | undefined;
+  #caches: Caches | undefined;
   #server: RpcServer | undefined;
   #gateway: Gateway | undefined;
   #transport: GrpcRaftTransport | undefined;
@@ -135,6 +138,8 @@ export class Node {
       logger: this.#logger,
     });
     await this.#bootstrap.open();
+    const redis = await redisSettings(config.services);
+    this.#caches = new Caches({ clock: this.#clock, logger: this.#logger, metrics: this.#metrics, redis });
     this.#server = this.#makeServer();
     await this.#server.start();
     this.#gateway = this.#makeGateway();
@@ -144,6 +149,7 @@ export class Node {
     this.#membership = membership;
     this.#finder = this.#makeFinder(membership);
     this.#postgres = await this.#connectPostgres();
+    this.#caches.join(membership.clusterId);
     this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
     await this.#drive.start();
     this.#finder.start();
@@ -167,6 +173,7 @@ export class Node {
     await this.#finder?.stop();
     await this.#drive?.stop();
     await this.#postgres?.stop();
+    await this.#caches?.stop();
     this.#transport?.stop();
     this.#forwarder?.stop();
     for (const replica of this.#replicas.values()) replica.stop();
@@ -214,7 +221,7 @@ export class Node {
       drive: new LateDrive(
         () => this.#started().drive,
         () => this.#problems(),
-        () => this.#drive?.services() ?? [],
+        () => this.#drive?.services() ?? this.#outside(),
       ),
       logger: this.#logger,
       metrics: this.#metrics,
@@ -273,6 +280,7 @@ export class Node {
       heartbeats: new GrpcHeartbeat(clients),
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
       postgres: this.#postgres,
+      outside: () => this.#outside(),
       reserveBytes: config.data.reserveBytes,
       inFlightBytesMax: config.transfer.inFlightBytesMax,
       tuning: {
@@ -396,6 +404,11 @@ export class Node {
   #problems(): readonly string[] {
     if (this.#drive !== undefined) return this.#drive.problems();
     return [this.#bootstrap?.waitingReason ?? "The node is starting."];
+  }
+
+  /** Services that belong to the process rather than to the drive. */
+  #outside(): readonly ServiceStatus[] {
+    return this.#caches === undefined ? [] : [this.#caches.service()];
   }
 
   #raftStatus(): RaftStatus {

@@ -6,6 +6,7 @@
  * Does not measure anything by itself except the process metrics.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { noCacheMetrics, PrometheusCacheMetrics, type CacheMetrics } from "./cache-metrics.ts";
 
 /** A request over HTTP that was answered. */
 export interface HttpRequestSample {
@@ -115,6 +116,8 @@ export interface Metrics {
   catalogRebuilt(catalog: "embedded" | "postgres"): void;
   /** The embedded catalog answered because PostgreSQL could not. */
   catalogFellBack(): void;
+  /** Redis, and what is kept in it. */
+  readonly cache: CacheMetrics;
   /** Everything now, as a scrape wants it. */
   render(): Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -136,6 +139,7 @@ const seconds = (durationMs: number): number => Math.max(0, durationMs) / 1000;
 
 /** Metrics kept in a Prometheus registry of their own. */
 export class PrometheusMetrics implements Metrics {
+  readonly cache: CacheMetrics;
   readonly #registry = new Registry();
   readonly #httpDuration: Histogram<"method" | "route" | "status">;
   readonly #httpInFlight: Gauge<"kind">;
@@ -179,6 +183,7 @@ export class PrometheusMetrics implements Metrics {
       { version: options.version },
       1,
     );
+    this.cache = new PrometheusCacheMetrics(this.#registry);
     this.#httpDuration = this.#histogram(
       "http_request_duration_seconds",
       "HTTP requests by route and status.",
@@ -431,5 +436,6 @@ export const noMetrics: Metrics = {
   projected: () => undefined,
   catalogRebuilt: () => undefined,
   catalogFellBack: () => undefined,
+  cache: noCacheMetrics,
   render: () => Promise.resolve({ contentType: "text/plain", text: "" }),
 };

@@ -114,6 +114,16 @@ describe("loadConfig()", () => {
     expect(withSelf.services.redisUrl).to.equal("redis:6379");
   });
 
+  it("refuses two passwords for Redis, and an authority where there is no TLS", () => {
+    const files = { REDIS_PASSWORD_FILE: "/run/password", REDIS_CA_FILE: "/run/ca.pem" };
+
+    expect(problemsOf({ environment: { REDIS_URL: "redis://:secret@redis", ...files } })).to.deep.equal([
+      "services.redisPasswordFile must be absent, because services.redisUrl has a password too",
+      "services.redisCaFile must be absent, because services.redisUrl does not begin with rediss",
+    ]);
+    expect(problemsOf({ environment: { REDIS_URL: "rediss://redis", ...files } })).to.deep.equal([]);
+  });
+
   it("prefers the variable with the prefix to the short one", () => {
     expect(load({ environment: { NODE_ID: "a", NETDISK_NODE_ID: "b" } }).node.id).to.equal("b");
   });

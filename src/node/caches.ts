@@ -1,0 +1,88 @@
+/** What a node shares with the others through Redis, put together; without Redis, what serves in its place. */
+import { RedisClient, type RedisClientOptions } from "../cache/redis-client.ts";
+import type { Config } from "../config/config.ts";
+import { parseRedisUrl } from "../config/redis-url.ts";
+import type { ServiceStatus } from "../drive/drive-api.ts";
+import { must } from "../std/assert.ts";
+import type { Clock } from "../std/clock.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import { readSecret } from "./secret-file.ts";
+
+/** Begins the names of all keys and channels. */
+const PREFIX = "netdisk";
+
+/** How to reach Redis. */
+export type RedisSettings = Omit<
+  RedisClientOptions,
+  "clock" | "prefix" | "callTimeoutMs" | "onCall" | "onHealth"
+>;
+
+/** What Caches needs. */
+export interface CachesOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** None where Redis is not configured. */
+  readonly redis: RedisSettings | undefined;
+}
+
+/** Reads what the configuration says about Redis, and the files it names. @throws DriveError CONFIGURATION_INVALID */
+export async function redisSettings(services: Config["services"]): Promise<RedisSettings | undefined> {
+  const { redisUrl, redisPasswordFile, redisCaFile } = services;
+  if (redisUrl === undefined) return undefined;
+  const target = must(parseRedisUrl(redisUrl), "an address that was checked");
+  return {
+    ...target,
+    password: redisPasswordFile === undefined ? target.password : await readSecret(redisPasswordFile),
+    authority: redisCaFile === undefined ? undefined : await readSecret(redisCaFile),
+  };
+}
+
+/** See the file's comment. join() at most once; stop() any number of times. */
+export class Caches {
+  readonly #options: CachesOptions;
+  readonly #logger: Logger;
+  readonly #madeAtMs: number;
+  #redis: RedisClient | undefined;
+
+  constructor(options: CachesOptions) {
+    this.#options = options;
+    this.#logger = options.logger.child("cache");
+    this.#madeAtMs = options.clock.wallMs();
+  }
+
+  /** Begins to use Redis for this cluster; returns at once, whether or not it answers. */
+  join(clusterId: string): void {
+    const { clock, metrics, redis } = this.#options;
+    if (redis === undefined) return;
+    this.#redis = new RedisClient({
+      ...redis,
+      clock,
+      prefix: `${PREFIX}:${clusterId}`,
+      onCall: (call, durationMs, outcome) => metrics.cache.redisCall(call, durationMs, outcome),
+      onHealth: ({ isUp, detail }) => {
+        metrics.cache.redis({ isUp });
+        if (isUp) this.#logger.info("redis_up");
+        else this.#logger.warn("redis_down", { detail });
+      },
+    });
+    this.#redis.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#redis?.stop();
+  }
+
+  /** How Redis does, as this node sees it. */
+  service(): ServiceStatus {
+    const { clock, redis } = this.#options;
+    if (redis === undefined) return { name: "redis", state: "off", sinceTimeMs: this.#madeAtMs, detail: "" };
+    const { isUp, sinceMs, detail } = this.#redis?.health ?? {
+      isUp: false,
+      sinceMs: clock.wallMs(),
+      detail: "The node does not belong to a cluster yet.",
+    };
+    return { name: "redis", state: isUp ? "up" : "degraded", sinceTimeMs: sinceMs, detail };
+  }
+}
