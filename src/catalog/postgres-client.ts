@@ -2,10 +2,12 @@
  * Connections to PostgreSQL: a small pool, transactions, bounded waiting, and the translation of everything that can go wrong
  * into CATALOG_UNAVAILABLE. Keeps book of whether the server answers, since when, how long it takes and how often it fails.
  */
+import type { ConnectionOptions } from "node:tls";
 import pg from "pg";
 import { DriveError } from "../drive/errors.ts";
 import { AssertionError } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
+import { tlsFailure } from "./postgres-address.ts";
 
 /** Connections of one node: the projector's two and those of queries. */
 export const CONNECTION_COUNT_MAX = 8;
@@ -48,6 +50,8 @@ export interface PostgresClientOptions {
   readonly url: string;
   /** In place of the one in the URL. */
   readonly password?: string | undefined;
+  /** Encryption; undefined sends everything in the clear, whatever the environment says. */
+  readonly tls?: ConnectionOptions | undefined;
   readonly onCall?: OnPostgresCall | undefined;
 }
 
@@ -63,8 +67,8 @@ export class PostgresClient {
     this.#onCall = options.onCall ?? ((): void => undefined);
     this.#health = { isUp: false, sinceMs: options.clock.wallMs(), detail: "It was not asked yet." };
     this.#pool = new pg.Pool({
-      connectionString: options.url,
-      ...(options.password !== undefined && { password: options.password }),
+      connectionString: withPassword(options.url, options.password),
+      ssl: options.tls ?? false,
       application_name: "netdisk",
       max: CONNECTION_COUNT_MAX,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
@@ -177,6 +181,14 @@ export class PostgresClient {
   }
 }
 
+/** The URL with a password in place of the one in it: pg takes the URL's, even an empty one, over any other. */
+function withPassword(text: string, password: string | undefined): string {
+  if (password === undefined) return text;
+  const url = new URL(text);
+  url.password = encodeURIComponent(password);
+  return url.href;
+}
+
 /** Refusals and broken assumptions of our own are no fault of the server. */
 function isOurs(error: unknown): boolean {
   if (error instanceof DriveError) return error.cause === undefined;
@@ -193,5 +205,7 @@ function messageOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(messageOf).join("; ");
   if (!(error instanceof Error)) return String(error);
   const { code } = error as { code?: unknown };
-  return typeof code === "string" ? `${error.message} (${code})` : error.message;
+  if (typeof code !== "string") return error.message;
+  const meaning = tlsFailure(code);
+  return meaning === undefined ? `${error.message} (${code})` : `${meaning}: ${error.message} (${code})`;
 }

@@ -77,6 +77,8 @@ export interface Config {
     readonly postgresUrl: string | undefined;
     /** File with the password for it, in place of one in the URL. */
     readonly postgresPasswordFile: string | undefined;
+    /** File with the certificates of issuers that its own may come from. */
+    readonly postgresCaFile: string | undefined;
     readonly redisUrl: string | undefined;
     /** File with the password for it, in place of one in the URL. */
     readonly redisPasswordFile: string | undefined;
@@ -113,6 +115,7 @@ export function defaultConfig(): Config {
     services: {
       postgresUrl: undefined,
       postgresPasswordFile: undefined,
+      postgresCaFile: undefined,
       redisUrl: undefined,
       redisPasswordFile: undefined,
       redisCaFile: undefined,

@@ -196,7 +196,7 @@ export const SETTINGS: readonly Setting[] = [
   row(
     "services.postgresUrl",
     { type: "url", schemes: ["postgres", "postgresql"], bareAddress: true },
-    "PostgreSQL for search and reports, as a URL or host:port. TLS with ?sslmode=verify-full&sslrootcert=FILE. Never needed to serve.",
+    "PostgreSQL for search and reports, as a URL or host:port. TLS with ?sslmode=require, verify-ca or verify-full. Never needed to serve.",
     { environment: ["POSTGRES_URL"], optional: true, secret: true },
   ),
   row(
@@ -204,6 +204,12 @@ export const SETTINGS: readonly Setting[] = [
     { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
     "File with the password for PostgreSQL, in place of one in the URL.",
     { environment: ["POSTGRES_PASSWORD_FILE"], optional: true },
+  ),
+  row(
+    "services.postgresCaFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the certificates (PEM) of issuers to trust for PostgreSQL's own, in place of sslrootcert in the URL. Alone it means sslmode=verify-full.",
+    { environment: ["POSTGRES_CA_FILE"], optional: true },
   ),
   row(
     "services.redisUrl",

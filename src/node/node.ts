@@ -5,7 +5,7 @@
  * the data, then listen for clients. Readiness is for those who ask; a request that comes too early gets NODE_STARTING.
  * stop() goes the other way round: readiness off, clients' requests finish, leadership is handed over, files are closed.
  */
-import { PostgresClient } from "../catalog/postgres-client.ts";
+import type { PostgresClient } from "../catalog/postgres-client.ts";
 import { Bootstrap, type BootstrapExchange, type ClusterMembership } from "../cluster/bootstrap.ts";
 import type { JoinAnswer, JoinOptions } from "../cluster/join.ts";
 import type { JoinRequest } from "../cluster/membership.ts";
@@ -44,9 +44,9 @@ import type { Logger } from "../telemetry/logger.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
 import { Caches, redisSettings } from "./caches.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
-import { readSecret } from "./secret-file.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
+import { connectPostgres } from "./postgres.ts";
 import { resolvePeers } from "./resolve-peers.ts";
 
 /** How often the figures of this moment are taken into the metrics and readiness into the health service. */
@@ -148,7 +148,7 @@ export class Node {
     const membership = await this.#bootstrap.run(this.#stopSignal.signal);
     this.#membership = membership;
     this.#finder = this.#makeFinder(membership);
-    this.#postgres = await this.#connectPostgres();
+    this.#postgres = await connectPostgres(this.#config.services, this.#clock, this.#metrics);
     this.#caches.join(membership.clusterId);
     this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
     await this.#drive.start();
@@ -302,18 +302,6 @@ export class Node {
     });
     this.#transport.attach(drive.consensus);
     return drive;
-  }
-
-  /** Reads what there is to read; the server itself is only asked later, and may be down. @throws DriveError CONFIGURATION_INVALID */
-  async #connectPostgres(): Promise<PostgresClient | undefined> {
-    const { postgresUrl, postgresPasswordFile } = this.#config.services;
-    if (postgresUrl === undefined) return undefined;
-    return new PostgresClient({
-      clock: this.#clock,
-      url: postgresUrl.includes("://") ? postgresUrl : `postgresql://${postgresUrl}`,
-      password: postgresPasswordFile === undefined ? undefined : await readSecret(postgresPasswordFile),
-      onCall: (call, durationMs, failed) => this.#metrics.postgresCall(call, durationMs, failed),
-    });
   }
 
   #peerReplica(memberId: number, clients: PeerClients): ReplicaPort | undefined {
