@@ -22,15 +22,24 @@ export interface TestProjector {
   stop(): Promise<void>;
 }
 
-/** Makes a projector of member `memberId` that leads with term 1. */
+/** Makes a projector of member 1 of a drive; it leads with term 1. */
 export function projectorOf(
   drive: CatalogDrive,
   url: string,
   overrides: Partial<PostgresProjectorOptions> = {},
 ): TestProjector {
+  const { tree, replicas } = drive.drives;
+  return projectorOver({ port: tree.port(1), replicas }, url, overrides);
+}
+
+/** Makes a projector of any tree; it leads with term 1. */
+export function projectorOver(
+  source: Pick<PostgresProjectorOptions, "port" | "replicas">,
+  url: string,
+  overrides: Partial<PostgresProjectorOptions> = {},
+): TestProjector {
   const clock = new SystemClock();
   const client = new PostgresClient({ clock, url });
-  const port = drive.drives.tree.port(1);
   const rebuilds: string[] = [];
   const tested: TestProjector = {
     client,
@@ -39,8 +48,7 @@ export function projectorOf(
     projector: new PostgresProjector({
       clock,
       client,
-      port,
-      replicas: drive.drives.replicas,
+      ...source,
       leadingTerm: () => tested.term,
       onRebuild: (why) => rebuilds.push(why),
       ...overrides,
