@@ -8,6 +8,13 @@
 /** The directory at the top of the tree; it has no name and no parent, and cannot be moved or deleted. */
 export const ROOT_ENTRY_ID = 1;
 
+/**
+ * The root of a second tree, which users neither see nor reach: what the drive keeps for itself, such as what a prepared download
+ * is made of. Its entries have ids like others, but answer to none: only a locator from this root leads to them, and no event
+ * tells of them. No other entry ever gets this id.
+ */
+export const SYSTEM_ROOT_ENTRY_ID = Number.MAX_SAFE_INTEGER;
+
 /** A file or directory. */
 export interface Entry {
   readonly entryId: number;

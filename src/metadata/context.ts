@@ -145,8 +145,8 @@ export class ApplyContext implements OrderedReader {
   readonly limits: StateMachineLimits;
   /** Names carried into unfinished copies so far; copies.ts bounds it. */
   pushCount = 0;
-  /** What is known about directories within this command: whether a walk up from them ends at the root. */
-  readonly reachable = new Map<number, boolean>();
+  /** What is known about directories within this command: the root at which a walk up from them ends, 0 for none. */
+  readonly roots = new Map<number, number>();
   readonly #below: OrderedTransaction;
   readonly #overlay = new Overlay();
   readonly #firstNewEntryId: number;

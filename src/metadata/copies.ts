@@ -14,6 +14,7 @@
  * pull() changes nothing that anybody can see, so it protects nothing itself. A source always has a lower id than its copy,
  * hence chains end. See DESIGN.md for why this is right.
  */
+import { ROOT_ENTRY_ID } from "../drive/entry.ts";
 import { BATCH_ITEM_COUNT_MAX, COPY_CHAIN_COUNT_MAX } from "../drive/limits.ts";
 import { assert, must } from "../std/assert.ts";
 import { compareBytes, utf8 } from "../std/bytes.ts";
@@ -252,16 +253,19 @@ function materialiseRow(
   }
   context.put(rowKey(directoryId, name), entryRecordCodec.encode(row));
   context.put(placeKey(entryId), placeCodec.encode({ parentId: directoryId, name }));
-  if (isReachable(context, directoryId)) context.emit("created", toEntry(context, directoryId, name, row));
+  // What the system keeps for itself is nobody's news.
+  if (rootOf(context, directoryId) === ROOT_ENTRY_ID) {
+    context.emit("created", toEntry(context, directoryId, name, row));
+  }
   return row;
 }
 
-/** Whether a directory is in the tree; remembered within the command, whose moves and deletions must forget it. */
-function isReachable(context: ApplyContext, directoryId: number): boolean {
-  let known = context.reachable.get(directoryId);
+/** The root that a directory lies below, 0 for none; remembered within the command, whose moves and deletions must forget it. */
+function rootOf(context: ApplyContext, directoryId: number): number {
+  let known = context.roots.get(directoryId);
   if (known === undefined) {
-    known = findAncestors(context, directoryId) !== undefined;
-    context.reachable.set(directoryId, known);
+    known = findAncestors(context, directoryId)?.[0]?.id ?? 0;
+    context.roots.set(directoryId, known);
   }
   return known;
 }
@@ -402,7 +406,7 @@ export function materialiseAny(context: ApplyContext, countMax = context.limits.
  */
 export function advanceCopy(context: ApplyContext, directoryId: number, countMax: number): number {
   let target = directoryId;
-  while (!isReachable(context, target)) {
+  while (rootOf(context, target) === 0) {
     const copierId = listCopiers(context, target, 1)[0];
     if (copierId === undefined) {
       const copy = findCopy(context, target);

@@ -4,7 +4,7 @@
  * Pure functions over a reader, shared by commands (tree.ts) and by reads (view.ts). They see materialised rows only; what an
  * unfinished copy does not hold yet is the business of copies.ts.
  */
-import { ROOT_ENTRY_ID, type Entry } from "../drive/entry.ts";
+import { ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID, type Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { ANCESTOR_COUNT_MAX, CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
@@ -27,6 +27,9 @@ const FIRST_ROOT: EntryRecord = {
   createTimeMs: 0,
 };
 
+/** The name of the system's root beside the root, which has the empty one. */
+const SYSTEM_ROOT_NAME = "system";
+
 /** A place in the tree and what is there. */
 export interface Spot {
   /** 0 for the root. */
@@ -43,12 +46,18 @@ export interface Spot {
 /** The row under (parentId, name); (0, "") is the root. */
 export function findRow(reader: OrderedReader, parentId: number, name: string): EntryRecord | undefined {
   const row = readRecord(reader, rowKey(parentId, name), entryRecordCodec);
-  return row ?? (parentId === 0 ? FIRST_ROOT : undefined);
+  if (row !== undefined || parentId !== 0) return row;
+  return name === SYSTEM_ROOT_NAME ? { ...FIRST_ROOT, entryId: SYSTEM_ROOT_ENTRY_ID } : FIRST_ROOT;
 }
 
 /** The root's place. */
 export function rootSpot(reader: OrderedReader): Spot {
   return { parentId: 0, name: "", row: findRow(reader, 0, ""), path: [], ancestorIds: [] };
+}
+
+function systemRootSpot(reader: OrderedReader): Spot {
+  const row = findRow(reader, 0, SYSTEM_ROOT_NAME);
+  return { parentId: 0, name: SYSTEM_ROOT_NAME, row, path: [], ancestorIds: [] };
 }
 
 /** Where an entry is, or was before something above it was deleted. */
@@ -57,8 +66,8 @@ export function findPlace(reader: OrderedReader, entryId: number): PlaceRecord |
 }
 
 /**
- * The directories from the root down to `directoryId`, each with its name; undefined when the walk up does not end at the
- * root, because something on it was deleted.
+ * The directories from the root down to `directoryId`, each with its name; undefined when the walk up does not end at a
+ * root, because something on it was deleted. The root may be the system's.
  * @throws DriveError PATH_TOO_DEEP beyond ANCESTOR_COUNT_MAX
  */
 export function findAncestors(
@@ -67,7 +76,7 @@ export function findAncestors(
 ): { readonly id: number; readonly name: string }[] | undefined {
   const chain: { readonly id: number; readonly name: string }[] = [];
   let id = directoryId;
-  while (id !== ROOT_ENTRY_ID) {
+  while (id !== ROOT_ENTRY_ID && id !== SYSTEM_ROOT_ENTRY_ID) {
     const place = findPlace(reader, id);
     if (place === undefined) return undefined;
     chain.push({ id, name: place.name });
@@ -82,9 +91,25 @@ export function findAncestors(
   return chain.reverse();
 }
 
-/** The place of an entry by its id; undefined when it is not in the tree. @throws DriveError PATH_TOO_DEEP */
+/**
+ * Where a locator begins: the place of an entry of the tree by its id, or the system's root; undefined when it is neither.
+ * @throws DriveError PATH_TOO_DEEP
+ */
 export function findSpot(reader: OrderedReader, entryId: number): Spot | undefined {
+  const spot = findSpotAnywhere(reader, entryId);
+  // What lies below the system's root is found by its path alone, so that no id that a user tries leads there.
+  return spot !== undefined && isOfSystem(spot) ? undefined : spot;
+}
+
+/** Whether a place lies below the system's root. */
+export function isOfSystem({ ancestorIds }: Pick<Spot, "ancestorIds">): boolean {
+  return ancestorIds[0] === SYSTEM_ROOT_ENTRY_ID;
+}
+
+/** As findSpot(), also of what lies below the system's root: for what was found there before. */
+export function findSpotAnywhere(reader: OrderedReader, entryId: number): Spot | undefined {
   if (entryId === ROOT_ENTRY_ID) return rootSpot(reader);
+  if (entryId === SYSTEM_ROOT_ENTRY_ID) return systemRootSpot(reader);
   const place = findPlace(reader, entryId);
   if (place === undefined) return undefined;
   const ancestors = findAncestors(reader, place.parentId);

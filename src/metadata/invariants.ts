@@ -5,7 +5,7 @@
  * way back and each way back its row; reference counts, counters and every index equal a recount; unfinished copies point to
  * older directories that are not taken apart. Costs time in proportion to the state.
  */
-import { ROOT_ENTRY_ID } from "../drive/entry.ts";
+import { ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID } from "../drive/entry.ts";
 import { SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { AssertionError } from "../std/assert.ts";
 import { compareBytes, toHex } from "../std/bytes.ts";
@@ -92,7 +92,7 @@ function checkMembership(reader: OrderedReader, state: StateRecord, findings: Fi
 function checkTree(reader: OrderedReader, state: StateRecord, findings: Findings): Map<number, number> {
   const references = new Map<number, number>();
   const parents = new Map<number, number>();
-  const directories = new Set<number>([ROOT_ENTRY_ID]);
+  const directories = new Set<number>([ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID]);
   let fileCount = 0;
   const visit = (row: EntryRecord, parentId: number): void => {
     findings.check(!parents.has(row.entryId), () => `entry ${row.entryId} is in two places`);
@@ -139,12 +139,12 @@ function checkTree(reader: OrderedReader, state: StateRecord, findings: Findings
   }
   checkNoCycle(parents, findings);
   findings.equal("fileCount", state.fileCount, fileCount);
-  findings.equal("directoryCount", state.directoryCount, directories.size - 1);
+  findings.equal("directoryCount", state.directoryCount, directories.size - 2);
   return references;
 }
 
 function checkNoCycle(parents: ReadonlyMap<number, number>, findings: Findings): void {
-  const good = new Set<number>([0, ROOT_ENTRY_ID]);
+  const good = new Set<number>([0, ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID]);
   for (const start of parents.keys()) {
     const walk = new Set<number>();
     let id = start;

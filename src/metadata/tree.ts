@@ -5,15 +5,15 @@
  * removeRow(), which first carry the old value into unfinished copies (copies.ts). Moving a directory, copying it and deleting
  * it are each a bounded number of writes whatever is in it.
  */
+import type { Change } from "../drive/change.ts";
 import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
-import { ROOT_ENTRY_ID } from "../drive/entry.ts";
 import { MEDIA_TYPE_SIZE_BYTES_MAX } from "../drive/limits.ts";
-import { assert, must } from "../std/assert.ts";
+import { assert } from "../std/assert.ts";
 import type { CommandBody, ResultValue } from "./commands.ts";
 import { releaseContent, retainContent } from "./contents.ts";
 import { hasPrefix, refuse, type ApplyContext } from "./context.ts";
 import { findCopy, hasChildren, hasCopiers, markRow, protect, pull, startCopy } from "./copies.ts";
-import { findSpot, rootSpot, toEntry, type Spot } from "./entries.ts";
+import { findSpot, findSpotAnywhere, isOfSystem, toEntry, type Spot } from "./entries.ts";
 import { absentKey, graveyardKey, makeKey, placeKey, rowKey, TABLE } from "./keys.ts";
 import { checkNewPath, freeName } from "./names.ts";
 import { entryRecordCodec, placeCodec, type EntryRecord } from "./records.ts";
@@ -35,10 +35,12 @@ export function refuseAbsent(path: readonly string[]): never {
   });
 }
 
-/** The spot of an entry by id. @throws DriveError PATH_NOT_FOUND */
-export function getSpot(context: ApplyContext, entryId: number): Spot {
-  const spot = entryId === ROOT_ENTRY_ID ? rootSpot(context) : findSpot(context, entryId);
-  if (spot !== undefined) return spot;
+/** The spot of an entry by id, also below the system's root. @throws DriveError PATH_NOT_FOUND */
+export function getSpotAnywhere(context: ApplyContext, entryId: number): Spot {
+  return findSpotAnywhere(context, entryId) ?? refuseUnknown(entryId);
+}
+
+function refuseUnknown(entryId: number): never {
   return refuse("PATH_NOT_FOUND", `There is no entry ${entryId}.`, { entry_id: String(entryId) });
 }
 
@@ -62,7 +64,7 @@ export function childSpot(context: ApplyContext, parent: Spot, name: string): Sp
 
 /** Walks a locator. With `createParents` missing directories on the way are made; the last name is not. */
 export function locate(context: ApplyContext, locator: Locator, createParents = false): Spot {
-  let spot = getSpot(context, locator.baseId);
+  let spot = findSpot(context, locator.baseId) ?? refuseUnknown(locator.baseId);
   for (const name of locator.path) {
     if (spot.row === undefined && createParents) spot = makeDirectory(context, spot, {});
     spot = childSpot(context, spot, name);
@@ -131,6 +133,17 @@ export function entryAt(context: ApplyContext, spot: Spot, row: EntryRecord): En
   return toEntry(context, spot.parentId, spot.name, row);
 }
 
+/** Tells of a change in the tree; of what the system keeps for itself nobody is told. */
+function announce(
+  context: ApplyContext,
+  kind: Change["kind"],
+  spot: Spot,
+  entry: Entry,
+  previous?: { readonly parentId: number; readonly name: string },
+): void {
+  if (!isOfSystem(spot)) context.emit(kind, entry, previous);
+}
+
 function makeDirectory(context: ApplyContext, spot: Spot, attributes: EntryAttributes): FilledSpot {
   checkNewPath(spot.path);
   const row: EntryRecord = {
@@ -147,7 +160,7 @@ function makeDirectory(context: ApplyContext, spot: Spot, attributes: EntryAttri
   };
   putRow(context, spot, row);
   context.state.directoryCount += 1;
-  context.emit("created", entryAt(context, spot, row));
+  announce(context, "created", spot, entryAt(context, spot, row));
   return { ...spot, row };
 }
 
@@ -226,7 +239,10 @@ export function moveEntry(context: ApplyContext, body: Body<"move-entry">): Resu
   removeRow(context, source);
   const row: EntryRecord = { ...source.row, version: context.index };
   putRow(context, target, row);
-  context.emit("moved", entryAt(context, target, row), { parentId: source.parentId, name: source.name });
+  announce(context, "moved", target, entryAt(context, target, row), {
+    parentId: source.parentId,
+    name: source.name,
+  });
   return entryValue(context, target, row);
 }
 
@@ -256,7 +272,7 @@ export function copyEntry(context: ApplyContext, body: Body<"copy-entry">): Resu
   putRow(context, target, row);
   startCopy(context, source.row.entryId, entryId);
   context.state.directoryCount += 1;
-  context.emit("created", entryAt(context, target, row));
+  announce(context, "created", target, entryAt(context, target, row));
   return entryValue(context, target, row);
 }
 
@@ -280,7 +296,7 @@ function removeEntry(context: ApplyContext, spot: FilledSpot): void {
   const entry = entryAt(context, spot, spot.row);
   removeRow(context, spot);
   buryRow(context, spot.row);
-  context.emit("deleted", entry);
+  announce(context, "deleted", spot, entry);
 }
 
 /** What becomes of a row that has been removed: a file releases its content, a directory is done or waits to be reclaimed. */
@@ -315,7 +331,7 @@ export function updateEntry(context: ApplyContext, body: Body<"update-entry">): 
     modifyTimeMs: modifyTimeMs ?? spot.row.modifyTimeMs,
   };
   putRow(context, spot, row);
-  context.emit("updated", entryAt(context, spot, row));
+  announce(context, "updated", spot, entryAt(context, spot, row));
   return entryValue(context, spot, row);
 }
 
@@ -375,12 +391,15 @@ export function placeFile(
   if (old === undefined) context.state.fileCount += 1;
   else releaseContent(context, old.contentId);
   const entry = entryAt(context, spot, row);
-  context.emit(old === undefined ? "created" : "updated", entry);
+  announce(context, old === undefined ? "created" : "updated", spot, entry);
   return { kind: "entry", entry, path: spot.path };
 }
 
 /** A directory that a path from an entry leads to, each name on the way pulled; undefined when it leads to a file. */
 export function pullPath(context: ApplyContext, baseId: number, path: readonly string[]): number | undefined {
-  const { row } = getFilled(context, { baseId, path });
-  return must(row, "a filled spot").kind === "directory" ? row.entryId : undefined;
+  let spot = getSpotAnywhere(context, baseId);
+  for (const name of path) spot = childSpot(context, spot, name);
+  const { row } = spot;
+  if (row === undefined) return refuseAbsent(spot.path);
+  return row.kind === "directory" ? row.entryId : undefined;
 }

@@ -40,7 +40,7 @@ import {
   checkAttributes,
   checkPrecondition,
   childSpot,
-  getSpot,
+  getSpotAnywhere,
   locate,
   placeFile,
   settleConflict,
@@ -349,7 +349,7 @@ export function completeUpload(context: ApplyContext, body: Body<"complete-uploa
     return sealedExtent(context, seals, extent);
   });
   checkTreeHash(extents, treeHash);
-  const spot = childSpot(context, getSpot(context, upload.parentId), upload.name);
+  const spot = childSpot(context, getSpotAnywhere(context, upload.parentId), upload.name);
   checkPrecondition(upload.precondition, spot.row);
   checkPrecondition(body.precondition, spot.row);
   const placed = { contentId, sizeBytes, treeHash: new Uint8Array(treeHash) };

@@ -8,13 +8,7 @@
 import type { Change } from "../drive/change.ts";
 import type { Extent, ExtentKey, Replica } from "../drive/content.ts";
 import type { ReplicaSummary } from "../drive/drive-api.ts";
-import {
-  ROOT_ENTRY_ID,
-  type Entry,
-  type EntryAttributes,
-  type Locator,
-  type OnConflict,
-} from "../drive/entry.ts";
+import { type Entry, type EntryAttributes, type Locator, type OnConflict } from "../drive/entry.ts";
 import type { Precondition } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { compareBytes, utf8 } from "../std/bytes.ts";
@@ -25,7 +19,7 @@ import type { ExtentTargets } from "./commands.ts";
 import { extentScanStart } from "./contents.ts";
 import { hasPrefix, readRecord, readState, scanPrefix } from "./context.ts";
 import { findCopy, findVirtualRow } from "./copies.ts";
-import { findRow, findSpot, rootSpot, toEntry, type Spot } from "./entries.ts";
+import { findRow, findSpot, findSpotAnywhere, toEntry, type Spot } from "./entries.ts";
 import {
   afterPrefix,
   changeKey,
@@ -96,7 +90,7 @@ export function resolve(reader: OrderedReader, locator: Locator): FoundEntry | N
     const shown = `/${path.join("/")}`;
     throw new DriveError("PATH_NOT_FOUND", `There is nothing at ${JSON.stringify(shown)}.`, { path: shown });
   };
-  const base = locator.baseId === ROOT_ENTRY_ID ? rootSpot(reader) : findSpot(reader, locator.baseId);
+  const base = findSpot(reader, locator.baseId);
   if (base?.row === undefined) {
     throw new DriveError("PATH_NOT_FOUND", `There is no entry ${locator.baseId}.`, {
       entry_id: String(locator.baseId),
@@ -131,7 +125,7 @@ export interface ListPage {
 }
 
 /**
- * At most `countMax` entries of a directory in name order, with names after `afterName`.
+ * At most `countMax` entries of a directory that was found before, in name order, with names after `afterName`.
  * @throws DriveError PATH_NOT_FOUND or NOT_A_DIRECTORY
  */
 export function list(
@@ -139,7 +133,7 @@ export function list(
   directoryId: number,
   page: { readonly afterName?: string | undefined; readonly countMax: number },
 ): ListPage | NeedsMaterialise {
-  const spot = findSpot(reader, directoryId);
+  const spot = findSpotAnywhere(reader, directoryId);
   const metadata = { entry_id: String(directoryId) };
   if (spot?.row === undefined)
     throw new DriveError("PATH_NOT_FOUND", `There is no entry ${directoryId}.`, metadata);

@@ -1,6 +1,6 @@
 /** From what users name entries by to what commands and reads take: checked names under a directory id. */
 import type { EntryRef, UploadRequest } from "../drive/drive-api.ts";
-import { ROOT_ENTRY_ID, type Locator } from "../drive/entry.ts";
+import { ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID, type Locator } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { parseNewFilePath, parseNewPath, parsePath } from "../drive/path.ts";
 import type { PutIntent } from "../metadata/commands.ts";
@@ -20,15 +20,32 @@ export function newFileLocator(path: string): Locator {
   return { baseId: ROOT_ENTRY_ID, path: parseNewFilePath(path) };
 }
 
+/** A file to be stored: for a user, or with `ofSystem` below the system's root. */
+export interface StoreRequest extends UploadRequest {
+  readonly ofSystem?: boolean | undefined;
+}
+
+/** Where the file of a request is to be. @throws DriveError as newFileLocator() */
+export function locatorOfRequest({ path, ofSystem }: StoreRequest): Locator {
+  return ofSystem === true ? systemLocator(parseNewFilePath(path)) : newFileLocator(path);
+}
+
+/** The locator of something that the system keeps for itself. */
+export function systemLocator(path: readonly string[]): Locator {
+  return { baseId: SYSTEM_ROOT_ENTRY_ID, path };
+}
+
 /** What a one-shot upload asks for. @throws DriveError as newFileLocator() */
-export function putIntent({ path, createParents, onConflict, attributes }: UploadRequest): PutIntent {
-  return { at: newFileLocator(path), createParents, onConflict, attributes };
+export function putIntent(request: StoreRequest): PutIntent {
+  const { createParents, onConflict, attributes } = request;
+  return { at: locatorOfRequest(request), createParents, onConflict, attributes };
 }
 
 /** The locator of an entry by id or path. @throws DriveError as pathLocator(), and ARGUMENT_INVALID for an id that is none */
 export function locatorOf(ref: EntryRef): Locator {
   if ("path" in ref) return pathLocator(ref.path);
-  if (!Number.isSafeInteger(ref.entryId) || ref.entryId <= 0) {
+  // The system's root has the greatest safe integer for its id: it is no entry for users.
+  if (!Number.isSafeInteger(ref.entryId) || ref.entryId <= 0 || ref.entryId === SYSTEM_ROOT_ENTRY_ID) {
     throw new DriveError("ARGUMENT_INVALID", `An entry id is a positive whole number, not ${ref.entryId}.`, {
       entry_id: String(ref.entryId),
     });

@@ -11,7 +11,7 @@
  * others get its answer.
  */
 import { canceledError, throwIfCanceled } from "../cluster/deadline.ts";
-import type { PathEntry, UploadRequest, WriteOptions } from "../drive/drive-api.ts";
+import type { PathEntry, WriteOptions } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
@@ -21,7 +21,7 @@ import { sha256, sha256Stream } from "../std/digest.ts";
 import { toChunks } from "./chunker.ts";
 import { EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
-import { putIntent } from "./locators.ts";
+import { putIntent, type StoreRequest } from "./locators.ts";
 import { SmallWriter, type SmallOutcome } from "./small-writer.ts";
 import { commitIds, type UploadManager } from "./upload-manager.ts";
 import { findAnsweredFile } from "./upload-record.ts";
@@ -30,7 +30,7 @@ import { findAnsweredFile } from "./upload-record.ts";
 export const STREAM_CHUNK_COUNT_MAX = 16;
 
 interface StreamPut {
-  readonly request: UploadRequest;
+  readonly request: StoreRequest;
   /** The request id is that of the command that makes the file, whichever path it takes. */
   readonly options: WriteOptions & { readonly requestId: string };
   /** The chunks, of which `head` were read already. */
@@ -52,7 +52,7 @@ export class FilePutter {
 
   /** Uploads the stream. Errors: as DriveApi.putFile(). */
   async put(
-    request: UploadRequest,
+    request: StoreRequest,
     body: AsyncIterable<Uint8Array>,
     options: WriteOptions = {},
   ): Promise<PathEntry> {

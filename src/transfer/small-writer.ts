@@ -9,14 +9,14 @@
 import type { SmallExtent } from "../chunks/chunk-store.ts";
 import { throwIfCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
 import type { ExtentKey, Seal } from "../drive/content.ts";
-import type { PathEntry, UploadRequest, WriteOptions } from "../drive/drive-api.ts";
+import type { PathEntry, WriteOptions } from "../drive/drive-api.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
 import { largestAgreement } from "../replication/sealer.ts";
 import { deferred } from "../std/deferred.ts";
 import { checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
-import { putIntent } from "./locators.ts";
+import { putIntent, type StoreRequest } from "./locators.ts";
 
 /** After the second seal the third is awaited this long: some fsyncs of a busy disk. A late one costs a command of its own. */
 export const SMALL_THIRD_SEAL_WAIT_MS = 50;
@@ -51,7 +51,7 @@ export class SmallWriter {
    * @throws DriveError what the tree answered (PATH_EXISTS...), DIGEST_MISMATCH, COMMIT_OUTCOME_UNKNOWN, OVERLOADED
    */
   async put(
-    request: UploadRequest,
+    request: StoreRequest,
     bytes: Uint8Array | undefined,
     options: WriteOptions & { readonly requestId: string },
   ): Promise<SmallOutcome> {
@@ -87,7 +87,7 @@ export class SmallWriter {
   }
 
   async #commit(
-    request: UploadRequest,
+    request: StoreRequest,
     content: {
       readonly contentId: number;
       readonly sizeBytes: number;

@@ -10,7 +10,6 @@ import type {
   ChunkReceipt,
   PathEntry,
   ReadOptions,
-  UploadRequest,
   UploadStatus,
   UploadTicket,
   WriteOptions,
@@ -28,7 +27,7 @@ import { ActiveUpload, type SealedContent } from "./active-upload.ts";
 import { agreedSize, checkChunk, checkSize, checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { findUpload, getOpenUpload, getUpload } from "./upload-record.ts";
-import { newFileLocator } from "./locators.ts";
+import { locatorOfRequest, type StoreRequest } from "./locators.ts";
 import { heldChunks, statusOf } from "./upload-survey.ts";
 
 /** Uploads kept in memory at once; beyond, the one idle for longest is forgotten, which costs its next chunk a look-up. */
@@ -83,14 +82,14 @@ export class UploadManager {
   }
 
   /** Begins an upload. Errors: as DriveApi.initUpload(). */
-  async init(request: UploadRequest, options: WriteOptions = {}): Promise<UploadTicket> {
+  async init(request: StoreRequest, options: WriteOptions = {}): Promise<UploadTicket> {
     const { metadata, placement } = this.#plane;
     checkSize(request.sizeBytes);
     const extents = placement.chooseExtents(request.sizeBytes);
     const value = await metadata.apply(
       {
         kind: "init-upload",
-        at: newFileLocator(request.path),
+        at: locatorOfRequest(request),
         createParents: request.createParents,
         sizeBytes: request.sizeBytes,
         treeHash: request.treeHash ?? new Uint8Array(0),
@@ -333,7 +332,7 @@ export class UploadManager {
   }
 
   #ticket(
-    request: UploadRequest,
+    request: StoreRequest,
     value: Extract<ResultValue, { kind: "upload" }>,
     extents: readonly ExtentTargets[],
   ): UploadTicket {
