@@ -26,6 +26,7 @@ import type {
   OrderedStoreProvider,
   OrderedTransaction,
 } from "../std/ordered-store.ts";
+import { RecordSum } from "../std/record-sum.ts";
 import {
   decodeStoreCurrent,
   decodeStoreState,
@@ -38,13 +39,7 @@ import {
 import { RecordCache } from "./record-cache.ts";
 import { SnapshotFileReader } from "./snapshot-file.ts";
 import type { StateMachine } from "./state-machine.ts";
-import {
-  HashingTransaction,
-  RESERVED_PREFIX,
-  STATE_KEY_END,
-  StateHashHistory,
-  StateHashSum,
-} from "./state-hash.ts";
+import { HashingTransaction, RESERVED_PREFIX, STATE_KEY_END, StateHashHistory } from "./state-hash.ts";
 import { WireFormatError } from "./wire-format.ts";
 
 /** Key of the StoreState record. */
@@ -95,7 +90,7 @@ export class ReplicatedStore<Result> {
   #store: OrderedStore;
   #current: StoreCurrent;
   #state: StoreState;
-  #sum: StateHashSum;
+  #sum: RecordSum;
   /** Of #store, to whose state machine's records applyBatch() alone writes. */
   readonly #cache = new RecordCache();
   #flushedIndex: number;
@@ -114,7 +109,7 @@ export class ReplicatedStore<Result> {
     this.#store = store;
     this.#current = current;
     this.#state = state;
-    this.#sum = new StateHashSum(state.stateHash);
+    this.#sum = new RecordSum(state.stateHash);
     this.#flushedIndex = state.appliedIndex;
   }
 
@@ -136,7 +131,7 @@ export class ReplicatedStore<Result> {
     const store = await options.provider.open(name);
     try {
       const state = readState(store, current, options.clusterId);
-      if (condition.kind === "readable") checkRecords(store, state, name);
+      if (condition.kind === "readable") checkSum(condition.recordSum ?? sumOf(store), state, name);
       return new ReplicatedStore(options, store, current, state);
     } catch (error) {
       await store.close();
@@ -332,7 +327,7 @@ export class ReplicatedStore<Result> {
     this.#cache.clear();
     this.#current = current;
     this.#state = prepared.state;
-    this.#sum = new StateHashSum(prepared.state.stateHash);
+    this.#sum = new RecordSum(prepared.state.stateHash);
     this.#history.record(index, term, this.#sum);
     this.#flushedIndex = index;
     await Promise.all(this.#flushes);
@@ -378,14 +373,18 @@ async function refuseDistrusted(options: { readonly disk: Disk; readonly directo
   throw corrupt(`it was found to differ from the others' (${reason})`, { directory: options.directory });
 }
 
-/** Computes the state hash from the records. @throws DriveError DATA_CORRUPT */
-function checkRecords(store: OrderedStore, { stateHash }: StoreState, name: string): void {
-  const sum = new StateHashSum();
+/** The state hash of what is in a store. */
+function sumOf(store: OrderedStore): Uint8Array {
+  const sum = new RecordSum();
   const range = { from: Uint8Array.of(RESERVED_PREFIX + 1), to: Uint8Array.of(STATE_KEY_END) };
   for (const { key, value } of store.range(range)) sum.add(key, value);
-  if (!bytesEqual(sum.toBytes(), stateHash)) {
-    throw corrupt(`the records of the store ${name} do not have the hash of its state`, { name });
-  }
+  return sum.toBytes();
+}
+
+/** @throws DriveError DATA_CORRUPT */
+function checkSum(sum: Uint8Array, { stateHash }: StoreState, name: string): void {
+  if (bytesEqual(sum, stateHash)) return;
+  throw corrupt(`the records of the store ${name} do not have the hash of its state`, { name });
 }
 
 async function readCurrent(options: {
@@ -415,7 +414,7 @@ async function create<Result>(
   const store = await options.provider.open(name);
   try {
     store.transaction((transaction) => {
-      const state = { appliedIndex: 0, appliedTerm: 0, stateHash: new StateHashSum().toBytes() };
+      const state = { appliedIndex: 0, appliedTerm: 0, stateHash: new RecordSum().toBytes() };
       const { clusterId, initialConfState: confState } = options;
       transaction.put(STORE_STATE_KEY, encodeStoreState({ ...state, clusterId, confState }));
     });
@@ -452,7 +451,7 @@ function parseState(name: string, bytes: Uint8Array): StoreState {
 
 /** Loads the records, a transaction per block, then the state record, checks the hash and flushes. */
 async function load(store: OrderedStore, reader: SnapshotFileReader, state: StoreState): Promise<void> {
-  const sum = new StateHashSum();
+  const sum = new RecordSum();
   for await (const records of reader.readRecords()) {
     store.transaction((transaction) => {
       for (const record of records) {

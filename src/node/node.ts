@@ -248,7 +248,7 @@ export class Node {
     this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
     const stores = (name: string): CheckedOrderedStoreProvider => {
       const directory = `${config.data.directory}/${name}`;
-      const provider = new LmdbOrderedStoreProvider({ directory, clock: this.#clock });
+      const provider = new LmdbOrderedStoreProvider({ directory, clock: this.#clock, isSealed: true });
       return new CheckedOrderedStoreProvider(provider, (error) =>
         this.#options.onFatal(storeDamaged(directory, error)),
       );

@@ -195,7 +195,11 @@ function survivorOptions(
 }
 
 function dataOf({ directory, clock }: QuorumRecoveryOptions, suffix: string, clusterId: string): MemberData {
-  const lmdb = new LmdbOrderedStoreProvider({ directory: `${directory}/stores${suffix}`, clock });
+  const lmdb = new LmdbOrderedStoreProvider({
+    directory: `${directory}/stores${suffix}`,
+    clock,
+    isSealed: true,
+  });
   const stores = new CheckedOrderedStoreProvider(lmdb, () => undefined);
   return { directory: `${directory}/raft${suffix}`, stores, clusterId };
 }

@@ -119,10 +119,10 @@ export class CheckedOrderedStoreProvider implements OrderedStoreProvider {
     return new CheckedOrderedStore(await this.#provider.open(name), this.#onDamage);
   }
 
-  /** See OrderedStoreProvider. Reads every record unless the store is verified as a whole. */
+  /** See OrderedStoreProvider. Reads every record unless the provider below has. */
   async check(name: string): Promise<StoreCondition> {
     const condition = await this.#provider.check(name);
-    if (condition.kind !== "readable") return condition;
+    if (condition.kind !== "readable" || condition.recordSum !== undefined) return condition;
     const store = new CheckedOrderedStore(await this.#provider.open(name), () => undefined);
     try {
       for (const record of store.range({ from: new Uint8Array(0), to: Uint8Array.of(0xff, 0xff) }))

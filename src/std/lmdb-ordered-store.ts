@@ -48,6 +48,8 @@ export interface LmdbOrderedStoreOptions {
   readonly clock: Clock;
   /** FLUSH_TIMEOUT_MS unless a test says otherwise. */
   readonly flushTimeoutMs?: number;
+  /** Whether a CheckedOrderedStoreProvider is put on top, so that check() can check every record. */
+  readonly isSealed?: boolean;
 }
 
 // The layers of a read, newest first, and the LMDB transaction below them (undefined: the newest committed state).
@@ -304,7 +306,8 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
   }
 
   check(name: string): Promise<StoreCondition> {
-    return checkLmdbStore(join(this.#options.directory, parseStoreName(name)));
+    const { directory, isSealed = false } = this.#options;
+    return checkLmdbStore(join(directory, parseStoreName(name)), isSealed);
   }
 
   async list(): Promise<string[]> {

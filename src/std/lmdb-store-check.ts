@@ -3,23 +3,33 @@
  * that opens it.
  *
  * A store that is closed in order leaves a certificate beside its file: size and CRC-32 of the whole file. When it fits at the
- * next start, nothing else needs to be read. When it does not (a crash, or damage), a child process reads the whole store first
- * (lmdb-check-child.ts), and its records are to be checked by their owner.
+ * next start, nothing else needs to be read. When it does not (a crash, or damage), child processes check the tree of pages
+ * and all records (lmdb-tree-check.ts), each a part of the file.
  */
 import { fork } from "node:child_process";
 import { open, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { must } from "./assert.ts";
 import { crc32 } from "./crc32.ts";
 import { errnoOf } from "./disk.ts";
+import type { TreeCheckOptions, TreePart } from "./lmdb-tree-check.ts";
 import type { StoreCondition } from "./ordered-store.ts";
 import { removeLock } from "./lmdb-lock-file.ts";
+import { RecordSum } from "./record-sum.ts";
 
 const DATA_NAME = "data.mdb";
 const CERTIFICATE_NAME = "closed.crc";
 
 /** Bytes of the file read at once. */
 const PIECE_SIZE_BYTES = 4 * 1024 * 1024;
+
+/** A part of a file that is worth a process of its own. */
+const PART_SIZE_BYTES_MIN = 64 * 1024 * 1024;
+
+/** Processes that check one file at most: each holds all branch pages. */
+const PART_COUNT_MAX = 4;
 
 /** Certifies the file of a store that was closed in order. Errors: those of the file system. */
 export async function certifyClosed(path: string): Promise<void> {
@@ -31,24 +41,57 @@ export async function withdrawCertificate(path: string): Promise<void> {
   await rm(join(path, CERTIFICATE_NAME), { force: true });
 }
 
-/** Looks at a store that is not open. Errors: those of the file system other than absence and EIO. */
-export async function checkLmdbStore(path: string): Promise<StoreCondition> {
+/**
+ * Looks at a store that is not open.
+ * @param isSealed whether its values end with the checksum of checked-ordered-store.ts, which is checked then
+ * Errors: those of the file system other than absence and EIO.
+ */
+export async function checkLmdbStore(path: string, isSealed: boolean): Promise<StoreCondition> {
   const file = join(path, DATA_NAME);
   try {
     const { size } = await stat(file);
     if (size === 0) return { kind: "damaged", reason: `${file} is empty` };
     const certificate = await readFile(join(path, CERTIFICATE_NAME), "utf8").catch(absentIsEmpty);
     if (certificate !== "" && certificate === (await describe(file))) return { kind: "verified" };
+    // That of a process that was killed, perhaps before the machine started anew: it would lead to a file that cannot be made.
+    await removeLock(path);
+    return await checkParts(file, size, isSealed);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return { kind: "absent" };
     if (errnoOf(error) === "EIO")
       return { kind: "damaged", reason: `${file} cannot be read: ${String(error)}` };
     throw error;
   }
-  // That of a process that was killed, perhaps before the machine started anew: it would lead to a file that cannot be made.
-  await removeLock(path);
-  const answer = await askChild(path);
-  return answer === "intact" ? { kind: "readable" } : { kind: "damaged", reason: `${file}: ${answer}` };
+}
+
+/** Lets child processes check the records, and adds up what they found. */
+async function checkParts(file: string, sizeBytes: number, isSealed: boolean): Promise<StoreCondition> {
+  const wanted = Math.min(
+    PART_COUNT_MAX,
+    availableParallelism(),
+    Math.floor(sizeBytes / PART_SIZE_BYTES_MIN),
+  );
+  const partCount = Math.max(1, wanted);
+  const parts = Array.from({ length: partCount }, (_, part) => ({ file, isSealed, part, partCount }));
+  const answers = await Promise.all(parts.map(askChild));
+  const found = { recordCount: 0, leafPageCount: 0, overflowPageCount: 0, sum: new RecordSum() };
+  for (const answer of answers) {
+    if (typeof answer === "string") return { kind: "damaged", reason: `${file}: ${answer}` };
+    found.recordCount += answer.recordCount;
+    found.leafPageCount += answer.leafPageCount;
+    found.overflowPageCount += answer.overflowPageCount;
+    found.sum.addSum(new RecordSum(answer.sum));
+  }
+  const { expected } = must(
+    answers.find((answer): answer is TreePart => typeof answer !== "string"),
+    "a part",
+  );
+  for (const count of ["recordCount", "leafPageCount", "overflowPageCount"] as const) {
+    if (found[count] === expected[count]) continue;
+    const reason = `${file}: its ${count} is ${found[count]}, and it says ${expected[count]}`;
+    return { kind: "damaged", reason };
+  }
+  return { kind: "readable", ...(isSealed && { recordSum: found.sum.toBytes() }) };
 }
 
 function absentIsEmpty(error: unknown): string {
@@ -74,21 +117,22 @@ async function describe(path: string): Promise<string> {
   }
 }
 
-/** What the child says about the store, or how it ended without a word. */
-async function askChild(path: string): Promise<string> {
+/** What a child says about its part of the file, or how it ended without a word. */
+async function askChild(options: TreeCheckOptions): Promise<TreePart | string> {
   const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
   const child = fork(fileURLToPath(new URL(`./lmdb-check-child.${extension}`, import.meta.url)), {
     stdio: ["ignore", "ignore", "ignore", "ipc"],
+    serialization: "advanced",
   });
-  return await new Promise<string>((resolve, reject) => {
-    let answer: string | undefined;
+  return await new Promise<TreePart | string>((resolve, reject) => {
+    let answer: TreePart | string | undefined;
     child.once("message", (message) => {
-      answer = typeof message === "string" ? message : "it gave no answer";
+      answer = message as unknown as TreePart | string;
     });
     child.once("error", reject);
     child.once("exit", (code, signal) => {
       resolve(answer ?? `reading it ended the process that tried (${signal ?? `code ${String(code)}`})`);
     });
-    child.send(path);
+    child.send(options);
   });
 }

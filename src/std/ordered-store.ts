@@ -61,8 +61,11 @@ export type StoreCondition =
   | { readonly kind: "absent" }
   /** Every byte is as it was when the store was closed. */
   | { readonly kind: "verified" }
-  /** It can be read as a whole; whether its records are right is for its owner to check. */
-  | { readonly kind: "readable" }
+  /**
+   * It can be read as a whole. With `recordSum` every record passed its checksum, and that is their sum (record-sum.ts), which
+   * its owner can compare; else whether its records are right is for its owner to check.
+   */
+  | { readonly kind: "readable"; readonly recordSum?: Uint8Array }
   /** It must not be opened. */
   | { readonly kind: "damaged"; readonly reason: string };
 

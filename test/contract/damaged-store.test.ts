@@ -66,7 +66,7 @@ describe("The file of an LMDB store", function () {
   after(() => rm(directory, { recursive: true, force: true }));
 
   function provider(path: string): CheckedOrderedStoreProvider {
-    const lmdb = new LmdbOrderedStoreProvider({ directory: path, clock: new SystemClock() });
+    const lmdb = new LmdbOrderedStoreProvider({ directory: path, clock: new SystemClock(), isSealed: true });
     return new CheckedOrderedStoreProvider(lmdb, () => undefined);
   }
 

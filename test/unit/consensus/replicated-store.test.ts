@@ -9,12 +9,13 @@ import {
   REMEMBERED_VALUE_SIZE_BYTES_MAX,
   SLOT_COUNT,
 } from "../../../src/consensus/record-cache.ts";
-import { HashingTransaction, StateHashHistory, StateHashSum } from "../../../src/consensus/state-hash.ts";
+import { HashingTransaction, StateHashHistory } from "../../../src/consensus/state-hash.ts";
 import type { LogEntry } from "../../../src/raft/types.ts";
 import { AssertionError } from "../../../src/std/assert.ts";
 import { toHex } from "../../../src/std/bytes.ts";
 import { MemoryOrderedStore, MemoryOrderedStoreProvider } from "../../../src/std/memory-ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
+import { RecordSum } from "../../../src/std/record-sum.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
@@ -137,7 +138,7 @@ describe("RecordCache", () => {
 describe("state hash", () => {
   it("never changes for the same records", () => {
     const bytes = Uint8Array.from({ length: 999 }, (_, at) => (at * 7) & 255);
-    const sum = new StateHashSum();
+    const sum = new RecordSum();
     for (let n = 0; n < 40; n += 1) sum.add(bytes.subarray(0, 1 + n), bytes.subarray(100, 100 + n * 11));
     sum.subtract(bytes.subarray(0, 3), bytes.subarray(9, 9));
 
@@ -148,7 +149,7 @@ describe("state hash", () => {
     const seed = 5;
     const prng = new SeededPrng(seed);
     const store = new MemoryOrderedStore();
-    const sum = new StateHashSum();
+    const sum = new RecordSum();
     const cache = new RecordCache();
     for (let round = 0; round < 2000; round += 1) {
       store.transaction((transaction) => {
@@ -161,7 +162,7 @@ describe("state hash", () => {
       });
     }
 
-    const fresh = new StateHashSum();
+    const fresh = new RecordSum();
     const records = [...store.range({ from: Uint8Array.of(0), to: Uint8Array.of(255), reverse: true })];
     for (const { key, value } of records) fresh.add(key, value);
     expect(toHex(sum.toBytes()), `seed=${seed}`).to.equal(toHex(fresh.toBytes()));
@@ -188,7 +189,7 @@ describe("state hash", () => {
       [["a", ""]],
     ];
     for (const records of cases) {
-      const sum = new StateHashSum();
+      const sum = new RecordSum();
       for (const [key = "", value = ""] of records) sum.add(Buffer.from(key), Buffer.from(value));
       hashes.add(toHex(sum.toBytes()));
     }
@@ -196,14 +197,14 @@ describe("state hash", () => {
   });
 
   it("is the same for ever: it is compared with members of other versions", () => {
-    const sum = new StateHashSum();
+    const sum = new RecordSum();
     sum.add(Buffer.from("key"), Buffer.from("value"));
     expect(toHex(sum.toBytes())).to.equal("61fbe9613ec33745");
   });
 
   it("refuses keys that belong to consensus, and those beyond the range", () => {
     new MemoryOrderedStore().transaction((transaction) => {
-      const hashing = new HashingTransaction(transaction, new StateHashSum(), new RecordCache());
+      const hashing = new HashingTransaction(transaction, new RecordSum(), new RecordCache());
       for (const first of [0x00, 0xff]) {
         expect(() => hashing.put(Uint8Array.of(first), new Uint8Array(0))).to.throw(AssertionError);
       }
@@ -224,7 +225,7 @@ describe("state hash", () => {
   it("is known for the last entries and for no others", () => {
     const history = new StateHashHistory(4);
     for (let index = 1; index <= 6; index += 1) {
-      history.record(index, 1, new StateHashSum(new Uint8Array(8).fill(index)));
+      history.record(index, 1, new RecordSum(new Uint8Array(8).fill(index)));
     }
     expect(history.find(2)).to.equal(undefined);
     expect(history.find(3)?.hash[0]).to.equal(3);
@@ -282,7 +283,7 @@ describe("ReplicatedStore", () => {
   describe("a snapshot file", () => {
     async function writeFile(disk: MemoryDisk, counts: { readonly records: number }): Promise<void> {
       await disk.makeDirectory("/s");
-      const sum = new StateHashSum();
+      const sum = new RecordSum();
       const records = Array.from({ length: counts.records }, (_, at) => {
         const key = Buffer.from([1, at >> 8, at & 255]);
         sum.add(key, Buffer.alloc(40, at));
