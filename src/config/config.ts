@@ -54,6 +54,12 @@ export interface Config {
     readonly port: number;
     /** URL at which browsers and other clients reach this gateway; other nodes redirect downloads to it. Absent: never. */
     readonly publicUrl: string | undefined;
+    /** Requests that one client address may send in requestWindowMs, at all gateways together where Redis is configured. 0: any number. */
+    readonly requestsPerAddressMax: number;
+    /** The same for all addresses together. */
+    readonly requestsMax: number;
+    /** Milliseconds of the two bounds above. */
+    readonly requestWindowMs: number;
   };
   readonly raft: {
     /** Milliseconds of a tick, the unit of the two settings below. */
@@ -106,7 +112,14 @@ export function defaultConfig(): Config {
       lostAfterMs: 15 * 60_000,
     },
     data: { directory: ".netdisk/node1", reserveBytes: GIB, orphanPercentMax: 5 },
-    http: { host: "127.0.0.1", port: 9081, publicUrl: undefined },
+    http: {
+      host: "127.0.0.1",
+      port: 9081,
+      publicUrl: undefined,
+      requestsPerAddressMax: 0,
+      requestsMax: 0,
+      requestWindowMs: 10_000,
+    },
     // An election starts 500 to 1,000 ms after the last heartbeat: well above a garbage collection, a slow fsync or a busy
     // machine. A leader that dies is noticed sooner, by its broken connections.
     raft: { tickMs: 50, electionTicks: 10, heartbeatTicks: 2, snapshotLogEntryCount: 100_000 },

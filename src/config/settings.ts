@@ -168,6 +168,17 @@ export const SETTINGS: readonly Setting[] = [
     { environment: ["PUBLIC_URL"], optional: true },
   ),
   row(
+    "http.requestsPerAddressMax",
+    integer(0, 100_000, "requests"),
+    "Requests that one client address may send in http.requestWindowMs; more get 429. 0: any number. With Redis all gateways count together.",
+  ),
+  row("http.requestsMax", integer(0, 100_000, "requests"), "The same for all client addresses together."),
+  row(
+    "http.requestWindowMs",
+    integer(1000, 3_600_000, "milliseconds"),
+    "Time that the two bounds above are for. So many requests may come at once, and then as many in this time.",
+  ),
+  row(
     "raft.tickMs",
     integer(5, 1000, "milliseconds"),
     "Length of a tick, the unit of the two settings below.",

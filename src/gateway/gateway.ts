@@ -36,6 +36,7 @@ import { nodeRoutes } from "./node-routes.ts";
 import { openApiDocument } from "./openapi.ts";
 import { progressRoutes } from "./progress-routes.ts";
 import { requestIdOf, traceIdOf, type Answer, type Call, type Route, type Services } from "./route.ts";
+import { refuseOverLimit, type RequestLimiter } from "./request-limiter.ts";
 import { Slots } from "./slots.ts";
 import { uploadRoutes } from "./upload-routes.ts";
 
@@ -54,11 +55,13 @@ export interface GatewayOptions {
   /** Port to listen on; 0 for any free one. */
   readonly port: number;
   readonly limits?: Partial<GatewayLimits> | undefined;
+  /** Bounds how many requests may come; none when absent. */
+  readonly requestLimiter?: RequestLimiter | undefined;
   /** Told of a broken invariant that a request ran into; the node decides whether to go on. */
   readonly onAssertion?: ((error: AssertionError) => void) | undefined;
 }
 
-// Routes that a stopping node still answers, so that a load balancer learns of it.
+// Routes that a stopping node still answers, so that a load balancer learns of it; they count for no bound either.
 const HEALTH_PATHS = ["/livez", "/readyz", "/healthz", "/metrics"];
 
 const REQUEST_ID_SIZE_BYTES = 16;
@@ -217,6 +220,14 @@ export class Gateway {
     app.addHook("onRequest", (request, reply, done) => {
       done(this.#onRequest(request, reply));
     });
+    const { requestLimiter } = this.#options;
+    if (requestLimiter !== undefined) {
+      app.addHook("onRequest", async (request) => {
+        if (!HEALTH_PATHS.includes(pathOf(request))) {
+          await refuseOverLimit(requestLimiter, request.raw.socket.remoteAddress ?? "");
+        }
+      });
+    }
     app.addHook("onResponse", (request, reply, done) => {
       this.#onResponse(request, reply);
       done();
@@ -253,8 +264,9 @@ export class Gateway {
     });
     if (!this.#stopping.signal.aborted) return undefined;
     reply.header("Connection", "close");
-    const path = (request.raw.url ?? "").split("?")[0] ?? "";
-    return HEALTH_PATHS.includes(path) ? undefined : new DriveError("NODE_STOPPING", "The node is stopping.");
+    return HEALTH_PATHS.includes(pathOf(request))
+      ? undefined
+      : new DriveError("NODE_STOPPING", "The node is stopping.");
   }
 
   /** After an answer that came before the end of the body: lets the client finish, but not for long. */
@@ -307,7 +319,7 @@ export class Gateway {
   }
 
   #notFound(request: FastifyRequest, reply: FastifyReply): HttpError {
-    const path = (request.raw.url ?? "").split("?")[0] ?? "";
+    const path = pathOf(request);
     const matching = this.#routes.filter((route) => patternOf(route.path).test(path));
     if (matching.length === 0) {
       // What "curl -T file URL/" sends: the name is put after the slash.
@@ -377,6 +389,10 @@ function sendAnswer(reply: FastifyReply, answer: Answer): FastifyReply {
   if (answer.json === undefined && answer.jsonBytes === undefined) return reply.send(answer.text);
   reply.type("application/json; charset=utf-8");
   return reply.send(answer.jsonBytes ?? JSON.stringify(answer.json));
+}
+
+function pathOf(request: FastifyRequest): string {
+  return (request.raw.url ?? "").split("?")[0] ?? "";
 }
 
 function patternOf(path: string): RegExp {

@@ -13,6 +13,10 @@ export const HTTP_REASONS = {
   REQUEST_TIMEOUT: { httpStatus: 408, remedy: "Send the request again, faster." },
   URI_TOO_LONG: { httpStatus: 414, remedy: "Send a shorter URL." },
   MEDIA_TYPE_UNSUPPORTED: { httpStatus: 415, remedy: "Send the body in the form that the message names." },
+  TOO_MANY_REQUESTS: {
+    httpStatus: 429,
+    remedy: "Wait as long as Retry-After says, then send the same request again.",
+  },
   HEADERS_TOO_LARGE: { httpStatus: 431, remedy: "Send fewer or shorter header fields." },
 } as const;
 
@@ -24,12 +28,20 @@ export class HttpError extends Error {
   override readonly name = "HttpError";
   readonly reason: HttpReason;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Whole seconds after which to try again; undefined where waiting does not help. */
+  readonly retryAfterSeconds: number | undefined;
 
   /** @param message one sentence for a person @param metadata its variable parts by snake_case name */
-  constructor(reason: HttpReason, message: string, metadata: Readonly<Record<string, string>> = {}) {
+  constructor(
+    reason: HttpReason,
+    message: string,
+    metadata: Readonly<Record<string, string>> = {},
+    retryAfterSeconds?: number,
+  ) {
     super(message);
     this.reason = reason;
     this.metadata = metadata;
+    this.retryAfterSeconds = retryAfterSeconds;
   }
 }
 
@@ -62,13 +74,14 @@ export function toErrorAnswer(
   if (error instanceof HttpError) {
     const { httpStatus, remedy } = HTTP_REASONS[error.reason];
     const { reason: code, message, metadata } = error;
-    return { status: httpStatus, headers: {}, body: { error: { code, message, remedy, metadata } } };
+    const headers = retryAfter(error.retryAfterSeconds);
+    return { status: httpStatus, headers, body: { error: { code, message, remedy, metadata } } };
   }
   const { spec } = error;
   const unknown = settings.mutates && spec.outcome === "indefinite";
   return {
     status: spec.httpStatus,
-    headers: spec.retryAfterSeconds === undefined ? {} : { "Retry-After": String(spec.retryAfterSeconds) },
+    headers: retryAfter(spec.retryAfterSeconds),
     body: {
       error: {
         code: error.reason,
@@ -80,6 +93,10 @@ export function toErrorAnswer(
       },
     },
   };
+}
+
+function retryAfter(seconds: number | undefined): Readonly<Record<string, string>> {
+  return seconds === undefined ? {} : { "Retry-After": String(seconds) };
 }
 
 /** One ARGUMENT_INVALID that lists every problem, each as "where: what". */

@@ -1,5 +1,12 @@
 /** What a node shares with the others through Redis, put together; without Redis, what serves in its place. */
 import { RedisClient, type RedisClientOptions } from "../cache/redis-client.ts";
+import { RedisRequestCounters } from "../cache/redis-request-counters.ts";
+import {
+  EmbeddedRequestCounters,
+  type RequestCounters,
+  type RequestDecision,
+  type RequestLimits,
+} from "../cache/request-counters.ts";
 import type { Config } from "../config/config.ts";
 import { parseRedisUrl } from "../config/redis-url.ts";
 import type { ServiceStatus } from "../drive/drive-api.ts";
@@ -25,6 +32,15 @@ export interface CachesOptions {
   readonly metrics: Metrics;
   /** None where Redis is not configured. */
   readonly redis: RedisSettings | undefined;
+  readonly requestLimits: RequestLimits;
+}
+
+/** What the configuration says about how many requests may come. */
+export function requestLimits(http: Config["http"]): RequestLimits {
+  const windowMs = http.requestWindowMs;
+  const limitOf = (countMax: number): RequestLimits["inAll"] =>
+    countMax === 0 ? undefined : { countMax, windowMs };
+  return { perAddress: limitOf(http.requestsPerAddressMax), inAll: limitOf(http.requestsMax) };
 }
 
 /** Reads what the configuration says about Redis, and the files it names. @throws DriveError CONFIGURATION_INVALID */
@@ -44,12 +60,27 @@ export class Caches {
   readonly #options: CachesOptions;
   readonly #logger: Logger;
   readonly #madeAtMs: number;
+  #counters: RequestCounters;
   #redis: RedisClient | undefined;
 
   constructor(options: CachesOptions) {
     this.#options = options;
     this.#logger = options.logger.child("cache");
     this.#madeAtMs = options.clock.wallMs();
+    this.#counters = new EmbeddedRequestCounters(options.clock, options.requestLimits);
+  }
+
+  /** Counts requests for the gateway; undefined where no bound is set. */
+  get requestLimiter(): RequestCounters | undefined {
+    const { perAddress, inAll } = this.#options.requestLimits;
+    if (perAddress === undefined && inAll === undefined) return undefined;
+    return { take: (address) => this.#take(address) };
+  }
+
+  async #take(address: string): Promise<RequestDecision> {
+    const decision = await this.#counters.take(address);
+    if (!decision.allowed) this.#options.metrics.cache.requestRefused(decision.scope);
+    return decision;
   }
 
   /** Begins to use Redis for this cluster; returns at once, whether or not it answers. */
@@ -67,6 +98,7 @@ export class Caches {
         else this.#logger.warn("redis_down", { detail });
       },
     });
+    this.#counters = new RedisRequestCounters(this.#redis, this.#options.requestLimits, this.#counters);
     this.#redis.start();
   }
 

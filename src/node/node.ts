@@ -42,7 +42,7 @@ import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
-import { Caches, redisSettings } from "./caches.ts";
+import { Caches, redisSettings, requestLimits } from "./caches.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
@@ -139,7 +139,13 @@ export class Node {
     });
     await this.#bootstrap.open();
     const redis = await redisSettings(config.services);
-    this.#caches = new Caches({ clock: this.#clock, logger: this.#logger, metrics: this.#metrics, redis });
+    this.#caches = new Caches({
+      clock: this.#clock,
+      logger: this.#logger,
+      metrics: this.#metrics,
+      redis,
+      requestLimits: requestLimits(config.http),
+    });
     this.#server = this.#makeServer();
     await this.#server.start();
     this.#gateway = this.#makeGateway();
@@ -231,6 +237,7 @@ export class Node {
       version: this.#options.version,
       host: http.host,
       port: http.port,
+      requestLimiter: this.#caches?.requestLimiter,
       onAssertion: (error) => this.#options.onFatal(error),
     });
   }

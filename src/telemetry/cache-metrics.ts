@@ -14,6 +14,8 @@ export interface CacheMetrics {
   /** A call ended. @param call one of a few names */
   redisCall(call: string, durationMs: number, outcome: RedisCallOutcome): void;
   redis(sample: RedisSample): void;
+  /** A request was refused by one of the bounds. */
+  requestRefused(scope: "address" | "all"): void;
 }
 
 // From 50 microseconds (loopback) to beyond the bound of a call.
@@ -26,6 +28,7 @@ export class PrometheusCacheMetrics implements CacheMetrics {
   readonly #redisUp: Gauge;
   readonly #redisCalls: Counter<"call" | "outcome">;
   readonly #redisDuration: Histogram<"call">;
+  readonly #refusedRequests: Counter<"scope">;
 
   constructor(registry: Registry) {
     const registers = [registry];
@@ -47,6 +50,12 @@ export class PrometheusCacheMetrics implements CacheMetrics {
       buckets: CALL_BUCKETS_SECONDS,
       registers,
     });
+    this.#refusedRequests = new Counter({
+      name: "netdisk_http_requests_refused_total",
+      help: "Requests refused because too many came from one address, or in all.",
+      labelNames: ["scope"],
+      registers,
+    });
   }
 
   redisCall(call: string, durationMs: number, outcome: RedisCallOutcome): void {
@@ -57,10 +66,15 @@ export class PrometheusCacheMetrics implements CacheMetrics {
   redis({ isUp }: RedisSample): void {
     this.#redisUp.set(isUp ? 1 : 0);
   }
+
+  requestRefused(scope: "address" | "all"): void {
+    this.#refusedRequests.inc({ scope });
+  }
 }
 
 /** Metrics that nobody reads. */
 export const noCacheMetrics: CacheMetrics = {
   redisCall: () => undefined,
   redis: () => undefined,
+  requestRefused: () => undefined,
 };

@@ -85,7 +85,7 @@ describe("loadConfig()", () => {
 
     const config = load({ file, environment, flags: { "http.port": "1003" } });
 
-    expect(config.http).to.deep.equal({ host: "::1", port: 1003, publicUrl: undefined });
+    expect(config.http).to.deep.equal({ ...defaultConfig().http, host: "::1", port: 1003 });
     expect(config.log.level).to.equal("warn");
   });
 

@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { once } from "node:events";
 import { Gateway } from "../../../src/gateway/gateway.ts";
 import type { GatewayLimits } from "../../../src/gateway/limits.ts";
+import type { RequestLimiter } from "../../../src/gateway/request-limiter.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
@@ -45,7 +46,10 @@ export async function errorOf(response: Response): Promise<string> {
 }
 
 /** Registers hooks that start a gateway before each test and stop it after. */
-export function useGateway(limits: Partial<GatewayLimits> = {}): GatewayFixture {
+export function useGateway(
+  limits: Partial<GatewayLimits> = {},
+  options: { readonly requestLimiter?: RequestLimiter } = {},
+): GatewayFixture {
   const fixture = { logLines: [] } as unknown as GatewayFixture;
   beforeEach(async function () {
     // Sockets, curl and hashing on a busy machine take longer than a pure test may.
@@ -69,6 +73,7 @@ export function useGateway(limits: Partial<GatewayLimits> = {}): GatewayFixture 
       host: "127.0.0.1",
       port: 0,
       limits: { stopGraceMs: 50, lingerMs: 200, ...limits },
+      ...options,
     });
     fixture.url = (await fixture.gateway.start()).url;
   });
