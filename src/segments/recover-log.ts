@@ -224,19 +224,20 @@ class LogRecovery {
     const { firstOffset, mark } = await scanner.survey(here.offset + 1);
     const laterRound = mark !== undefined && comparePositions(mark, here) > 0;
     if (mark !== undefined) this.#advanceMark(mark);
+    const next = firstOffset ?? at.sizeBytes;
     const action = decide({
       checksum: "bad",
       chain: "broken",
       lastSegment: at.isLast,
       laterRound,
       promised: comparePositions(this.#mark, here) > 0,
+      // A sector that the disk cannot give back was written once: nobody knows what, so it is not taken for a torn tail.
+      torn: (await scanner.isTorn(next)) && !at.hasUnreadable(),
     });
-    // A sector that the disk cannot give back was written once: nobody knows what, so it is not taken for a torn tail.
-    if (action === "cut" && !at.hasUnreadable()) {
+    if (action === "cut") {
       this.#tornBytes = at.sizeBytes - here.offset;
       return false;
     }
-    const next = firstOffset ?? at.sizeBytes;
     this.#fault("damaged", at.segmentId, here.offset, next - here.offset, step.record);
     scanner.offset = next;
     scanner.previous = undefined;

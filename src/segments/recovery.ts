@@ -20,6 +20,11 @@ export interface RecoveryFacts {
   readonly laterRound: boolean;
   /** Whether a durable mark (of a later record, of the table, of the owner) says that this place was durable. */
   readonly promised: boolean;
+  /**
+   * Whether it lacks bytes, as a write leaves that a crash cut off (SegmentScanner.isTorn()). What lacks none was written as a
+   * whole and is other bytes now: that is damage, also where nothing says that it was promised.
+   */
+  readonly torn: boolean;
 }
 
 /** What to do. */
@@ -34,5 +39,6 @@ export type RecoveryAction =
 /** Decides about one place of a log. */
 export function decide(facts: RecoveryFacts): RecoveryAction {
   if (facts.checksum === "ok") return facts.chain === "ok" ? "keep" : "fault";
-  return facts.lastSegment && !facts.laterRound && !facts.promised ? "cut" : "fault";
+  const { lastSegment, laterRound, promised, torn } = facts;
+  return lastSegment && !laterRound && !promised && torn ? "cut" : "fault";
 }

@@ -7,9 +7,12 @@
 import { asBuffer } from "../std/bytes.ts";
 import type { DiskFile } from "../std/disk.ts";
 import {
+  BODY_SIZE_BYTES_MAX,
   decodePrefix,
   findDamagedBlock,
+  HEAD_SIZE_BYTES_MAX,
   peekSizes,
+  prefixSizeBytes,
   RECORD_HEADER_SIZE_BYTES,
   RECORD_MAGIC,
   type LogRecord,
@@ -20,6 +23,16 @@ import {
 /** Bytes read at once when bodies are read; a window for prefixes alone is smaller, because bodies are jumped over. */
 const WINDOW_SIZE_BYTES = 1024 * 1024;
 const PREFIX_WINDOW_SIZE_BYTES = 64 * 1024;
+
+/** What a disk writes as a whole at least: a write that a crash cut off lacks whole parts between multiples of it. */
+const SECTOR_SIZE_BYTES = 512;
+
+/** Where a record's header has its two lengths. */
+const LENGTHS_OFFSET = 16;
+const LENGTHS_SIZE_BYTES = 8;
+
+/** Bytes before the body of a record at most. */
+const PREFIX_SIZE_BYTES_MAX = prefixSizeBytes(HEAD_SIZE_BYTES_MAX, BODY_SIZE_BYTES_MAX);
 
 const EMPTY = new Uint8Array(0);
 const MAGIC_BYTES = Buffer.alloc(4);
@@ -126,6 +139,40 @@ export class SegmentScanner {
     this.offset = saved.offset;
     this.previous = saved.previous;
     return { firstOffset, mark };
+  }
+
+  /**
+   * Whether the damage from `offset` to `end` lacks bytes, as a write leaves that a crash cut off: a sector of it was never written
+   * and reads as zeros, or it announces to go on behind the end of the file. What lacks nothing was written as a whole.
+   * @param end where a valid record follows, or the end of the file
+   */
+  async isTorn(end: number): Promise<boolean> {
+    if (end === this.#options.sizeBytes && (await this.#isCutByEnd())) return true;
+    for (let from = this.offset; from < end;) {
+      const to = Math.min(end, (Math.floor(from / SECTOR_SIZE_BYTES) + 1) * SECTOR_SIZE_BYTES);
+      if ((await this.#bytes(from, to - from)).every((byte) => byte === 0)) return true;
+      from = to;
+    }
+    return false;
+  }
+
+  /** Whether the record at `offset` ends behind the file, and not only because a bit of its lengths was flipped. */
+  async #isCutByEnd(): Promise<boolean> {
+    const left = this.#options.sizeBytes - this.offset;
+    if (left < RECORD_HEADER_SIZE_BYTES) return true;
+    const announced = peekSizes(await this.#bytes(this.offset, RECORD_HEADER_SIZE_BYTES));
+    if (announced === undefined || announced.sizeBytes <= left) return false;
+    const lengthMax = Math.min(left, PREFIX_SIZE_BYTES_MAX);
+    const prefix = (await this.#bytes(this.offset, lengthMax)).slice();
+    if (decodePrefix(prefix, this.#options.identitySeed) !== undefined) return true;
+    for (let bit = 0; bit < 8 * LENGTHS_SIZE_BYTES; bit += 1) {
+      const at = LENGTHS_OFFSET + (bit >> 3);
+      prefix[at] = (prefix[at] ?? 0) ^ (1 << (bit & 7));
+      const header = decodePrefix(prefix, this.#options.identitySeed);
+      if (header !== undefined && header.location.sizeBytes <= left) return false;
+      prefix[at] = (prefix[at] ?? 0) ^ (1 << (bit & 7));
+    }
+    return true;
   }
 
   async #findMagic(from: number): Promise<number | undefined> {

@@ -226,7 +226,8 @@ describe("compaction", () => {
     await expectWhole(store, 900);
   });
 
-  it("has a reserve of its own: a store that refuses writes can still be compacted, and takes writes again", async () => {
+  it("has a reserve of its own: a store that refuses writes can still be compacted, and takes writes again", async function () {
+    this.timeout(60_000);
     const fixture = new StoreFixture({
       segmentSizeBytesMax: SEGMENT_BYTES,
       reserveBytes: 100_000,
@@ -252,7 +253,8 @@ describe("compaction", () => {
     await expectWhole(store, 10);
   });
 
-  it("loses nothing to a power failure at any step", async () => {
+  it("loses nothing to a power failure at any step", async function () {
+    this.timeout(60_000);
     for (let step = 1; step <= 120; step += 3) {
       const fixture = smallSegments();
       const store = await fixture.open();

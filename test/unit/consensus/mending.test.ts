@@ -331,16 +331,17 @@ async function damageAtRandom(cluster: TestCluster, seed: number): Promise<void>
     await cluster.clock.advance(prng.below(1500));
     const victim = cluster.member(1 + prng.below(3));
     const isOrderly = prng.below(2) === 0;
+    const isCutShort = prng.below(3) === 0;
     if (isOrderly) await victim.stop();
     else {
-      // A mark: what is promised since is damage and no torn tail, see segments/FORMAT.md.
-      await cluster.clock.advance(1500);
+      // A mark: where the file is cut since then, it looks like a torn tail, see segments/FORMAT.md.
+      if (isCutShort) await cluster.clock.advance(1500);
       victim.crash();
     }
     const files = victim.disk.filesBelow("/raft/log");
     const path = must(files[prng.below(files.length)], "a file");
     const sizeBytes = victim.disk.contentOf(path).length;
-    if (prng.below(3) === 0) {
+    if (isCutShort) {
       victim.disk.overwrite(path, victim.disk.contentOf(path).subarray(0, prng.below(sizeBytes)));
     } else {
       for (let at = 1 + prng.below(4); at > 0; at -= 1)

@@ -34,16 +34,17 @@ function combinations(): RecoveryFacts[] {
       for (const lastSegment of [true, false])
         for (const laterRound of [true, false])
           for (const promised of [true, false])
-            all.push({ checksum, chain, lastSegment, laterRound, promised });
+            for (const torn of [true, false])
+              all.push({ checksum, chain, lastSegment, laterRound, promised, torn });
   return all;
 }
 
 describe("decide()", () => {
   const rows = tableRows();
 
-  it("has 32 combinations of facts and six rows in the document", () => {
-    expect(combinations()).to.have.length(32);
-    expect(rows).to.have.length(6);
+  it("has 64 combinations of facts and seven rows in the document", () => {
+    expect(combinations()).to.have.length(64);
+    expect(rows).to.have.length(7);
   });
 
   for (const facts of combinations()) {
@@ -53,6 +54,7 @@ describe("decide()", () => {
       facts.lastSegment ? "yes" : "no",
       facts.laterRound ? "yes" : "no",
       facts.promised ? "yes" : "no",
+      facts.torn ? "yes" : "no",
     ];
 
     it(`decides ${values.join(" ")} as the table says`, () => {

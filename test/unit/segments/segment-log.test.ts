@@ -191,15 +191,55 @@ describe("SegmentLog", () => {
       const disk = new MemoryDisk();
       const { log } = await open(disk, { segmentSizeBytesMax: 1024 * 1024 });
       await put(log, "promised");
-      const torn = append(log, "torn");
+      const torn = append(log, "torn".padEnd(1000, "n"));
       append(log, "whole, but behind the torn one");
       await log.flush();
       disk.kill();
-      disk.flipBit(segmentPath("/log", 1), torn.offset + 43);
+      // A sector that never reached the disk.
+      const path = segmentPath("/log", 1);
+      disk.overwrite(path, disk.contentOf(path).fill(0, 512, 1024));
+      expect(torn.offset).to.be.lessThan(512);
 
       const after = await open(disk);
 
       expect(after.records).to.deep.equal(["promised"]);
+    });
+
+    it("takes every flipped bit of the newest record for damage, promised a moment ago or not", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk, { segmentSizeBytesMax: 1024 * 1024 });
+      await put(log, "an older record");
+      const newest = append(log, "the newest record, of a round of its own");
+      await log.commit();
+      disk.crash(new SeededPrng(1));
+      const path = segmentPath("/log", 1);
+
+      for (let offset = newest.offset; offset < newest.offset + newest.sizeBytes; offset += 1) {
+        for (let bit = 0; bit < 8; bit += 1) {
+          disk.flipBit(path, offset, bit);
+          const error = await expectReason("DATA_CORRUPT", () => open(disk));
+          expect(error.metadata["offset"]).to.equal(String(newest.offset));
+          disk.flipBit(path, offset, bit);
+        }
+      }
+
+      expect((await open(disk)).records).to.have.length(2);
+    });
+
+    it("cuts a newest record that ends behind the file, wherever the file ends", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk, { segmentSizeBytesMax: 1024 * 1024 });
+      await put(log, "promised");
+      const newest = append(log, "the newest record, of which a part was written");
+      await log.flush();
+      disk.kill();
+      const path = segmentPath("/log", 1);
+      const bytes = disk.contentOf(path);
+
+      for (let end = newest.offset + 1; end < bytes.length; end += 1) {
+        disk.overwrite(path, bytes.subarray(0, end));
+        expect((await open(disk)).records).to.deep.equal(["promised"]);
+      }
     });
 
     it("reports damage in the middle of a segment as DATA_CORRUPT with the place", async () => {
