@@ -11,7 +11,7 @@ import { must } from "../src/std/assert.ts";
 import { SystemClock } from "../src/std/clock.ts";
 import { LmdbOrderedStoreProvider } from "../src/std/lmdb-ordered-store.ts";
 import { SeededPrng } from "../src/std/prng.ts";
-import { projectorOver, type TestProjector } from "../test/support/projection.ts";
+import { projectorOver, untilAvailable, type TestProjector } from "../test/support/projection.ts";
 import { BigTree, nameOf } from "./big-tree.ts";
 import { anonymousBytes, judgeAtLeast, judgeAtMost, spread, summary, type Row } from "./table.ts";
 
@@ -130,10 +130,18 @@ async function postgres(tree: BigTree, { count, postgresUrl }: StageOrder): Prom
   const rows: Row[] = [];
   try {
     const build = `files into PostgreSQL, rebuild of ${count} (with 3 copies and a chunk each: 5 rows)`;
-    rows.push(await speedRow(build, count, "files", () => projector.caughtUp()));
+    rows.push(
+      await speedRow(build, count, "files", () =>
+        untilAvailable(() => projector.caughtUp()).then(() => undefined),
+      ),
+    );
     await tree.fill(count, count + FED_COUNT, "fed");
     const feed = `new files into PostgreSQL by the feed, ${FED_COUNT} at once`;
-    rows.push(await speedRow(feed, FED_COUNT, "files", () => projector.caughtUp()));
+    rows.push(
+      await speedRow(feed, FED_COUNT, "files", () =>
+        untilAvailable(() => projector.caughtUp()).then(() => undefined),
+      ),
+    );
     rows.push(...(await searchRows("PostgreSQL", new PostgresCatalog(projector.client), count)));
   } finally {
     await projector.stop();

@@ -55,7 +55,7 @@ export const DUPLICATE_FILE_COUNT_MAX = 2_000_000;
 /** Rows read at a time. */
 const SLICE_ROW_COUNT = 500;
 /** Blocks of signatures read at a time. */
-const SLICE_BLOCK_COUNT = 256;
+const SLICE_BLOCK_COUNT = 1024;
 /** A walk lets other work through after this long. */
 const SLICE_MS = 4;
 

@@ -1,5 +1,5 @@
 /**
- * Keeps a node's index of names behind its own tree: a scan of all rows, then the feed. One loop a node, in small slices.
+ * Keeps a node's index of names behind its own tree: a scan of all names, then the feed. One loop a node, in small slices.
  *
  * The index starts over by itself when it is missing, of another cluster, ahead of the tree, or so far behind that the feed was
  * trimmed. The scan begins with the applied index of that moment; rows may change while it runs, and the feed since then is
@@ -8,7 +8,7 @@
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { DriveError } from "../drive/errors.ts";
-import { cursorOfText, cursorText, feedAfter, findById, scanRows } from "../metadata/feed.ts";
+import { cursorOfText, cursorText, feedAfter, findById, scanNames } from "../metadata/feed.ts";
 import { clusterInfo } from "../metadata/view.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
@@ -16,7 +16,7 @@ import type { OrderedStore, OrderedStoreProvider } from "../std/ordered-store.ts
 import { foldName } from "./name-grams.ts";
 import { NameIndex, type NameIndexState } from "./name-index.ts";
 
-/** Rows of a scan, or events, that one slice takes: about two milliseconds. */
+/** Names of a scan, or events, that one slice takes: about two milliseconds. */
 export const FOLLOW_BATCH_COUNT = 400;
 /** Pause while there is more to do: other work goes first. */
 const BUSY_MS = 2;
@@ -152,9 +152,10 @@ export class NameFollower {
   #scan(index: NameIndex, state: NameIndexState): "busy" {
     assert(state.scan !== undefined, "a scan is under way");
     const cursor = state.scan === "" ? undefined : cursorOfText(state.scan);
-    const { rows, next } = scanRows(this.#options.port.reader(), cursor, FOLLOW_BATCH_COUNT);
-    const names = new Map(rows.map((row) => [row.entryId, foldName(row.name)]));
-    index.apply(names, { ...state, scan: next === undefined ? undefined : cursorText(next) });
+    // In the order of ids, so that each block is written once or twice and not once for every name in it.
+    const { names, next } = scanNames(this.#options.port.reader(), cursor, FOLLOW_BATCH_COUNT);
+    const folded = new Map(names.map(({ entryId, name }) => [entryId, foldName(name)]));
+    index.apply(folded, { ...state, scan: next === undefined ? undefined : cursorText(next) });
     this.#dirty = true;
     // What lies below deleted folders was taken in too.
     this.#sweepFrom = 0;

@@ -42,8 +42,8 @@ export function gramsToFind(folded: string): readonly string[] {
   return [...new Set(characters.slice(1).map((character, i) => `${characters[i] ?? ""}${character}`))];
 }
 
-/** Bits of a signature, a power of two. */
-const SIGNATURE_BIT_COUNT = 2048;
+/** Bits of a signature, a power of two. The names of a block have some 1,700 different grams: a fifth of the bits. */
+const SIGNATURE_BIT_COUNT = 8192;
 
 /** Bytes of a signature. */
 export const SIGNATURE_SIZE_BYTES = SIGNATURE_BIT_COUNT / 8;

@@ -3,17 +3,24 @@
  *
  *   01                 how far it is: {version, clusterId, appliedIndex, scan}, JSON
  *   02 block           the names of 256 ids: count u16, then (id & 255 u8, size u16) each, then the names with a line feed between
- *   03 block           which grams may be in the block, 2,048 bits
+ *   03 block           which grams may be in the block, 8,192 bits
  *
- * A search reads signatures from the newest block down and only looks into blocks that may hold the text. What it finds are
+ * A search reads signatures from the newest block down (those of the newest blocks from memory) and only looks into blocks that may hold the text. What it finds are
  * candidates: the tree decides. So the index may lag and may keep names of what is gone; a sweep takes those out.
  */
 import { assert } from "../std/assert.ts";
 import { asBuffer } from "../std/bytes.ts";
 import type { KeyValue, OrderedStore } from "../std/ordered-store.ts";
 import { gramsOf, SIGNATURE_SIZE_BYTES, signatureBit } from "./name-grams.ts";
+import {
+  CACHED_BLOCK_COUNT,
+  mayHold,
+  SignatureCache,
+  type BlockRange,
+  type ExaminedBlocks,
+} from "./signature-cache.ts";
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 
 /** Ids of one block. */
 export const BLOCK_ID_COUNT = 256;
@@ -87,17 +94,15 @@ function addToSignature(signature: Uint8Array, folded: string): void {
   }
 }
 
-function mayHold(signature: Uint8Array, bits: readonly number[]): boolean {
-  for (const bit of bits) if (((signature[bit >>> 3] ?? 0) & (1 << (bit & 7))) === 0) return false;
-  return true;
-}
-
 /** The index in a store of its own. */
 export class NameIndex {
   readonly #store: OrderedStore;
+  readonly #signatures: SignatureCache;
 
-  constructor(store: OrderedStore) {
+  /** @param cachedBlockCount blocks of which the signatures are kept in memory, at least one */
+  constructor(store: OrderedStore, cachedBlockCount = CACHED_BLOCK_COUNT) {
     this.#store = store;
+    this.#signatures = new SignatureCache(cachedBlockCount);
   }
 
   /** How far it is; undefined when it is empty or of another version. */
@@ -120,6 +125,7 @@ export class NameIndex {
       if (list === undefined) byBlock.set(block, [[entryId, folded]]);
       else list.push([entryId, folded]);
     }
+    const written = new Map<number, Uint8Array | undefined>();
     this.#store.transaction((transaction) => {
       for (const [block, changes] of byBlock) {
         const kept = decodeBlock(block, transaction.get(key(TABLE_NAMES, block)));
@@ -137,14 +143,17 @@ export class NameIndex {
         if (kept.size === 0) {
           transaction.delete(key(TABLE_NAMES, block));
           transaction.delete(key(TABLE_SIGNATURE, block));
+          written.set(block, undefined);
         } else {
           transaction.put(key(TABLE_NAMES, block), encodeBlock(kept));
           transaction.put(key(TABLE_SIGNATURE, block), signature);
+          written.set(block, signature);
         }
       }
       const value = JSON.stringify({ version: FORMAT_VERSION, ...state });
       transaction.put(Uint8Array.of(TABLE_STATE), Buffer.from(value, "utf8"));
     });
+    for (const [block, signature] of written) this.#signatures.set(block, signature);
   }
 
   /** Keeps of one block only what `isKept` says and makes its signature anew. */
@@ -164,30 +173,31 @@ export class NameIndex {
       transaction.put(key(TABLE_NAMES, block), encodeBlock(names));
       transaction.put(key(TABLE_SIGNATURE, block), signature);
     });
+    this.#signatures.set(block, names.size === 0 ? undefined : signature);
   }
 
   /**
    * At most `countMax` blocks in the order of ids, from `from` (included) on: those that may hold names with all the grams of
    * which `bits` are the bits; `examinedTo` is the last block that was looked at, undefined at the end.
    */
-  blocks(range: {
-    readonly bits: readonly number[];
-    readonly from: number | undefined;
-    readonly descending: boolean;
-    readonly countMax: number;
-  }): { readonly blocks: readonly number[]; readonly examinedTo: number | undefined } {
+  blocks(range: BlockRange): ExaminedBlocks {
     const { from, descending, countMax, bits } = range;
+    const known = this.#signatures.blocks(range);
+    if (known !== undefined) return known;
     const first = key(TABLE_SIGNATURE, descending ? 0 : (from ?? 0));
     const end =
       descending && from !== undefined ? key(TABLE_SIGNATURE, from + 1) : Uint8Array.of(TABLE_SIGNATURE + 1);
     const blocks: number[] = [];
+    const read: [number, Uint8Array][] = [];
     let count = 0;
     let examinedTo: number | undefined;
     for (const record of this.#store.range({ from: first, to: end, reverse: descending, countMax })) {
       count += 1;
       examinedTo = blockOf(record);
+      if (descending) read.push([examinedTo, record.value]);
       if (mayHold(record.value, bits)) blocks.push(examinedTo);
     }
+    if (descending) this.#signatures.extend(from, read, count < countMax);
     return { blocks, examinedTo: count < countMax ? undefined : examinedTo };
   }
 

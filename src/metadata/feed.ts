@@ -22,7 +22,7 @@ import {
   TABLE,
   textInKey,
 } from "./keys.ts";
-import { entryRecordCodec, feedCodec } from "./records.ts";
+import { entryRecordCodec, feedCodec, placeCodec } from "./records.ts";
 import type { FoundEntry } from "./view.ts";
 
 /** A run of the feed. */
@@ -120,6 +120,32 @@ export function scanRows(reader: OrderedReader, cursor: Uint8Array | undefined, 
   // Id 0 is the parent of the root alone.
   const from = cursor ?? makeKey(TABLE.row, [ROOT_ENTRY_ID]);
   return sliceOf(reader, from, afterPrefix(makeKey(TABLE.row, [])), countMax);
+}
+
+/** A slice of all names of the tree. */
+export interface NameSlice {
+  /** Ascending by entry id. Also those below a deleted folder that is not taken apart yet. */
+  readonly names: readonly { readonly entryId: number; readonly name: string }[];
+  /** Pass it to get the next slice; undefined at the end. */
+  readonly next: Uint8Array | undefined;
+}
+
+/** At most `countMax` names of the whole tree in the order of ids, the root's excepted, from `cursor` (undefined: the first) on. */
+export function scanNames(
+  reader: OrderedReader,
+  cursor: Uint8Array | undefined,
+  countMax: number,
+): NameSlice {
+  const prefix = makeKey(TABLE.place, []);
+  const records = [...reader.range({ from: cursor ?? prefix, to: afterPrefix(prefix), countMax })];
+  const last = records.at(-1);
+  return {
+    names: records.map(({ key, value }) => ({
+      entryId: numberInKey(key, 0),
+      name: placeCodec.decode(value).name,
+    })),
+    next: last !== undefined && records.length === countMax ? successor(last.key) : undefined,
+  };
 }
 
 /** At most `countMax` rows of one directory, from `cursor` (undefined: the first) on. Rows of an unfinished copy that are not made yet are missing. */
