@@ -11,6 +11,7 @@ import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatCount, formatDuration, formatQuantity } from "./format.ts";
+import { joinCommand } from "./join-command.ts";
 
 /** Random bytes of the secret of a token. */
 const SECRET_SIZE_BYTES = 16;
@@ -31,7 +32,7 @@ export async function addNode(
   replacesNode: string | undefined,
   settings: TokenSettings,
 ): Promise<number> {
-  const { admin, patience, output, io, nodes } = context;
+  const { admin, drive, patience, output, io, nodes } = context;
   const secret = toHex(io.prng.bytes(SECRET_SIZE_BYTES));
   const requestId = patience.requestId();
   const { lifetimeSeconds } = settings;
@@ -40,7 +41,8 @@ export async function addNode(
   const made = await patience.run((signal) =>
     admin.createJoinToken({ secret, lifetimeMs, replacesNode }, { requestId, signal }),
   );
-  const command = `netdisk serve --join ${made.token} --cluster-peers ${nodes}`;
+  const known = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
+  const { command, hint } = joinCommand(made.token, nodes, known.nodes);
   if (output.json) await output.record({ type: "token", ...made, command });
   else {
     const place = replacesNode === undefined ? "" : ` in the place of ${replacesNode}`;
@@ -48,6 +50,7 @@ export async function addNode(
       `For ${formatDuration(made.lifetimeMs)} one node may join${place}. Start it with an empty data directory:`,
     );
     await output.line(`  ${command}`);
+    if (hint !== undefined) output.note(hint);
   }
   if (!settings.wait) return EXIT_OK;
   const knownId = before.change?.changeId ?? 0;

@@ -80,6 +80,9 @@ export function formatError(error: unknown, command?: string): string {
   return [message, remedy, `[${code}]`].filter((part) => part !== "").join(" ");
 }
 
+const idAsText = (key: string, value: unknown): unknown =>
+  typeof value === "number" && (key.endsWith("Id") || key === "version") ? String(value) : value;
+
 /** The two streams of a command. */
 export class Output {
   readonly json: boolean;
@@ -116,9 +119,9 @@ export class Output {
     return this.bytes(Buffer.from(`${text}\n`));
   }
 
-  /** Writes one JSON line of a result. */
+  /** Writes one JSON line of a result. Ids are text in it, as in the JSON of HTTP: not every reader keeps 64 bits of a number. */
   record(value: Readonly<Record<string, unknown>>): Promise<void> {
-    return this.bytes(Buffer.from(`${JSON.stringify(value)}\n`));
+    return this.bytes(Buffer.from(`${JSON.stringify(value, idAsText)}\n`));
   }
 
   /** Writes bytes to stdout as they are and waits while its reader is behind. */

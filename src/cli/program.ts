@@ -6,7 +6,6 @@
  */
 import { setMaxListeners } from "node:events";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import { findAddress } from "../config/address.ts";
 import { SETTINGS } from "../config/settings.ts";
 import { CATALOG_PAGE_SIZE_MAX, CATALOG_SORTS, USAGE_GROUPS } from "../drive/catalog.ts";
 import type { OnConflict } from "../drive/entry.ts";
@@ -22,12 +21,13 @@ import { cp, ls, mkdir, mv, rm, statPaths } from "./entry-commands.ts";
 import { EXIT_INTERRUPTED, EXIT_OK, exitCodeOf, UsageError } from "./exit-code.ts";
 import { get } from "./get.ts";
 import { findHttpPort } from "./http-port.ts";
+import { parseBasePort, parseInteger, parseNodeCount, parseNodes } from "./option-values.ts";
 import { Output, OutputClosedError } from "./output.ts";
 import { Patience } from "./patience.ts";
 import { put } from "./put.ts";
 import { recover } from "./recover.ts";
 import { printConfig, serve, type ConfigOptions } from "./serve.ts";
-import { GRPC_PORT_DEFAULT, HTTP_PORT_DEFAULT, LOCAL_NODE_COUNT_MAX, type PortChoice } from "./up-layout.ts";
+import { GRPC_PORT_DEFAULT, HTTP_PORT_DEFAULT, type PortChoice } from "./up-layout.ts";
 import { DEFAULT_NODES, programName, up } from "./up.ts";
 
 /** Seconds that a step may take without success: default and maximum. */
@@ -36,9 +36,6 @@ export const TIMEOUT_SECONDS_MAX = 86_400;
 
 /** Results that a command shows at most. */
 export const SHOWN_COUNT_MAX = 1_000_000;
-
-/** Nodes that --nodes may name. */
-export const NODE_COUNT_MAX = 64;
 
 interface GlobalOptions {
   readonly nodes?: readonly string[];
@@ -140,8 +137,8 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .command("up")
     .description("Run a cluster on this machine until Ctrl-C; started again it goes on with its data.")
     .addOption(
-      new Option("--nodes <count>", "how many nodes (default: as before, else 3)").argParser((text) =>
-        parseInteger(text, 1, LOCAL_NODE_COUNT_MAX),
+      new Option("--nodes <count>", "how many nodes to run here (default: as before, else 3)").argParser(
+        parseNodeCount,
       ),
     )
     .option("--data <directory>", "where the nodes keep their data", ".netdisk")
@@ -566,28 +563,4 @@ function splitDestination(paths: readonly string[], shape: string): [readonly st
   if (paths.length < 2 || destination === undefined)
     throw new UsageError(`Two paths at least are needed: ${shape}.`);
   return [paths.slice(0, -1), destination];
-}
-
-function parseNodes(text: string): readonly string[] {
-  const addresses = text
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== "");
-  const wrong = addresses.find((address) => findAddress(address) === undefined);
-  if (wrong !== undefined) throw new InvalidArgumentError(`${JSON.stringify(wrong)} is not host:port.`);
-  if (addresses.length < 1 || addresses.length > NODE_COUNT_MAX) {
-    throw new InvalidArgumentError(`1 to ${NODE_COUNT_MAX} addresses are needed.`);
-  }
-  return [...new Set(addresses)];
-}
-
-function parseInteger(text: string, min: number, max: number): number {
-  const value = /^\d+$/.test(text) ? Number(text) : NaN;
-  if (!(value >= min && value <= max))
-    throw new InvalidArgumentError(`It must be an integer from ${min} to ${max}.`);
-  return value;
-}
-
-function parseBasePort(text: string): PortChoice {
-  return text === "auto" ? "auto" : parseInteger(text, 1, 65_000);
 }

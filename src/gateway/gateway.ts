@@ -188,7 +188,8 @@ export class Gateway {
       keepAliveTimeout: limits.keepAliveTimeoutMs,
       connectionsCheckingInterval: Math.max(50, Math.floor(limits.headersTimeoutMs / 4)),
       insecureHTTPParser: false,
-      requireHostHeader: true,
+      // Node would refuse it with an empty answer; onRequest() says why.
+      requireHostHeader: false,
     });
     server.maxConnections = limits.connectionCountMax;
     server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
@@ -262,6 +263,10 @@ export class Gateway {
       if (!response.writableFinished) controller.abort(new DriveError("CANCELED", "The client went away."));
       if (this.#active.size === 0 && this.#stopping.signal.aborted) this.#idle.resolve();
     });
+    if (request.raw.headers.host === undefined && request.raw.httpVersion === "1.1") {
+      reply.header("Connection", "close");
+      return new DriveError("ARGUMENT_INVALID", "The request has no Host field.");
+    }
     if (!this.#stopping.signal.aborted) return undefined;
     reply.header("Connection", "close");
     return HEALTH_PATHS.includes(pathOf(request))

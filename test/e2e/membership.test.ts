@@ -11,7 +11,7 @@ const clock = new SystemClock();
 
 interface Status {
   readonly leaderId: string | null;
-  readonly nodes: readonly { readonly nodeId: string; readonly memberId: number; readonly role: string }[];
+  readonly nodes: readonly { readonly nodeId: string; readonly role: string }[];
   readonly replicas: { readonly extentCount: number; readonly fullyReplicatedCount: number };
   readonly membership: { readonly isJoint: boolean; readonly members: readonly { readonly part: string }[] };
 }

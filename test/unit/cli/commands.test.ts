@@ -8,7 +8,8 @@ import { judgeCopies } from "../../../src/cli/cluster-status.ts";
 import type { ReadOptions } from "../../../src/drive/drive-api.ts";
 import { exitCodeOf, exitCodeOfCounts, UsageError } from "../../../src/cli/exit-code.ts";
 import { formatBytes, formatCount, formatDuration, formatMode } from "../../../src/cli/format.ts";
-import { NODE_COUNT_MAX, TIMEOUT_SECONDS_MAX } from "../../../src/cli/program.ts";
+import { NODE_COUNT_MAX } from "../../../src/cli/option-values.ts";
+import { TIMEOUT_SECONDS_MAX } from "../../../src/cli/program.ts";
 import { NO_REPLICAS } from "../../../src/drive/drive-api.ts";
 import type { ClusterStatus } from "../../../src/drive/drive-api.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
@@ -410,6 +411,7 @@ describe("the command line", () => {
     { args: ["ls", "/a//b"], code: 1 },
     { args: ["ls", "--frobnicate"], code: 2 },
     { args: ["frobnicate"], code: 2 },
+    { args: ["up", "--nodes", "127.0.0.1:1"], code: 2 },
     { args: ["up", "--nodes", "0"], code: 2 },
     { args: ["up", "--nodes", "10"], code: 2 },
     { args: ["up", "--base-port", "some"], code: 2 },

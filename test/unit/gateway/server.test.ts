@@ -76,12 +76,18 @@ describe("The parser of requests", () => {
     });
   }
 
-  it("answers an unparsable request in the usual shape", async () => {
-    const answer = await at.raw("BAD\r\n\r\n");
-    expect(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n") + 4)) as object).to.have.nested.property(
-      "error.code",
-      "ARGUMENT_INVALID",
-    );
+  for (const text of ["BAD\r\n\r\n", "GET /livez HTTP/1.1\r\n\r\n"]) {
+    it(`answers ${JSON.stringify(text)} in the usual shape`, async () => {
+      const answer = await at.raw(text);
+      expect(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n") + 4)) as object).to.have.nested.property(
+        "error.code",
+        "ARGUMENT_INVALID",
+      );
+    });
+  }
+
+  it("needs no Host from a client of HTTP/1.0", async () => {
+    expect(await at.raw("GET /livez HTTP/1.0\r\n\r\n")).to.include("200 OK");
   });
 
   it("takes headers up to the limit and refuses longer ones", async () => {
