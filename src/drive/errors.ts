@@ -87,6 +87,31 @@ export const REASONS = {
     outcome: "definite",
     remedy: "Start a new upload.",
   },
+  DOWNLOAD_NOT_READY: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Ask again in a moment: the download is being prepared.",
+    retryAfterSeconds: 2,
+  },
+  DOWNLOAD_FAILED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Read why in the state of the download, then prepare it again.",
+  },
+  DOWNLOAD_EXPIRED: {
+    code: "not_found",
+    httpStatus: 410,
+    outcome: "definite",
+    remedy: "Prepare the download again.",
+  },
+  DOWNLOAD_TOO_LARGE: {
+    code: "failed_precondition",
+    httpStatus: 413,
+    outcome: "definite",
+    remedy: "Prepare several downloads of fewer files each.",
+  },
   TASK_NOT_FOUND: { code: "not_found", httpStatus: 404, outcome: "definite", remedy: "Check the task id." },
   TASK_STATE_CONFLICT: {
     code: "failed_precondition",

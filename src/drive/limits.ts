@@ -147,3 +147,18 @@ export const TASK_ERROR_SIZE_BYTES_MAX = KIB;
 
 /** Findings about files that one renewal of a claim records at most. */
 export const TASK_FINDING_COUNT_MAX = BATCH_ITEM_COUNT_MAX;
+
+/** A prepared download is kept this long after it is ready, in cluster time, and each attempt to prepare it may take as long. */
+export const PREPARED_DOWNLOAD_LIFETIME_MS = 24 * 60 * 60 * 1000;
+
+/** Files and folders in a prepared download. */
+export const PREPARED_DOWNLOAD_ENTRY_COUNT_MAX = 1_000_000;
+
+/** Files and folders that one prepared download may be asked to be made of. */
+export const PREPARED_DOWNLOAD_SOURCE_COUNT_MAX = 1000;
+
+/** Prepared downloads that are kept at once; one more is OVERLOADED until some have expired. */
+export const PREPARED_DOWNLOAD_COUNT_MAX = 1000;
+
+/** Bytes of the path of an entry inside an archive: the format has 16 bits for it. */
+export const ARCHIVED_PATH_SIZE_BYTES_MAX = 65_534;

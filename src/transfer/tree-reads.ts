@@ -7,7 +7,7 @@
 import type { MetadataClient } from "../cluster/metadata-client.ts";
 import type { Extent } from "../drive/content.ts";
 import type { EntryPage, EntryRef, PathEntry, ReadOptions } from "../drive/drive-api.ts";
-import type { Entry } from "../drive/entry.ts";
+import type { Entry, Locator } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { PAGE_SIZE_MAX, REPLICA_COUNT } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
@@ -17,6 +17,7 @@ import {
   list,
   resolve,
   type FoundEntry,
+  type ListPage,
   type NeedsMaterialise,
 } from "../metadata/view.ts";
 import { locatorOf } from "./locators.ts";
@@ -34,7 +35,7 @@ export class TreeReads {
 
   /** An entry and its path. Errors: PATH_NOT_FOUND, NOT_A_DIRECTORY. */
   async stat(ref: EntryRef, options: ReadOptions = {}): Promise<PathEntry> {
-    const { entry, path } = await this.#find(ref, options);
+    const { entry, path } = await this.find(locatorOf(ref), options);
     return { entry, path: formatPath(path) };
   }
 
@@ -61,18 +62,24 @@ export class TreeReads {
       });
     }
     const afterName = page.cursor === undefined ? undefined : nameOfCursor(page.cursor);
-    const { entry, path } = await this.#find(ref, options);
+    const { entry, path } = await this.find(locatorOf(ref), options);
     if (entry.kind !== "directory") {
       const shown = formatPath(path);
       throw new DriveError("NOT_A_DIRECTORY", `${JSON.stringify(shown)} is a file.`, { path: shown });
     }
-    const found = await this.#carriedOn(
-      () => list(this.#metadata.port.reader(), entry.entryId, { afterName, countMax }),
-      options,
-    );
+    const found = await this.listFound(entry.entryId, { afterName, countMax }, options);
     const last = found.entries.at(-1);
     const nextCursor = found.more && last !== undefined ? cursorOf(last.name) : undefined;
     return { entries: found.entries, path: formatPath(path), nextCursor };
+  }
+
+  /** A page of a directory that was found before, as the local store has it. Errors: PATH_NOT_FOUND, OVERLOADED. */
+  listFound(
+    directoryId: number,
+    page: { readonly afterName?: string | undefined; readonly countMax: number },
+    options: ReadOptions = {},
+  ): Promise<ListPage> {
+    return this.#carriedOn(() => list(this.#metadata.port.reader(), directoryId, page), options);
   }
 
   /** The extents of a file's content as the local store has them, in order. */
@@ -105,8 +112,8 @@ export class TreeReads {
     };
   }
 
-  async #find(ref: EntryRef, options: ReadOptions): Promise<FoundEntry> {
-    const locator = locatorOf(ref);
+  /** What a locator leads to. Errors: PATH_NOT_FOUND, NOT_A_DIRECTORY. */
+  async find(locator: Locator, options: ReadOptions = {}): Promise<FoundEntry> {
     if (options.consistency !== "stale") await this.#metadata.port.linearize({ signal: options.signal });
     return this.#carriedOn(() => resolve(this.#metadata.port.reader(), locator), options);
   }

@@ -82,3 +82,26 @@ export const mixedSources = (): ArchiveSources =>
     .add("run.sh", Buffer.from("#!/bin/sh\n"), { mode: 0o4755 })
     .add("old.txt", Buffer.from("x"), { modifyTimeMs: Date.UTC(1975, 0, 1) })
     .add("late.txt", Buffer.from("y"), { modifyTimeMs: Date.UTC(2090, 5, 1) });
+
+/** What an archive of stored files holds: names with bytes, a folder's being empty. Checks each checksum on the way. */
+export function unpackStored(archive: Buffer): ReadonlyMap<string, Buffer> {
+  const end = archive.length - 22;
+  expect(archive.readUInt32LE(end), "the end of the archive").to.equal(0x06054b50);
+  const files = new Map<string, Buffer>();
+  let at = archive.readUInt32LE(end + 16);
+  for (let left = archive.readUInt16LE(end + 10); left > 0; left -= 1) {
+    expect(archive.readUInt32LE(at), "a record of the directory").to.equal(0x02014b50);
+    const [nameLength, extraLength] = [archive.readUInt16LE(at + 28), archive.readUInt16LE(at + 30)];
+    const name = archive.toString("utf8", at + 46, at + 46 + nameLength);
+    const header = archive.readUInt32LE(at + 42);
+    expect(archive.readUInt32LE(header), `the header of ${name}`).to.equal(0x04034b50);
+    const bytesAt = header + 30 + archive.readUInt16LE(header + 26) + archive.readUInt16LE(header + 28);
+    const bytes = archive.subarray(bytesAt, bytesAt + archive.readUInt32LE(at + 24));
+    expect(crc32(bytes), `the checksum of ${name}`).to.equal(archive.readUInt32LE(at + 16));
+    expect(files.has(name), `${name} is there twice`).to.equal(false);
+    files.set(name, bytes);
+    at += 46 + nameLength + extraLength;
+  }
+  expect(at).to.equal(end);
+  return files;
+}
