@@ -33,6 +33,8 @@ export interface NodeView {
   termAt(index: number): number;
   /** A 32-bit hash of kind and data at `index`, from firstIndex to lastIndex. */
   dataHashAt(index: number): number;
+  /** The entry at `index`, from firstIndex to lastIndex, where the view is of a node's own log. */
+  readonly entryAt?: (index: number) => LogEntry;
 }
 
 /** A broken invariant: the program is wrong. */
@@ -48,7 +50,7 @@ export class InvariantViolation extends Error {
 }
 
 /** What checkBasic() and checkDelta() need, without the log itself. */
-export type NodeNumbers = Omit<NodeView, "termAt" | "dataHashAt">;
+export type NodeNumbers = Omit<NodeView, "termAt" | "dataHashAt" | "entryAt">;
 
 /** Order within one node (R15), and sane progress on a leader (R16). */
 export function checkBasic(node: NodeNumbers): void {
@@ -127,6 +129,7 @@ export function viewOf(node: RaftNode, isAsync: boolean): NodeView {
     ...(isAsync ? {} : { stableIndex: undefined }),
     termAt: (index) => must(node.findTerm(index), "it is in the log"),
     dataHashAt: (index) => hashEntry(entryAt(index)),
+    entryAt,
   };
 }
 

@@ -1,30 +1,55 @@
 /**
- * What is checked on the whole cluster, seen from outside: after every event the Raft invariants (R1-R7, R9-R11, R13-R16) and what
- * must be durable (R8, R17); at intervals and at the end the replicated state and every copy of every file.
+ * What is checked on the whole cluster, seen from outside: after every event the Raft invariants (R1-R7, R9-R16, R18), what must be
+ * durable (R8, R17), the bounds of queues (R22) and the change feed (C5, C8); at intervals and at the end the replicated state and
+ * every copy of every file.
  *
  * A node that is dead is looked at as it was when it died, and again when it comes back: what it had called durable must be
  * there. Nothing here changes a node, but for verify(), which reads copies and so may find damage.
  */
+import type { ConsensusStatus } from "../../src/consensus/consensus-options.ts";
+import type { ConsensusTuning } from "../../src/consensus/tuning.ts";
 import { hasReason } from "../../src/drive/errors.ts";
 import { REPLICA_COUNT } from "../../src/drive/limits.ts";
+import { isEvictionDue } from "../../src/metadata/evict.ts";
 import { checkInvariants } from "../../src/metadata/invariants.ts";
 import { clusterTime, counters, dropList, listExtents, type KeyedExtent } from "../../src/metadata/view.ts";
 import type { DriveNode } from "../../src/node/drive-node.ts";
 import { ClusterInvariants, InvariantViolation, type NodeView } from "../../src/raft/invariants.ts";
-import type { Message } from "../../src/raft/types.ts";
+import type { ConfState, Message } from "../../src/raft/types.ts";
 import { must } from "../../src/std/assert.ts";
 import { bytesEqual, toHex } from "../../src/std/bytes.ts";
-import type { SimMachine } from "./sim-machine.ts";
+import { ConfigChecks } from "./config-checks.ts";
+import { FeedChecks } from "./feed-checks.ts";
+import { FOUNDER_IDS, type SimCluster } from "./sim-cluster.ts";
+import { VoteChecks } from "./vote-checks.ts";
 
 const EXTENT_COUNT_MAX = 100_000;
 
+/** Bounds of what waits at one node; see ConsensusTuning and DriveNodeOptions. */
+export type SimBounds = Pick<
+  ConsensusTuning,
+  | "proposalCountMax"
+  | "readCountMax"
+  | "uncommittedBytesMax"
+  | "proposalBatchBytesMax"
+  | "inflightMessagesMax"
+> & { readonly inFlightBytesMax: number };
+
 /** The checks of one run. */
 export class SimChecks {
-  readonly #machines: readonly SimMachine[];
+  readonly feed = new FeedChecks();
+  readonly #cluster: SimCluster;
+  readonly #bounds: SimBounds;
+  readonly #votes = new VoteChecks();
+  readonly #configs = new ConfigChecks(FOUNDER_IDS);
   readonly #invariants = new ClusterInvariants();
   readonly #views = new Map<number, NodeView>();
   /** Term of the last durable entry in each view, as it was then: a view reads the node that it is of, which goes on. */
   readonly #stableTerms = new Map<number, number>();
+  /** Each node as it was looked at last. */
+  readonly #statuses = new Map<number, ConsensusStatus>();
+  /** What each node counted with when it was looked at before the last time. */
+  readonly #configsBefore = new Map<number, ConfState>();
   readonly #incarnations = new Map<number, number>();
   readonly #hashes = new Map<number, { readonly memberId: number; readonly hash: Uint8Array }>();
   readonly #applied = new Map<number, number>();
@@ -32,37 +57,58 @@ export class SimChecks {
   observationCount = 0;
   commitIndexMax = 0;
 
-  constructor(machines: readonly SimMachine[]) {
-    this.#machines = machines;
+  constructor(cluster: SimCluster, bounds: SimBounds) {
+    this.#cluster = cluster;
+    this.#bounds = bounds;
+  }
+
+  /** Configurations that held one after the other, the first one not counted. */
+  get configCount(): number {
+    return this.#configs.changeCount;
   }
 
   /** Looks at every node; after every event. Throws InvariantViolation. */
   observe(): void {
     const fresh: NodeView[] = [];
-    for (const machine of this.#machines) {
+    for (const machine of this.#cluster.all) {
       const { memberId, servingNode, incarnationCount } = machine;
       if (servingNode === undefined) continue;
-      const view = servingNode.consensus.view();
+      const { consensus } = servingNode;
+      const status = consensus.status();
+      const lastStatus = this.#statuses.get(memberId);
+      this.#statuses.set(memberId, status);
+      this.#checkQueues(memberId, status);
+      const isRestarted = this.#incarnations.get(memberId) !== incarnationCount;
+      if (!isRestarted && lastStatus !== undefined && isSame(lastStatus, status)) continue;
+      const view = consensus.view();
       const last = this.#views.get(memberId);
-      if (this.#incarnations.get(memberId) !== incarnationCount) {
+      if (isRestarted) {
         this.#incarnations.set(memberId, incarnationCount);
         this.#invariants.restarted(memberId);
         this.#applied.delete(memberId);
+        this.#votes.restarted(memberId);
+        this.feed.restarted(memberId);
         // What was damaged is mended from the others; until then it need not be there.
         if (last !== undefined && machine.rottenIndex === undefined) {
           checkSurvived(last, this.#stableTerms.get(memberId), view);
         }
-      } else if (last !== undefined && isSame(last, view)) continue;
+      }
       this.#views.set(memberId, view);
+      if (last?.config !== undefined) this.#configsBefore.set(memberId, last.config);
       const stable = view.stableIndex ?? 0;
       if (stable >= view.firstIndex) this.#stableTerms.set(memberId, view.termAt(stable));
       if (machine.rottenIndex !== undefined && stable >= machine.rottenIndex) machine.rottenIndex = undefined;
       fresh.push(view);
       this.#checkHashes(memberId, servingNode);
+      this.#checkUploads(memberId, servingNode);
+      if (!consensus.isRebuilding()) {
+        this.feed.observe(memberId, consensus.reader(), consensus.appliedIndex());
+      }
     }
     if (fresh.length === 0) return;
     this.observationCount += fresh.length;
     this.#invariants.observeAll(fresh);
+    this.#configs.observe(fresh);
     for (const view of fresh) if (view.role === "leader") this.#checkDurable(view);
   }
 
@@ -74,8 +120,9 @@ export class SimChecks {
   /** Looks at a message as it leaves: what it promises must be durable where it comes from. */
   observeMessage(message: Message): void {
     this.#invariants.observeMessage(message);
+    this.#votes.granted(message);
     if (message.kind !== "append-response" || message.reject) return;
-    const node = this.#machines.find(({ memberId }) => memberId === message.from)?.servingNode;
+    const node = this.#cluster.find(message.from)?.servingNode;
     const view = node?.consensus.view();
     if (view === undefined || view.term !== message.term) return;
     const stable = Math.max(view.stableIndex ?? 0, view.pendingSnapshotIndex ?? 0);
@@ -86,9 +133,18 @@ export class SimChecks {
     );
   }
 
+  /** Looks at a message just before its receiver takes it. */
+  observeDelivery(message: Message): void {
+    if (message.kind !== "vote" && message.kind !== "pre-vote") return;
+    const view = this.#cluster.find(message.to)?.servingNode?.consensus.view();
+    if (view === undefined) return;
+    const { lastIndex: index } = view;
+    this.#votes.asked(message.to, message, { term: view.termAt(index), index });
+  }
+
   /** The invariants of the replicated state (C9) on every node that serves. */
   checkTrees(): void {
-    for (const { servingNode, memberId } of this.#machines) {
+    for (const { servingNode, memberId } of this.#cluster.all) {
       if (servingNode === undefined) continue;
       try {
         checkInvariants(servingNode.consensus.reader());
@@ -102,7 +158,7 @@ export class SimChecks {
   openMatters(): string[] {
     const matters: string[] = [];
     const nodes: DriveNode[] = [];
-    for (const { memberId, servingNode } of this.#machines) {
+    for (const { memberId, servingNode } of this.#cluster.present) {
       if (servingNode === undefined) matters.push(`member ${memberId} does not serve`);
       else nodes.push(servingNode);
     }
@@ -113,7 +169,9 @@ export class SimChecks {
       if (node.consensus.appliedIndex() + 5 < this.commitIndexMax) {
         matters.push(`a node applied ${node.consensus.appliedIndex()} of ${this.commitIndexMax}`);
       }
-      const { replicas } = counters(node.consensus.reader());
+      const reader = node.consensus.reader();
+      const { replicas } = counters(reader);
+      if (isEvictionDue(reader)) matters.push("copies of a removed member to forget");
       if (replicas.underReplicatedCount > 0)
         matters.push(`${replicas.underReplicatedCount} under-replicated`);
       if (replicas.suspectCount > 0) matters.push(`${replicas.suspectCount} suspect`);
@@ -124,7 +182,7 @@ export class SimChecks {
   /** Copies that are still to be removed, as each node's tree has them. */
   dropCount(): number {
     let count = 0;
-    for (const { servingNode, memberId } of this.#machines) {
+    for (const { servingNode, memberId } of this.#cluster.present) {
       if (servingNode === undefined) continue;
       count += dropList(servingNode.consensus.reader(), memberId, EXTENT_COUNT_MAX).length;
     }
@@ -135,7 +193,7 @@ export class SimChecks {
   async verify(isDamageAllowed: boolean): Promise<{ readonly copies: number; readonly damaged: number }> {
     let copies = 0;
     let damaged = 0;
-    const first = must(this.#machines[0]?.servingNode, "all nodes serve");
+    const first = must(this.#cluster.present[0]?.servingNode, "all nodes serve");
     for (const extent of listExtents(first.consensus.reader(), undefined, EXTENT_COUNT_MAX)) {
       const members = extent.extent.replicas.filter(({ state }) => state === "verified");
       if (members.length < REPLICA_COUNT && !isDamageAllowed) {
@@ -152,7 +210,7 @@ export class SimChecks {
 
   /** The state of every node, at an index that all of them remember: equal (R10). */
   checkEqualStates(): void {
-    const nodes = this.#machines.map((machine) => must(machine.servingNode, "all nodes serve"));
+    const nodes = this.#cluster.present.map((machine) => must(machine.servingNode, "all nodes serve"));
     const index = Math.min(...nodes.map((node) => node.consensus.appliedIndex()));
     const hashes = nodes.map((node) => node.consensus.stateHashAt(index)?.hash);
     const [one] = hashes;
@@ -164,7 +222,7 @@ export class SimChecks {
 
   /** One line about each node, for the report of a failure. */
   describe(): string {
-    return this.#machines
+    return this.#cluster.all
       .map(({ memberId, servingNode, process }) => {
         if (servingNode === undefined)
           return `member ${memberId}: ${process === undefined ? "down" : "starting"}`;
@@ -178,7 +236,7 @@ export class SimChecks {
   }
 
   async #verifyCopy(extent: KeyedExtent, memberId: number, isDamageAllowed: boolean): Promise<boolean> {
-    const node = must(this.#machines.find((each) => each.memberId === memberId)?.servingNode, "all serve");
+    const node = must(this.#cluster.find(memberId)?.servingNode, "all serve");
     const key = { contentId: extent.contentId, extentIndex: extent.extent.extentIndex };
     try {
       const seal = await node.replica.verifyExtent(key);
@@ -192,21 +250,49 @@ export class SimChecks {
     }
   }
 
-  /** What a leader calls committed is durable on a majority now, counting those that are dead as they were (R7, R8). */
+  /** What a leader calls committed is durable on a majority of each half now, counting those that are dead as they were (R7, R8). */
   #checkDurable(leader: NodeView): void {
     const { commitIndex } = leader;
     if (commitIndex <= this.commitIndexMax) return;
     this.commitIndexMax = commitIndex;
     const term = leader.termAt(commitIndex);
-    const holders = [...this.#views.values()].filter((view) => {
+    const holds = (id: number): boolean => {
+      const view = this.#views.get(id);
+      if (view === undefined) return false;
       const stable = Math.max(view.stableIndex ?? 0, view.firstIndex - 1);
       return stable >= commitIndex && (commitIndex < view.firstIndex || view.termAt(commitIndex) === term);
-    });
-    if (2 * holders.length > this.#machines.length) return;
+    };
+    const hasQuorum = ({ voters, votersOutgoing }: ConfState): boolean =>
+      [voters, votersOutgoing].every(
+        (half) => half.length === 0 || 2 * half.filter(holds).length > half.length,
+      );
+    const config = must(leader.config, "a view of a core has a configuration");
+    // A change that is applied in the same step as it was committed was committed by those before.
+    const before = this.#configsBefore.get(leader.id) ?? config;
+    if (hasQuorum(config) || hasQuorum(before)) return;
+    const holders = [...this.#views.keys()].filter(holds);
     throw new InvariantViolation(
       "R8",
-      `leader ${leader.id} committed ${commitIndex}, which is durable on ${holders.length} of ${this.#machines.length}`,
+      `leader ${leader.id} committed ${commitIndex}, which is durable on ${holders.join()} of ${JSON.stringify(config)}`,
     );
+  }
+
+  /** What waits in consensus is within its bounds (R22). */
+  #checkQueues(memberId: number, status: ConsensusStatus): void {
+    const { proposalCount, readCount, uncommittedBytes, progress } = status;
+    const bounds = this.#bounds;
+    const bytesMax = bounds.uncommittedBytesMax + bounds.proposalBatchBytesMax;
+    checkBound(memberId, "proposals", proposalCount, bounds.proposalCountMax);
+    checkBound(memberId, "reads", readCount, bounds.readCountMax);
+    checkBound(memberId, "uncommitted bytes", uncommittedBytes, bytesMax);
+    for (const { inflightCount } of progress.values()) {
+      checkBound(memberId, "appends in flight to one follower", inflightCount, bounds.inflightMessagesMax);
+    }
+  }
+
+  /** The bytes of uploads that a node holds are within their bound (R22); looked at whenever consensus went on there. */
+  #checkUploads(memberId: number, node: DriveNode): void {
+    checkBound(memberId, "bytes of uploads", node.load().inflightBytes, this.#bounds.inFlightBytesMax);
   }
 
   #checkHashes(memberId: number, node: DriveNode): void {
@@ -228,11 +314,16 @@ export class SimChecks {
   }
 }
 
+function checkBound(memberId: number, what: string, count: number, countMax: number): void {
+  if (count <= countMax) return;
+  throw new InvariantViolation("R22", `member ${memberId} keeps ${count} ${what}, at most ${countMax}`);
+}
+
 function nameOf({ contentId, extent }: KeyedExtent): string {
   return `${contentId}/${extent.extentIndex}`;
 }
 
-function isSame(a: NodeView, b: NodeView): boolean {
+function isSame(a: ConsensusStatus, b: ConsensusStatus): boolean {
   return (
     a.term === b.term &&
     a.role === b.role &&

@@ -103,7 +103,8 @@ export interface SimClientOptions {
   readonly process: SimProcess;
   readonly prng: Prng;
   readonly world: SimWorld;
-  readonly memberIds: readonly number[];
+  /** Whom it may ask. */
+  readonly memberIds: () => readonly number[];
   readonly largeFiles: boolean;
   readonly thinkMeanMs: number;
   /** Begins at a node that its address chooses, so that clients see each other's writes by way of the cluster. */
@@ -124,7 +125,8 @@ export class SimClient {
 
   constructor(options: SimClientOptions) {
     this.#options = options;
-    const { memberIds, startsApart, address } = options;
+    const { startsApart, address } = options;
+    const memberIds = options.memberIds();
     this.#memberId = must(memberIds[startsApart ? address % memberIds.length : 0], "a member");
   }
 
@@ -402,7 +404,8 @@ export class SimClient {
   }
 
   #changeNode(): void {
-    const { memberIds, prng } = this.#options;
+    const { prng } = this.#options;
+    const memberIds = this.#options.memberIds();
     this.#memberId = must(memberIds[prng.below(memberIds.length)], "a member");
   }
 }

@@ -4,6 +4,7 @@
  * The node is the one that production runs, built from simulated ports. A power loss takes every byte that was not synced, or
  * tears it; a kill takes only the process. What a dead incarnation still has under way hangs for ever.
  */
+import { hasReason } from "../../src/drive/errors.ts";
 import { DriveNode } from "../../src/node/drive-node.ts";
 import { assert, must } from "../../src/std/assert.ts";
 import type { PlantedFault } from "../../src/raft/planted-faults.ts";
@@ -47,13 +48,16 @@ const YEAR_MS = 365 * 24 * 3600 * 1000;
 /** What a machine is part of. */
 export interface SimMachineOptions {
   readonly memberId: number;
-  readonly memberIds: readonly number[];
+  /** The members that the log begins with. */
+  readonly founderIds: readonly number[];
   readonly plan: SimPlan;
   readonly scheduler: SimScheduler;
   readonly network: SimNetwork;
   readonly prng: SeededPrng;
   readonly nodeOf: (memberId: number) => DriveNode | undefined;
   readonly onMessage: (message: Message) => void;
+  /** Called before a Raft message is handed to the node of this machine. */
+  readonly onDelivery: (message: Message) => void;
   /** Called before a process ends: the last chance to look at it as it was. */
   readonly onStopping: () => void;
   readonly fail: (error: Error) => void;
@@ -80,6 +84,12 @@ export class SimMachine {
   syncErrorCount = 0;
   /** Called when a sync that was made to fail has ended the process; undefined while none was. */
   onSyncError: (() => void) | undefined;
+  /** Whether the cluster was asked to remove its member: its process ends itself when it hears that it was. */
+  isLeaving = false;
+  /** Whether the cluster has removed its member. */
+  isRemoved = false;
+  /** Whether its disk is lost for good. */
+  isLost = false;
   readonly #options: SimMachineOptions;
   readonly #stores: MemoryOrderedStoreProvider;
   readonly #indexes: MemoryOrderedStoreProvider;
@@ -110,6 +120,16 @@ export class SimMachine {
     await this.disk.makeDirectory(DATA_DIRECTORY);
     await this.disk.syncDirectory("/");
     this.disk.onOperation = (operation, _path, sizeBytes) => this.#diskTime(operation, sizeBytes);
+  }
+
+  /** What the node calls itself, and the others it. */
+  get nodeId(): string {
+    return nodeIdOf(this.memberId);
+  }
+
+  /** Where it says that it is. */
+  get address(): string {
+    return `10.0.0.${this.memberId}:7400`;
   }
 
   /** The living process; undefined while the machine is down. */
@@ -185,12 +205,14 @@ export class SimMachine {
   #makeNode(process: SimProcess): DriveNode {
     const {
       memberId,
-      memberIds,
+      founderIds,
       plan,
       network,
+      scheduler,
       prng,
       nodeOf,
       onMessage,
+      onDelivery,
       fail,
       wrapDisk,
       plantedFault,
@@ -204,18 +226,23 @@ export class SimMachine {
       self: () => node,
       nodeOf,
       onMessage,
+      onDelivery,
     };
-    const peers = new Map<number, ReplicaPort>(
-      memberIds.map((id) => [id, simPeerReplica(endpoint, id)] as const),
-    );
+    const peers = new Map<number, ReplicaPort>();
+    const peerReplica = (id: number): ReplicaPort => {
+      const known = peers.get(id) ?? simPeerReplica(endpoint, id);
+      peers.set(id, known);
+      return known;
+    };
     const disk = this.disk.process();
+    const { inFlightBytesMax, ...bounds } = plan.bounds;
     const node: DriveNode = new DriveNode({
       clusterId: CLUSTER_ID,
       memberId,
-      founderIds: memberIds,
+      founderIds,
       registration: {
-        nodeId: `node${memberId}`,
-        address: `10.0.0.${memberId}:7400`,
+        nodeId: this.nodeId,
+        address: this.address,
         httpUrl: `http://10.0.0.${memberId}:8080`,
         publicUrl: "",
         zone: "",
@@ -238,8 +265,9 @@ export class SimMachine {
       transport: simRaftTransport(endpoint),
       forwarder: simForwarder(endpoint),
       heartbeats: simHeartbeats(endpoint),
-      peerReplica: (id) => peers.get(id),
+      peerReplica,
       reserveBytes: 0,
+      inFlightBytesMax,
       plantedFault,
       plantedChunkFault,
       sweepIntervalMs: SWEEP_INTERVAL_MS,
@@ -248,10 +276,22 @@ export class SimMachine {
       scrubFirstWaitMs: SCRUB_FIRST_WAIT_MS,
       compactionIdleMs: COMPACTION_IDLE_MS,
       tuning: {
+        ...bounds,
         logEntryCountMax: plan.logEntryCountMax,
         logKeepEntryCount: Math.floor(plan.logEntryCountMax / 3),
         stateHashEntryCount: 16,
         storeFlushIntervalMs: 2_000,
+      },
+      onRefused: (error) => {
+        if (!process.alive) return;
+        if (!this.isLeaving || !hasReason(error, "MEMBER_REMOVED")) {
+          fail(asError(`${process.name} was refused`, error));
+          return;
+        }
+        // From an event of its own: it is in the middle of a call.
+        scheduler.schedule(0, `${process.name} hears that it was removed`, () => {
+          if (this.#process === process) this.stop("kill");
+        });
       },
       onFatal: (error) => {
         if (!process.alive) return;
@@ -283,6 +323,11 @@ export class SimMachine {
       fatal: write("fatal"),
     };
   }
+}
+
+/** The node id of a member's machine. */
+export function nodeIdOf(memberId: number): string {
+  return `node${memberId}`;
 }
 
 function asError(what: string, error: unknown): Error {

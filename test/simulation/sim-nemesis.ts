@@ -8,6 +8,7 @@ import { hasReason } from "../../src/drive/errors.ts";
 import type { Message } from "../../src/raft/types.ts";
 import { assert, must } from "../../src/std/assert.ts";
 import type { SeededPrng } from "../../src/std/prng.ts";
+import type { SimCluster } from "./sim-cluster.ts";
 import { CLUSTER_ID, DATA_DIRECTORY, type SimMachine } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
@@ -23,8 +24,6 @@ const SEGMENT_HEADER_BYTES = 64;
 /** Messages remembered for replays. */
 const ARCHIVE_COUNT_MAX = 300;
 const DAY_MS = 24 * 3600 * 1000;
-/** The front of a file of the log that may be damaged. */
-const LOG_ROT_PART = 0.6;
 /** Bytes that a full disk may still have. */
 const LITTLE_SPACE_BYTES = 64 * 1024;
 
@@ -33,7 +32,7 @@ export class SimNemesis {
   /** How often each kind happened. */
   readonly counts = new Map<FaultKind, number>();
   readonly #plan: SimPlan;
-  readonly #machines: readonly SimMachine[];
+  readonly #cluster: SimCluster;
   readonly #network: SimNetwork;
   readonly #scheduler: SimScheduler;
   readonly #prng: SeededPrng;
@@ -44,7 +43,7 @@ export class SimNemesis {
 
   constructor(options: {
     readonly plan: SimPlan;
-    readonly machines: readonly SimMachine[];
+    readonly cluster: SimCluster;
     readonly network: SimNetwork;
     readonly scheduler: SimScheduler;
     readonly prng: SeededPrng;
@@ -52,7 +51,7 @@ export class SimNemesis {
     readonly stableIndexOf: (memberId: number) => number;
   }) {
     this.#plan = options.plan;
-    this.#machines = options.machines;
+    this.#cluster = options.cluster;
     this.#network = options.network;
     this.#scheduler = options.scheduler;
     this.#prng = options.prng;
@@ -79,7 +78,7 @@ export class SimNemesis {
   heal(): void {
     this.#network.heal();
     this.#network.faults = { ...this.#network.faults, loss: 0, duplication: 0 };
-    for (const machine of this.#machines) {
+    for (const machine of this.#cluster.present) {
       machine.diskMeanMs = this.#plan.diskMeanMs;
       machine.disk.clearFailures();
       machine.onSyncError = undefined;
@@ -100,8 +99,9 @@ export class SimNemesis {
 
   /** Carries out a fault; false when it cannot be now. */
   #happen(director: SimProcess, fault: PlannedFault): boolean {
-    const { memberId, durationMs } = fault;
-    const machine = must(this.#machines[memberId - 1], "a machine");
+    const { durationMs } = fault;
+    const machine = this.#cluster.pick(fault.memberId);
+    const { memberId } = machine;
     switch (fault.kind) {
       case "partition":
         return this.#cut(director, this.#waysOf(memberId, "both"), durationMs);
@@ -118,7 +118,7 @@ export class SimNemesis {
         director.after(durationMs, "", () => startAgain(machine));
         return true;
       case "power-loss-of-all":
-        for (const each of this.#machines) {
+        for (const each of this.#cluster.present) {
           if (each.process !== undefined) each.stop("power-loss");
           director.after(durationMs * this.#prng.float() + 1, "", () => startAgain(each));
         }
@@ -175,7 +175,7 @@ export class SimNemesis {
   /** A message of long ago arrives again, at whatever its receiver has become. */
   #replay(): boolean {
     const message = this.#archive[this.#prng.below(Math.max(1, this.#archive.length))];
-    const node = message === undefined ? undefined : this.#machines[message.to - 1]?.servingNode;
+    const node = message === undefined ? undefined : this.#cluster.find(message.to)?.servingNode;
     if (message === undefined || node === undefined) return false;
     node.consensus.step(message, CLUSTER_ID);
     return true;
@@ -184,7 +184,7 @@ export class SimNemesis {
   /** A message of another cluster, whose address this node has now, arrives: it must be refused, whatever it says. */
   #misroute(): boolean {
     const message = this.#archive[this.#prng.below(Math.max(1, this.#archive.length))];
-    const node = message === undefined ? undefined : this.#machines[message.to - 1]?.servingNode;
+    const node = message === undefined ? undefined : this.#cluster.find(message.to)?.servingNode;
     if (message === undefined || node === undefined) return false;
     try {
       node.consensus.step({ ...message, term: message.term + 1000 }, "another-cluster");
@@ -196,7 +196,7 @@ export class SimNemesis {
   }
 
   #waysOf(memberId: number, direction: "in" | "out" | "both"): [number, number][] {
-    const others = this.#machines.map((each) => each.memberId).filter((id) => id !== memberId);
+    const others = this.#cluster.memberIds.filter((id) => id !== memberId);
     const out = others.map((id): [number, number] => [memberId, id]);
     const back = others.map((id): [number, number] => [id, memberId]);
     if (direction === "both") return [...out, ...back];
@@ -219,10 +219,7 @@ export class SimNemesis {
     if (files.length === 0) return false;
     const path = must(files[this.#prng.below(files.length)], "a file");
     const sizeBytes = machine.disk.contentOf(path).length;
-    // The log notes only once a second how far it is durable: until then a damaged last record is like one that was torn.
-    const endBytes = directory === "chunks" ? sizeBytes : Math.floor(sizeBytes * LOG_ROT_PART);
-    if (endBytes <= SEGMENT_HEADER_BYTES) return false;
-    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(endBytes - SEGMENT_HEADER_BYTES);
+    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(sizeBytes - SEGMENT_HEADER_BYTES);
     machine.disk.flipBit(path, offset, this.#prng.below(8));
     this.#scheduler.note(`flip ${path} at ${offset}`);
     return true;
@@ -232,7 +229,9 @@ export class SimNemesis {
 /** Starts a machine that is down; somebody has made room on its disk before. */
 function startAgain(machine: SimMachine): void {
   giveSpace(machine);
-  if (machine.process === undefined) machine.start();
+  // One that waits to be admitted is started by whoever admits it.
+  const isStarted = machine.incarnationCount > 0 && !machine.isLost;
+  if (isStarted && machine.process === undefined) machine.start();
 }
 
 function giveSpace(machine: SimMachine): void {

@@ -43,7 +43,7 @@ export interface SimCall<T> {
 }
 
 /** Calls are on connections, which repeat what is lost: what makes them fail is rarer. */
-const CALL_LOSS_FACTOR = 0.1;
+export const CALL_LOSS_FACTOR = 0.1;
 
 /** The network. Nodes are known by a small number; their present process is looked up at delivery. */
 export class SimNetwork {

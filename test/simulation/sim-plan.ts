@@ -5,8 +5,13 @@
  * Swarm testing (Groce et al. 2012): a run that has every fault on finds less than many runs with a random half of them, because
  * faults hide each other. Every kind that is on happens at least once, which the run checks by counting.
  */
+import { TUNING_DEFAULT } from "../../src/consensus/tuning.ts";
+import { CHUNK_SIZE_BYTES } from "../../src/drive/limits.ts";
+import { NODE_WRITE_BYTES_MAX } from "../../src/replication/write-budget.ts";
 import type { Prng } from "../../src/std/prng.ts";
 import { must } from "../../src/std/assert.ts";
+import type { SimBounds } from "./sim-checks.ts";
+import type { MembershipKind, PlannedChange } from "./sim-operator.ts";
 
 /** Kinds of faults that happen at an instant. */
 export type FaultKind =
@@ -50,9 +55,13 @@ export interface SimPlan {
   readonly diskMeanMs: number;
   readonly clockSkew: boolean;
   readonly faults: readonly PlannedFault[];
+  /** Changes of the membership, one after the other. */
+  readonly changes: readonly PlannedChange[];
   /** The one member whose bytes may be damaged, so that a good copy of everything is left (the fault atlas). */
   readonly damagedMemberId: number;
   readonly logEntryCountMax: number;
+  /** What may wait at one node, so little in some runs that it is refused. */
+  readonly bounds: SimBounds;
   readonly largeFiles: boolean;
   /** How often events share turns of the event loop, and how close together they must be. */
   readonly turnRate: number;
@@ -85,6 +94,33 @@ const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot"];
 
 const MEMBER_COUNT = 3;
 
+/** In one of so many runs the membership changes. */
+const CHANGING_RUNS = 3;
+
+const { proposalCountMax, readCountMax, uncommittedBytesMax, proposalBatchBytesMax, inflightMessagesMax } =
+  TUNING_DEFAULT;
+
+const WIDE: SimBounds = {
+  proposalCountMax,
+  readCountMax,
+  uncommittedBytesMax,
+  proposalBatchBytesMax,
+  inflightMessagesMax,
+  inFlightBytesMax: NODE_WRITE_BYTES_MAX,
+};
+
+/** Some clients at once meet these. */
+const NARROW: SimBounds = {
+  proposalCountMax: 4,
+  readCountMax: 3,
+  uncommittedBytesMax: 2_000,
+  proposalBatchBytesMax: 1_000,
+  inflightMessagesMax: 2,
+  inFlightBytesMax: 2 * CHUNK_SIZE_BYTES,
+};
+
+const MEMBERSHIP_KINDS: readonly MembershipKind[] = ["add", "remove", "replace", "wipe", "force", "transfer"];
+
 function pick<T>(prng: Prng, choices: readonly T[]): T {
   return must(choices[prng.below(choices.length)], "a choice");
 }
@@ -107,7 +143,7 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     }
   }
   faults.sort((a, b) => a.atMs - b.atMs);
-  return {
+  const plan: SimPlan = {
     seed,
     clientCount: 1 + prng.below(4),
     operationCount: 15 + prng.below(25),
@@ -119,8 +155,10 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     diskMeanMs: pick(prng, [0.02, 0.2, 1, 4]),
     clockSkew: prng.below(2) === 0,
     faults,
+    changes: [],
     damagedMemberId,
     logEntryCountMax: pick(prng, [30, 100, 10_000]),
+    bounds: WIDE,
     largeFiles: prng.below(3) === 0,
     awaitsCollection: prng.below(8) === 0,
     turnRate: pick(prng, [0, 0.3, 0.5, 0.8]),
@@ -128,4 +166,17 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     clientsApart: prng.below(2) === 0,
     instantDiskRate: pick(prng, [0, 0.5, 1, 1]),
   };
+  const bounds = prng.below(3) === 0 ? NARROW : WIDE;
+  if (prng.below(CHANGING_RUNS) > 0) return { ...plan, bounds };
+  const changes = drawChanges(faultMs, prng);
+  // A machine that is lost takes a copy of everything with it, so the others keep theirs.
+  return { ...plan, bounds, changes, faults: faults.filter(({ kind }) => !DAMAGING.includes(kind)) };
+}
+
+function drawChanges(faultMs: number, prng: Prng): readonly PlannedChange[] {
+  const count = 1 + prng.below(3);
+  return Array.from({ length: count }, () => ({
+    kind: pick(prng, MEMBERSHIP_KINDS),
+    atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
+  })).sort((a, b) => a.atMs - b.atMs);
 }

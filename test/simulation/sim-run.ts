@@ -11,17 +11,21 @@ import type { PlantedFault } from "../../src/raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { SimChecks } from "./sim-checks.ts";
-import { GROUP_COUNT, SimClient, SimValues, type SimClientCounts, type SimWorld } from "./sim-client.ts";
+import { SimClient, SimValues, type SimClientCounts, type SimWorld } from "./sim-client.ts";
 import { SimGuard } from "./sim-guard.ts";
 import { checkLinearizable, type HistoryEvent } from "./sim-history.ts";
+import { FOUNDER_IDS, SimCluster } from "./sim-cluster.ts";
 import { SimMachine } from "./sim-machine.ts";
 import { SimNemesis } from "./sim-nemesis.ts";
-import { SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
+import { CALL_LOSS_FACTOR, SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
+import { SimOperator, type MembershipKind } from "./sim-operator.ts";
 import { drawPlan, type FaultKind, type SimPlan } from "./sim-plan.ts";
 import { settle, SimProcess, SimScheduler } from "./sim-scheduler.ts";
+import { SimWatcher } from "./sim-watcher.ts";
 
-const MEMBER_IDS: readonly number[] = [1, 2, 3];
 const CLIENT_ADDRESS = 100;
+const WATCHER_ADDRESS = 90;
+const OPERATOR_ADDRESS = 91;
 const CLUSTER_FORMS_MS = 30_000;
 /** Ten election timeouts of at most a second. */
 const LEADER_MS_MAX = 10_000;
@@ -35,8 +39,16 @@ const REPORT_MS = 5_000;
 /** Passes over all copies after which no damage may be left. */
 const REPAIR_ROUND_COUNT_MAX = 12;
 const CLIENTS_MS_MAX = 400_000;
+/** All changes of the membership have ended, after the healing. */
+const CHANGES_MS_MAX = 400_000;
+/** Whoever was removed and runs has heard of it. */
+const UNAWARE_MS_MAX = 30_000;
+/** A watcher has been told of the last change. */
+const WATCHED_MS_MAX = 30_000;
 const TREE_CHECK_INTERVAL_MS = 2_000;
 const POLL_MS = 100;
+/** A run is long enough for what happens by chance when so many of it are to be expected. */
+const EXPECTED_COUNT_MIN = 20;
 
 /** What a run found out. */
 export interface SimResult {
@@ -54,6 +66,10 @@ export interface SimResult {
   readonly copiesRepaired: number;
   readonly network: SimNetworkCounts;
   readonly faults: ReadonlyMap<FaultKind, number>;
+  readonly changes: ReadonlyMap<MembershipKind, number>;
+  readonly configCount: number;
+  readonly changeEventCount: number;
+  readonly watcherResumeCount: number;
   readonly clients: SimClientCounts;
 }
 
@@ -114,7 +130,9 @@ class SimRun {
   readonly #plan: SimPlan;
   readonly #scheduler = new SimScheduler();
   readonly #network: SimNetwork;
-  readonly #machines: readonly SimMachine[];
+  readonly #cluster: SimCluster;
+  readonly #operator: SimOperator;
+  readonly #watcher: SimWatcher;
   readonly #checks: SimChecks;
   readonly #nemesis: SimNemesis;
   readonly #clients: readonly SimClient[];
@@ -142,29 +160,34 @@ class SimRun {
     this.#plan = { ...drawPlan(seed, prng.fork()), ...options.plan };
     const plan = this.#plan;
     this.#director = new SimProcess("director", this.#scheduler, 0, 1);
-    const clients = new Map<number, SimProcess>();
+    const outside = new Map<number, SimProcess>();
+    const outsider = (name: string, address: number): SimProcess => {
+      const process = new SimProcess(name, this.#scheduler, 0, 1);
+      outside.set(address, process);
+      return process;
+    };
     this.#network = new SimNetwork({
       scheduler: this.#scheduler,
       prng: prng.fork(),
       faults: { loss: plan.loss, duplication: plan.duplication, delayMeanMs: plan.delayMeanMs },
-      processOf: (id) => clients.get(id) ?? this.#machines[id - 1]?.process,
+      processOf: (id) => outside.get(id) ?? this.#cluster.find(id)?.process,
     });
     this.#scheduler.turns = { prng: prng.fork(), rate: plan.turnRate, windowMs: plan.turnWindowMs };
-    const machinePrngs = MEMBER_IDS.map(() => prng.fork());
-    this.#machines = MEMBER_IDS.map(
-      (memberId, index) =>
+    this.#cluster = new SimCluster(
+      (memberId) =>
         new SimMachine({
           memberId,
-          memberIds: MEMBER_IDS,
+          founderIds: FOUNDER_IDS,
           plan,
           scheduler: this.#scheduler,
           network: this.#network,
-          prng: must(machinePrngs[index], "a generator"),
-          nodeOf: (id) => this.#machines[id - 1]?.node,
+          prng: prng.fork(),
+          nodeOf: (id) => this.#cluster.find(id)?.node,
           onMessage: (message) => {
             this.#checks.observeMessage(message);
             this.#nemesis.remember(message);
           },
+          onDelivery: (message) => this.#checks.observeDelivery(message),
           onStopping: () => this.#checks.observe(),
           fail: (error) => this.fail(error),
           wrapDisk: options.wrapDisk,
@@ -172,39 +195,53 @@ class SimRun {
           plantedChunkFault: options.plantedChunkFault,
         }),
     );
-    this.#checks = new SimChecks(this.#machines);
+    this.#checks = new SimChecks(this.#cluster, plan.bounds);
+    const shared = { cluster: this.#cluster, network: this.#network, scheduler: this.#scheduler };
     this.#nemesis = new SimNemesis({
+      ...shared,
       plan,
-      machines: this.#machines,
-      network: this.#network,
-      scheduler: this.#scheduler,
       prng: prng.fork(),
       stableIndexOf: (memberId) => this.#checks.stableIndexOf(memberId),
     });
+    const memberIds = (): readonly number[] => this.#cluster.memberIds;
     const world: SimWorld = {
       network: this.#network,
       values: new SimValues(),
-      nodeOf: (id) => this.#machines[id - 1]?.servingNode,
+      nodeOf: (id) => this.#cluster.find(id)?.servingNode,
       nowMs: () => this.#scheduler.nowMs,
       tick: () => (this.#order += 1),
       record: (event) => this.#history.push(event),
       counts: this.#counts,
     };
     this.#clients = Array.from({ length: plan.clientCount }, (_, index) => {
-      const process = new SimProcess(`client${index + 1}`, this.#scheduler, 0, 1);
-      clients.set(CLIENT_ADDRESS + index, process);
+      const address = CLIENT_ADDRESS + index;
+      const process = outsider(`client${index + 1}`, address);
       return new SimClient({
         name: process.name,
-        address: CLIENT_ADDRESS + index,
+        address,
         process,
         prng: prng.fork(),
         world,
-        memberIds: MEMBER_IDS,
+        memberIds,
         largeFiles: plan.largeFiles,
         thinkMeanMs: plan.thinkMeanMs,
         startsApart: plan.clientsApart,
         staleReads: options.staleReads ?? false,
       });
+    });
+    this.#operator = new SimOperator({
+      ...shared,
+      process: outsider("operator", OPERATOR_ADDRESS),
+      address: OPERATOR_ADDRESS,
+      prng: prng.fork(),
+      openMatters: () => this.#checks.openMatters(),
+    });
+    this.#watcher = new SimWatcher({
+      ...shared,
+      name: "watcher",
+      process: outsider("watcher", WATCHER_ADDRESS),
+      address: WATCHER_ADDRESS,
+      prng: prng.fork(),
     });
   }
 
@@ -215,7 +252,7 @@ class SimRun {
 
   /** Runs to the end. */
   async run(): Promise<void> {
-    for (const machine of this.#machines) await machine.format();
+    for (const machine of this.#cluster.all) await machine.format();
     this.#direct().then(
       () => {
         this.#isOver = true;
@@ -235,7 +272,7 @@ class SimRun {
         this.fail(new Error("nothing is left to happen, and the run is not over"));
     }
     if (this.#failure !== undefined) throw this.#failure;
-    for (let group = 0; group < GROUP_COUNT; group += 1) checkLinearizable(group, this.#history);
+    checkLinearizable(this.#history);
     this.#checkCounts();
   }
 
@@ -250,12 +287,16 @@ class SimRun {
       observationCount: this.#checks.observationCount,
       virtualMs: this.#scheduler.nowMs,
       commitIndex: this.#checks.commitIndexMax,
-      restartCount: this.#machines.reduce((sum, machine) => sum + machine.incarnationCount - 1, 0),
-      syncErrorCount: this.#machines.reduce((sum, machine) => sum + machine.syncErrorCount, 0),
+      restartCount: this.#cluster.all.reduce((sum, machine) => sum + machine.incarnationCount - 1, 0),
+      syncErrorCount: this.#cluster.all.reduce((sum, machine) => sum + machine.syncErrorCount, 0),
       copiesVerified: this.#copiesVerified,
       copiesRepaired: this.#copiesRepaired,
       network: this.#network.counts,
       faults: this.#nemesis.counts,
+      changes: this.#operator.counts,
+      configCount: this.#checks.configCount,
+      changeEventCount: this.#checks.feed.count,
+      watcherResumeCount: this.#watcher.resumeCount,
       clients: this.#counts,
     };
   }
@@ -263,11 +304,12 @@ class SimRun {
   /** The failure with everything that helps to find its cause. */
   report(cause: unknown): SimFailure {
     const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
-    const logs = this.#machines.map((machine) => machine.log.slice(-40).join("\n")).join("\n---\n");
+    const logs = this.#cluster.all.map((machine) => machine.log.slice(-40).join("\n")).join("\n---\n");
     const message = [
       `seed=${this.#seed} failed in phase "${this.#phase}" at ${this.#scheduler.nowMs.toFixed(1)} ms; again: npm run simulate -- --seed ${this.#seed}`,
       text,
       `plan: ${JSON.stringify(this.#plan)}`,
+      `operator: ${this.#operator.doing}`,
       this.#checks.describe(),
       `logs:\n${logs}`,
       `last events:\n${this.#scheduler.recentTrace.slice(-60).join("\n")}`,
@@ -278,27 +320,38 @@ class SimRun {
   async #direct(): Promise<void> {
     const { operationCount } = this.#plan;
     const [first] = this.#clients;
-    for (const machine of this.#machines) machine.start();
+    for (const machine of this.#cluster.all) machine.start();
     await this.#until("the cluster forms", CLUSTER_FORMS_MS, () => this.#checks.openMatters());
     await must(first, "a client").prepare();
     this.#phase = "faults";
     const atWork = this.#clients.map((client) => client.run(operationCount));
-    let workLeft = atWork.length;
-    for (const work of atWork) {
+    let workLeft = 0;
+    const begin = (work: Promise<unknown>): void => {
+      workLeft += 1;
       work.then(
         () => {
           workLeft -= 1;
         },
         (error: unknown) => this.fail(asError(error)),
       );
-    }
+    };
+    for (const work of atWork) begin(work);
+    begin(this.#watcher.run());
+    let hasChanged = false;
+    begin(this.#operator.run(this.#plan.changes).then(() => (hasChanged = true)));
     await this.#nemesis.run(this.#director);
     while (this.#scheduler.nowMs < this.#plan.faultMs) await this.#director.delay(POLL_MS);
     this.#phase = "healing";
     this.#scheduler.note("heal");
     await this.#heal();
+    await this.#until("the membership is changed", CHANGES_MS_MAX, () =>
+      hasChanged ? [] : [this.#operator.doing],
+    );
     await this.#until("the clients finish", CLIENTS_MS_MAX, () =>
-      workLeft > 0 ? [`${workLeft} clients`] : [],
+      workLeft > 1 ? [`${workLeft - 1} clients`] : [],
+    );
+    await this.#until("who was removed has heard of it", UNAWARE_MS_MAX, () =>
+      this.#operator.unaware().map(({ nodeId }) => nodeId),
     );
     this.#phase = "final checks";
     await this.#finalChecks();
@@ -307,7 +360,7 @@ class SimRun {
   /** Ends all faults; pauses and restarts under way end by themselves. */
   async #heal(): Promise<void> {
     this.#nemesis.heal();
-    for (const machine of this.#machines) machine.process?.pause(0);
+    for (const machine of this.#cluster.all) machine.process?.pause(0);
     await this.#until("one leader is known everywhere", LEADER_MS_MAX, () =>
       this.#checks.openMatters().filter((matter) => /leader|serve/u.test(matter)),
     );
@@ -325,7 +378,7 @@ class SimRun {
       await this.#until("damage is repaired", WHOLE_MS_MAX, () => this.#checks.openMatters());
     }
     const [first] = this.#clients;
-    for (const memberId of MEMBER_IDS) await must(first, "a client").readAll(memberId);
+    for (const memberId of this.#cluster.memberIds) await must(first, "a client").readAll(memberId);
     this.#copiesVerified = (await this.#checks.verify(false)).copies;
     if (this.#plan.awaitsCollection) {
       await this.#until("what was deleted is gone", COLLECTED_MS_MAX, () => {
@@ -335,6 +388,18 @@ class SimRun {
     }
     this.#checks.checkTrees();
     this.#checks.checkEqualStates();
+    await this.#checkFeed();
+  }
+
+  /** The feed explains the tree, and the watcher was told all of it. */
+  async #checkFeed(): Promise<void> {
+    const { feed } = this.#checks;
+    feed.checkTree(must(this.#cluster.present[0]?.servingNode, "all nodes serve").consensus.reader());
+    await this.#until("the watcher is told of everything", WATCHED_MS_MAX, () =>
+      this.#watcher.lastIndex < feed.lastIndex ? [`change ${this.#watcher.lastIndex}`] : [],
+    );
+    this.#watcher.end();
+    feed.checkWatched(this.#watcher.name, this.#watcher.changes);
   }
 
   async #until(what: string, withinMs: number, openMatters: () => readonly string[]): Promise<void> {
@@ -356,9 +421,10 @@ class SimRun {
     for (const kind of new Set(this.#plan.faults.map((fault) => fault.kind))) {
       if ((this.#nemesis.counts.get(kind) ?? 0) === 0) problems.push(`no ${kind}`);
     }
-    if (this.#plan.loss > 0 && this.#network.counts.lost === 0) problems.push("no message was lost");
-    if (this.#plan.duplication > 0 && this.#network.counts.duplicated === 0)
-      problems.push("none was doubled");
+    const { sent, lost, duplicated } = this.#network.counts;
+    const isExpected = (rate: number): boolean => rate * CALL_LOSS_FACTOR * sent > EXPECTED_COUNT_MIN;
+    if (isExpected(this.#plan.loss) && lost === 0) problems.push("no message was lost");
+    if (isExpected(this.#plan.duplication) && duplicated === 0) problems.push("none was doubled");
     if (this.#checks.observationCount === 0) problems.push("nothing was observed");
     if (problems.length > 0) throw new Error(`the run is invalid: ${problems.join("; ")}`);
   }

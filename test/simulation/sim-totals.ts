@@ -26,6 +26,9 @@ export class SimTotals {
       "operations given up": clients.notDone,
       retries: clients.retried,
       "large files": clients.largeDone,
+      configurations: result.configCount,
+      "change events": result.changeEventCount,
+      "watchers resumed": result.watcherResumeCount,
       "messages sent": network.sent,
       "messages lost": network.lost,
       "messages doubled": network.duplicated,
@@ -34,6 +37,7 @@ export class SimTotals {
     };
     for (const [name, value] of Object.entries(figures)) this.#add(name, value);
     for (const [kind, count] of result.faults) this.#add(kind, count);
+    for (const [kind, count] of result.changes) this.#add(`membership: ${kind}`, count);
     if (result.plan.clockSkew) this.#add("clock skew (runs)", 1);
   }
 

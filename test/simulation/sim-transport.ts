@@ -35,6 +35,8 @@ export interface SimEndpoint {
   readonly nodeOf: (memberId: number) => DriveNode | undefined;
   /** Sees every Raft message as it leaves. */
   readonly onMessage: (message: Message) => void;
+  /** Sees every Raft message just before the receiver takes it. */
+  readonly onDelivery: (message: Message) => void;
 }
 
 function unreachable(memberId: number): DriveError {
@@ -43,10 +45,15 @@ function unreachable(memberId: number): DriveError {
   });
 }
 
-/** The member, or the error of a connection that leads to nobody. */
+/** The member, or the error of a connection that leads to nobody, or to one that does not talk to this member any more. */
 function reach(endpoint: SimEndpoint, memberId: number): DriveNode {
   const node = endpoint.nodeOf(memberId);
   if (node === undefined) throw unreachable(memberId);
+  const from = endpoint.memberId;
+  if (node.isRemoved(from)) {
+    const metadata = { member_id: String(from) };
+    throw new DriveError("MEMBER_REMOVED", `Member ${from} was removed from the cluster.`, metadata);
+  }
   return node;
 }
 
@@ -95,7 +102,10 @@ export function simRaftTransport(endpoint: SimEndpoint): RaftTransport {
         endpoint.onMessage(message);
         const bytes = encodeMessage(message);
         post(message.to, `${message.kind} ${message.term}/${message.index}`, () => {
-          endpoint.nodeOf(message.to)?.consensus.step(decodeMessage(bytes), clusterId);
+          const receiver = endpoint.nodeOf(message.to);
+          if (receiver === undefined || receiver.isRemoved(memberId)) return;
+          endpoint.onDelivery(message);
+          receiver.consensus.step(decodeMessage(bytes), clusterId);
         });
       }
     },

@@ -34,6 +34,12 @@ const EVERY_FAULT = [
   "messages blocked",
   "connections broken",
   "clock skew (runs)",
+  "membership: add",
+  "membership: remove",
+  "membership: replace",
+  "membership: wipe",
+  "membership: force",
+  "membership: transfer",
 ] as const;
 
 describe("simulation of whole nodes", () => {
@@ -62,6 +68,9 @@ describe("simulation of whole nodes", () => {
       "large files",
       "copies repaired",
       "retries",
+      "configurations",
+      "change events",
+      "watchers resumed",
     ]) {
       expect(totals.get(figure), figure).to.be.greaterThan(0);
     }

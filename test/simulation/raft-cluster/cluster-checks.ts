@@ -14,6 +14,8 @@ import type { ConfState, LogEntry, Message } from "../../../src/raft/types.ts";
 import { must } from "../../../src/std/assert.ts";
 import type { ClusterMember, ReplicatedState } from "./cluster-member.ts";
 import type { ClusterPlan } from "./cluster-plan.ts";
+import { shareQuorums } from "../config-checks.ts";
+import { VoteChecks } from "../vote-checks.ts";
 
 /** What a message may not change: see observeStale(). */
 interface SafetyState {
@@ -22,11 +24,6 @@ interface SafetyState {
   readonly lastIndex: number;
   readonly commitIndex: number;
   readonly isLeader: boolean;
-}
-
-interface LogPosition {
-  readonly term: number;
-  readonly index: number;
 }
 
 /** Bytes of one proposal batch at most: the bound of uncommitted bytes is soft by one. */
@@ -51,9 +48,7 @@ export class ClusterChecks {
   /** Whom each member's disk says it voted for, per term. */
   readonly #durableVotes = new Map<string, number>();
   readonly #promisedTerms = new Map<number, number>();
-  /** Least log position of a voter since a candidate of a term asked it. */
-  readonly #askedAt = new Map<string, LogPosition>();
-  readonly #asks = new Map<string, LogPosition>();
+  readonly #votes = new VoteChecks();
   /** Appends with entries sent on a link since the sender last heard of the receiver. */
   readonly #unansweredAppends = new Map<string, number>();
 
@@ -124,8 +119,7 @@ export class ClusterChecks {
       () => `member ${id} starts behind what it had durably, or promised`,
     );
     this.forgetTraffic(id);
-    // What was not durable is gone, so its log may be shorter than when it was asked.
-    for (const key of this.#askedAt.keys()) if (key.startsWith(`${id}<`)) this.#askedAt.delete(key);
+    this.#votes.restarted(id);
   }
 
   /** Looks at a message as it leaves: what it promises is on the disk that it comes from. */
@@ -156,7 +150,7 @@ export class ClusterChecks {
           message.kind === "pre-vote-response" ? 0 : message.term,
         ),
       );
-      if (message.kind !== "append-response") this.#checkUpToDate(message);
+      this.#votes.granted(message);
     }
     if (message.kind === "append" && message.entries.length > 0) this.#countAppend(message);
   }
@@ -164,16 +158,10 @@ export class ClusterChecks {
   /** Called before a member takes a message; the result is handed to delivered(). */
   delivering(member: ClusterMember, message: Message): SafetyState {
     const status = member.live.basicStatus();
-    if (message.kind === "vote" || message.kind === "pre-vote") {
-      const key = `${member.id}<${message.from}/${message.term}/${message.kind}`;
-      const lastTerm = must(member.live.findTerm(status.lastIndex), "the last entry has a term");
-      if (!this.#askedAt.has(key)) this.#askedAt.set(key, { term: lastTerm, index: status.lastIndex });
-      // A pre-candidate asks again in the same term with a longer log, and an older question may come later.
-      const asked = this.#asks.get(key) ?? { term: 0, index: 0 };
-      const isNewer =
-        message.logTerm > asked.term || (message.logTerm === asked.term && message.index > asked.index);
-      if (isNewer) this.#asks.set(key, { term: message.logTerm, index: message.index });
-    }
+    this.#votes.asked(member.id, message, {
+      term: must(member.live.findTerm(status.lastIndex), "the last entry has a term"),
+      index: status.lastIndex,
+    });
     this.#unansweredAppends.delete(`${member.id}>${message.from}`);
     return safetyOf(member);
   }
@@ -337,21 +325,6 @@ export class ClusterChecks {
     }
   }
 
-  /** A vote goes only to a candidate whose log is at least as up to date (R12). */
-  #checkUpToDate(message: Message): void {
-    const kind = message.kind === "vote-response" ? "vote" : "pre-vote";
-    const key = `${message.from}<${message.to}/${message.term}/${kind}`;
-    const voter = this.#askedAt.get(key);
-    const candidate = this.#asks.get(key);
-    if (voter === undefined || candidate === undefined) return;
-    check(
-      "R12",
-      candidate.term > voter.term || (candidate.term === voter.term && candidate.index >= voter.index),
-      () =>
-        `${key}: granted to a log that ends at ${candidate.term}/${candidate.index}, own ${voter.term}/${voter.index}`,
-    );
-  }
-
   /** A silent follower is sent no more than its window, and one message to find out where it is (R22). */
   #countAppend(message: Message): void {
     const link = `${message.from}>${message.to}`;
@@ -400,22 +373,6 @@ function safetyOf(member: ClusterMember): SafetyState {
 
 function isPromise({ kind }: Message): boolean {
   return kind === "vote-response" || kind === "append-response" || kind === "pre-vote-response";
-}
-
-/** Whether every quorum of one configuration meets every quorum of the other. */
-export function shareQuorums(one: ConfState, other: ConfState): boolean {
-  const ids = [...new Set([...one.voters, ...one.votersOutgoing, ...other.voters, ...other.votersOutgoing])];
-  const isQuorum = (config: ConfState, mask: number): boolean =>
-    [config.voters, config.votersOutgoing].every((half) => {
-      const count = half.filter((id) => (mask & (1 << ids.indexOf(id))) !== 0).length;
-      return half.length === 0 || 2 * count > half.length;
-    });
-  const all = (1 << ids.length) - 1;
-  for (let mask = 0; mask <= all; mask += 1) {
-    // A quorum of the one, and a quorum of the other within what is left, would not meet.
-    if (isQuorum(one, mask) && isQuorum(other, all & ~mask)) return false;
-  }
-  return true;
 }
 
 function check(id: string, condition: boolean, describe: () => string): void {

@@ -1,0 +1,224 @@
+/**
+ * Somebody who changes the membership while the cluster serves and fails (M1): nodes are added, removed, replaced, lead or
+ * stop leading, and a machine loses its disk for good and comes back as a new member.
+ *
+ * One change after the other, each asked of any node until one takes it, and waited for. A disk is lost only while everything is
+ * whole, so that what was acknowledged has another copy (the atlas rule); whether a removal is safe is the cluster's own judgement.
+ */
+import type { ClusterAdmin, MembershipProgress } from "../../src/drive/cluster-admin.ts";
+import { DriveError, hasReason, type ErrorReason } from "../../src/drive/errors.ts";
+import type { DriveNode } from "../../src/node/drive-node.ts";
+import { must } from "../../src/std/assert.ts";
+import { toHex } from "../../src/std/bytes.ts";
+import type { Prng } from "../../src/std/prng.ts";
+import { FOUNDER_IDS, MACHINE_COUNT_MAX, type SimCluster } from "./sim-cluster.ts";
+import type { SimMachine } from "./sim-machine.ts";
+import type { SimNetwork } from "./sim-network.ts";
+import type { SimProcess, SimScheduler } from "./sim-scheduler.ts";
+
+/** What happens to the membership. "wipe": a machine is lost and replaced; "force": it is lost, removed by force, and another added. */
+export type MembershipKind = "add" | "remove" | "replace" | "wipe" | "force" | "transfer";
+
+/** One change, and when it is begun at the earliest. */
+export interface PlannedChange {
+  readonly kind: MembershipKind;
+  readonly atMs: number;
+}
+
+const POLL_MS = 100;
+const CALL_DEADLINE_MS = 20_000;
+/** Answers that only mean "not now", or "ask another". Everything else is a bug. */
+const PASSING_REASONS: ReadonlySet<ErrorReason> = new Set([
+  "NO_LEADER",
+  "NOT_LEADER",
+  "NO_SPACE",
+  "OVERLOADED",
+  "PEER_UNREACHABLE",
+  "NODE_STARTING",
+  "NODE_STOPPING",
+  "COMMIT_OUTCOME_UNKNOWN",
+  "MEMBERSHIP_CHANGE_IN_PROGRESS",
+  "MEMBERSHIP_CHANGE_UNSAFE",
+  // Before a node that has just come is known, or at a node that does not know it yet.
+  "MEMBER_NOT_FOUND",
+]);
+
+/** What a SimOperator works with. */
+export interface SimOperatorOptions {
+  readonly process: SimProcess;
+  /** Its address on the network. */
+  readonly address: number;
+  readonly prng: Prng;
+  readonly network: SimNetwork;
+  readonly scheduler: SimScheduler;
+  readonly cluster: SimCluster;
+  /** What keeps the cluster from being whole. */
+  readonly openMatters: () => readonly string[];
+}
+
+/** The operator of one run. */
+export class SimOperator {
+  /** How often each kind of change came to its end. */
+  readonly counts = new Map<MembershipKind, number>();
+  /** What it is doing, for the report. */
+  doing = "nothing yet";
+  readonly #options: SimOperatorOptions;
+  #requestCount = 0;
+
+  constructor(options: SimOperatorOptions) {
+    this.#options = options;
+  }
+
+  /** Makes all changes; resolves when the last one has ended. */
+  async run(changes: readonly PlannedChange[]): Promise<void> {
+    const { process, scheduler } = this.#options;
+    for (const { kind, atMs } of changes) {
+      while (scheduler.nowMs < atMs) await process.delay(POLL_MS);
+      for (const step of this.#stepsOf(kind)) {
+        this.doing = step;
+        scheduler.note(`membership: ${step}`);
+        await this.#make(step);
+        this.counts.set(step, (this.counts.get(step) ?? 0) + 1);
+      }
+    }
+    this.doing = "done";
+  }
+
+  /** Removed machines whose process has not heard of it yet. */
+  unaware(): readonly SimMachine[] {
+    return this.#options.cluster.all.filter(({ isRemoved, process }) => isRemoved && process !== undefined);
+  }
+
+  /** The change itself; where the cluster is too small or too large for it, another one before. */
+  #stepsOf(kind: MembershipKind): readonly MembershipKind[] {
+    const count = this.#options.cluster.present.length;
+    if (kind === "remove" && count <= FOUNDER_IDS.length) return ["add", "remove"];
+    if (kind === "add" && count >= MACHINE_COUNT_MAX) return ["remove", "add"];
+    return [kind];
+  }
+
+  async #make(kind: MembershipKind): Promise<void> {
+    switch (kind) {
+      case "add":
+        return this.#admit(undefined);
+      case "replace":
+        return this.#admit(this.#draw());
+      case "remove":
+        return this.#remove(this.#draw(), false);
+      case "wipe": {
+        const lost = await this.#loseOne();
+        return this.#admit(lost);
+      }
+      case "force": {
+        const lost = await this.#loseOne();
+        await this.#remove(lost, true);
+        return this.#admit(undefined);
+      }
+      case "transfer": {
+        const to = this.#options.prng.below(3) === 0 ? undefined : this.#draw().nodeId;
+        // It may fail, when nobody took over in time.
+        await this.#carryOut((admin, requestId) => admin.transferLeadership(to, { requestId }));
+      }
+    }
+  }
+
+  #draw(): SimMachine {
+    const { cluster, prng } = this.#options;
+    return cluster.pick(1 + prng.below(cluster.present.length));
+  }
+
+  /** A machine loses everything, at a moment when everything is there twice more. */
+  async #loseOne(): Promise<SimMachine> {
+    const { process, openMatters, scheduler } = this.#options;
+    while (openMatters().length > 0) await process.delay(POLL_MS);
+    const machine = this.#draw();
+    if (machine.process !== undefined) machine.stop("power-loss");
+    machine.isLost = true;
+    scheduler.note(`machine ${machine.memberId} is lost`);
+    return machine;
+  }
+
+  /** Brings a new machine in, in the place of another or beside all. */
+  async #admit(former: SimMachine | undefined): Promise<void> {
+    const { cluster, prng } = this.#options;
+    const machine = await cluster.add();
+    const { memberId, nodeId, address } = machine;
+    const secret = toHex(prng.bytes(16));
+    const replacesNode = former?.nodeId;
+    if (former !== undefined) former.isLeaving = true;
+    const { token } = await this.#ask("token", (node, requestId) =>
+      node.membership.createJoinToken({ secret, replacesNode }, { requestId }),
+    );
+    const { changeId } = await this.#ask("admit", (node) =>
+      node.membership.admit({ token, memberId, nodeId, address }),
+    );
+    machine.start();
+    const { phase, reason } = await this.#ended(changeId);
+    if (phase !== "done") throw new Error(`M1: the admission of member ${memberId} ${phase}: ${reason}`);
+    if (former !== undefined) former.isRemoved = true;
+  }
+
+  /** Removes a member; one that is refused, or fails because it would harm, is tried again. */
+  async #remove(machine: SimMachine, force: boolean): Promise<void> {
+    machine.isLeaving = true;
+    for (;;) {
+      const { phase } = await this.#carryOut((admin, requestId) =>
+        admin.removeNode(machine.nodeId, { force }, { requestId }),
+      );
+      if (phase === "done") break;
+      await this.#options.process.delay(10 * POLL_MS);
+    }
+    machine.isRemoved = true;
+  }
+
+  async #carryOut(
+    begin: (admin: ClusterAdmin, requestId: string) => Promise<{ readonly changeId: number }>,
+  ): Promise<MembershipProgress> {
+    const { changeId } = await this.#ask("change", (node, requestId) => begin(node.membership, requestId));
+    return this.#ended(changeId);
+  }
+
+  /** Waits until a change has ended. */
+  async #ended(changeId: number): Promise<MembershipProgress> {
+    for (;;) {
+      const { change } = await this.#ask("progress", (node) => node.membership.membership());
+      const progress = must(change, "a change was begun");
+      if (progress.changeId !== changeId) {
+        throw new Error(
+          `M1: change ${changeId} was followed by ${progress.changeId}, which nobody asked for`,
+        );
+      }
+      if (progress.phase === "done" || progress.phase === "failed") return progress;
+      await this.#options.process.delay(POLL_MS);
+    }
+  }
+
+  /** Asks any node, one after the other, until one answers; always with the same request id. */
+  async #ask<T>(label: string, work: (node: DriveNode, requestId: string) => Promise<T>): Promise<T> {
+    const { process, cluster, prng, network, address } = this.#options;
+    this.#requestCount += 1;
+    const requestId = `operator-${this.#requestCount}`;
+    for (;;) {
+      const { memberId } = cluster.pick(1 + prng.below(cluster.present.length));
+      try {
+        return await network.call({
+          from: address,
+          caller: process,
+          to: memberId,
+          label: `operator>${memberId} ${label}`,
+          deadlineMs: CALL_DEADLINE_MS,
+          serve: async () => {
+            const node = cluster.find(memberId)?.servingNode;
+            if (node === undefined) throw new DriveError("NODE_STARTING", "The node is starting.");
+            return work(node, requestId);
+          },
+          refused: () => new DriveError("PEER_UNREACHABLE", "Nobody listens."),
+          lost: () => new DriveError("COMMIT_OUTCOME_UNKNOWN", "The connection broke."),
+        });
+      } catch (error) {
+        if (!hasReason(error, ...PASSING_REASONS)) throw error;
+        await process.delay(POLL_MS * (1 + prng.below(3)));
+      }
+    }
+  }
+}
