@@ -1,6 +1,7 @@
 /**
  * Questions to the catalog in PostgreSQL. Text goes to the index of grams and is compared with the folded name after; a text
- * that many names hold is found sooner by reading along the order asked for, so that is tried first, for a bounded number of rows.
+ * that many names hold is found sooner by reading along the order asked for. So that is tried first, for a bounded number of rows;
+ * how many of them had it says how to go on.
  */
 import { DriveError } from "../drive/errors.ts";
 import { fromHex } from "../std/bytes.ts";
@@ -27,8 +28,15 @@ import { readCheckpoint } from "./postgres-projection.ts";
 import { INDEXED_PATH_LENGTH } from "./postgres-schema.ts";
 import { matchesPath, parseSearchText, type SearchPattern } from "./search-text.ts";
 
-/** Rows read along the order of a query before the index of grams is asked. */
+/** Rows read along the order of a query before the index of grams is asked; and when what was found says that it pays. */
 const WINDOW_ROW_COUNT = 10_000;
+const WINDOW_ROW_COUNT_MAX = 100_000;
+
+/**
+ * A row found by the index of grams is read from anywhere in the table, and costs as much as this many along the order of ids, in
+ * which they lie. Along any other order each is read from anywhere, too, and nothing is won.
+ */
+const FOUND_ROW_COST = 12;
 
 const SORT_COLUMNS: Readonly<Record<CatalogSort, string>> = {
   created: "entry_id",
@@ -38,7 +46,7 @@ const SORT_COLUMNS: Readonly<Record<CatalogSort, string>> = {
 };
 
 const COLUMNS =
-  "entry_id, path, name, is_directory, size, hash, media_type, modified_ms, created_ms, copy_count, folded, grams";
+  "entry_id, path, name, is_directory, size, hash, media_type, modified_ms, created_ms, copy_count, folded";
 
 interface FoundRow {
   readonly entry_id: string;
@@ -282,16 +290,23 @@ async function selectEntries(
       `SELECT ${COLUMNS} FROM files WHERE ${conditions.sql} ORDER BY ${order} LIMIT ${limit}`,
     );
   }
-  const window = addCursor(new Conditions());
-  const windowSql = `SELECT ${COLUMNS} FROM files WHERE ${window.sql} ORDER BY ${order} LIMIT ${WINDOW_ROW_COUNT}`;
-  const inWindow = new Conditions();
-  inWindow.values.push(...window.values);
-  addFilters(inWindow, query, folder);
-  addText(inWindow, pattern);
-  const near = await run(
-    inWindow,
-    `SELECT * FROM (${windowSql}) AS near WHERE ${inWindow.sql} ORDER BY ${order} LIMIT ${limit}`,
-  );
+  const lookNear = (rowCount: number): Promise<readonly CatalogEntry[]> => {
+    const window = addCursor(new Conditions());
+    const windowSql = `SELECT ${COLUMNS} FROM files WHERE ${window.sql} ORDER BY ${order} LIMIT ${rowCount}`;
+    const inWindow = new Conditions();
+    inWindow.values.push(...window.values);
+    addFilters(inWindow, query, folder);
+    addText(inWindow, pattern);
+    return run(
+      inWindow,
+      `SELECT * FROM (${windowSql}) AS near WHERE ${inWindow.sql} ORDER BY ${order} LIMIT ${limit}`,
+    );
+  };
+  let near = await lookNear(WINDOW_ROW_COUNT);
+  if (near.length === limit) return near;
+  const widerCount =
+    query.sort === "created" ? wideWindow(near.length, limit, await rowCountOf(connection)) : undefined;
+  if (widerCount !== undefined) near = await lookNear(widerCount);
   if (near.length === limit) return near;
   const conditions = addCursor(new Conditions());
   conditions.add("grams @> ?::text[]", gramsToFind(pattern.own));
@@ -302,6 +317,26 @@ async function selectEntries(
     `WITH found AS MATERIALIZED (SELECT ${COLUMNS} FROM files WHERE ${conditions.sql})
      SELECT * FROM found ORDER BY ${order} LIMIT ${limit}`,
   );
+}
+
+/** Rows of the table, as its last analysis reckoned. */
+async function rowCountOf(connection: Connection): Promise<number> {
+  const { rows } = await connection.query<{ count: number }>(
+    "SELECT reltuples AS count FROM pg_class WHERE oid = 'files'::regclass",
+  );
+  return Math.max(0, rows[0]?.count ?? 0);
+}
+
+/**
+ * How many rows to read along the order, with half as many again for luck, until `limit` are found, when `foundCount` were in the
+ * first WINDOW_ROW_COUNT; undefined when the index of grams gives all of them for less.
+ */
+export function wideWindow(foundCount: number, limit: number, rowCount: number): number | undefined {
+  if (foundCount === 0) return undefined;
+  const density = foundCount / WINDOW_ROW_COUNT;
+  const neededCount = Math.ceil((limit / density) * 1.5);
+  const pays = neededCount < density * rowCount * FOUND_ROW_COST;
+  return pays && neededCount <= WINDOW_ROW_COUNT_MAX ? neededCount : undefined;
 }
 
 function usageSql(by: UsageGroup, folder: string, conditions: Conditions): string {

@@ -5,12 +5,13 @@
  * long as the limits say; a catalog that is behind either starts over with a scan.
  */
 import type { Change } from "../drive/change.ts";
-import { ROOT_ENTRY_ID, type Entry } from "../drive/entry.ts";
+import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
-import { asBuffer } from "../std/bytes.ts";
+import { must } from "../std/assert.ts";
+import { asBuffer, compareBytes } from "../std/bytes.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { readState } from "./context.ts";
-import { findSpot, toEntry } from "./entries.ts";
+import { findRow, findSpot, toEntry } from "./entries.ts";
 import {
   afterPrefix,
   changeKey,
@@ -22,7 +23,7 @@ import {
   TABLE,
   textInKey,
 } from "./keys.ts";
-import { entryRecordCodec, feedCodec, placeCodec } from "./records.ts";
+import { entryRecordCodec, feedCodec, placeCodec, type PlaceRecord } from "./records.ts";
 import type { FoundEntry } from "./view.ts";
 
 /** A run of the feed. */
@@ -96,9 +97,8 @@ export function feedAfter(
   };
 }
 
-/** A slice of all rows of the tree. */
+/** A slice of rows of the tree. */
 export interface RowSlice {
-  /** Rows in key order: by parent, then by name. Also those below a deleted folder that is not taken apart yet. */
   readonly rows: readonly Entry[];
   /** Pass it to get the next slice; undefined at the end. */
   readonly next: Uint8Array | undefined;
@@ -115,11 +115,36 @@ function sliceOf(reader: OrderedReader, from: Uint8Array, to: Uint8Array, countM
   };
 }
 
-/** At most `countMax` rows of the whole tree, the root's excepted, from `cursor` (undefined: the first) on. */
+/** A slice of all places of the tree: which entry has which name in which folder. */
+function placesOf(
+  reader: OrderedReader,
+  cursor: Uint8Array | undefined,
+  countMax: number,
+): {
+  readonly places: readonly (PlaceRecord & { readonly entryId: number })[];
+  readonly next: Uint8Array | undefined;
+} {
+  const first = makeKey(TABLE.place, []);
+  // A cursor of another kind of scan, of an earlier version, lies before them all or after.
+  const from = cursor !== undefined && compareBytes(cursor, first) > 0 ? cursor : first;
+  const records = [...reader.range({ from, to: afterPrefix(first), countMax })];
+  const last = records.at(-1);
+  return {
+    places: records.map(({ key, value }) => ({ entryId: numberInKey(key, 0), ...placeCodec.decode(value) })),
+    next: last !== undefined && records.length === countMax ? successor(last.key) : undefined,
+  };
+}
+
+/**
+ * At most `countMax` rows of the whole tree in the order of ids, the roots' excepted, from `cursor` (undefined: the first) on. Also
+ * those below a deleted folder that is not taken apart yet, and below the system's root.
+ */
 export function scanRows(reader: OrderedReader, cursor: Uint8Array | undefined, countMax: number): RowSlice {
-  // Id 0 is the parent of the root alone.
-  const from = cursor ?? makeKey(TABLE.row, [ROOT_ENTRY_ID]);
-  return sliceOf(reader, from, afterPrefix(makeKey(TABLE.row, [])), countMax);
+  const { places, next } = placesOf(reader, cursor, countMax);
+  const rows = places.map(({ parentId, name }) =>
+    toEntry(reader, parentId, name, must(findRow(reader, parentId, name), "the row that a place points to")),
+  );
+  return { rows, next };
 }
 
 /** A slice of all names of the tree. */
@@ -130,22 +155,14 @@ export interface NameSlice {
   readonly next: Uint8Array | undefined;
 }
 
-/** At most `countMax` names of the whole tree in the order of ids, the root's excepted, from `cursor` (undefined: the first) on. */
+/** As scanRows(), names alone: at most `countMax` from `cursor` (undefined: the first) on. */
 export function scanNames(
   reader: OrderedReader,
   cursor: Uint8Array | undefined,
   countMax: number,
 ): NameSlice {
-  const prefix = makeKey(TABLE.place, []);
-  const records = [...reader.range({ from: cursor ?? prefix, to: afterPrefix(prefix), countMax })];
-  const last = records.at(-1);
-  return {
-    names: records.map(({ key, value }) => ({
-      entryId: numberInKey(key, 0),
-      name: placeCodec.decode(value).name,
-    })),
-    next: last !== undefined && records.length === countMax ? successor(last.key) : undefined,
-  };
+  const { places, next } = placesOf(reader, cursor, countMax);
+  return { names: places.map(({ entryId, name }) => ({ entryId, name })), next };
 }
 
 /** At most `countMax` rows of one directory, from `cursor` (undefined: the first) on. Rows of an unfinished copy that are not made yet are missing. */
