@@ -4,8 +4,9 @@
  * Integers in records are little-endian; in index keys big-endian, so that keys order by number. Encodes and decodes only:
  * records arrive verified by their checksums, so a length that does not fit is a programmer error, not damage.
  */
-import type { ExtentKey, ManifestOrigin } from "../drive/content.ts";
-import { assert } from "../std/assert.ts";
+import type { ExtentKey, ManifestOrigin, OriginHint } from "../drive/content.ts";
+import { ORIGIN_PATH_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { assert, must } from "../std/assert.ts";
 import { asBuffer } from "../std/bytes.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
 
@@ -27,7 +28,13 @@ export const MANIFEST_ENTRY_SIZE_BYTES = DIGEST_SIZE_BYTES + 8;
 const KEY_SIZE_BYTES = 12;
 const SHARE_SIZE_BYTES = 8;
 const MANIFEST_HEAD_SIZE_BYTES_MIN = 73;
-const CLUSTER_ID_SIZE_BYTES_MAX = 255;
+const CLUSTER_ID_SIZE_AT = MANIFEST_HEAD_SIZE_BYTES_MIN - 1;
+const CLUSTER_ID_SIZE_BYTES_MAX = 127;
+/** In the byte with the size of the cluster id: a hint follows the id. */
+const HINT_FOLLOWS = 0x80;
+const HINT_SIZE_BYTES_MIN = 19;
+/** By number. Format: never change. */
+const PURPOSES: readonly OriginHint["purpose"][] = ["file", "tree-snapshot"];
 
 /** Head of a chunk record; its body is the chunk. */
 export interface ChunkHead {
@@ -101,33 +108,56 @@ export function decodeChunkHead(head: Uint8Array): ChunkHead {
 export function encodeManifestHead(head: ManifestHead): Uint8Array {
   const clusterId = Buffer.from(head.origin.clusterId, "utf8");
   assert(clusterId.length <= CLUSTER_ID_SIZE_BYTES_MAX, "the cluster id is too long");
-  const bytes = Buffer.alloc(73 + clusterId.length);
+  const { hint } = head.origin;
+  const bytes = Buffer.alloc(MANIFEST_HEAD_SIZE_BYTES_MIN);
   putExtent(bytes, head.extent);
   bytes.writeUInt32LE(head.ownSegmentId, 12);
   bytes.writeBigUInt64LE(BigInt(head.sizeBytes), 16);
   bytes.set(head.root, 24);
   bytes.writeBigUInt64LE(BigInt(head.origin.entryId), 56);
   bytes.writeBigUInt64LE(BigInt(head.origin.commitIndex), 64);
-  bytes.writeUInt8(clusterId.length, 72);
-  bytes.set(clusterId, 73);
+  bytes.writeUInt8(clusterId.length | (hint === undefined ? 0 : HINT_FOLLOWS), CLUSTER_ID_SIZE_AT);
+  return Buffer.concat(hint === undefined ? [bytes, clusterId] : [bytes, clusterId, encodeHint(hint)]);
+}
+
+function encodeHint(hint: OriginHint): Uint8Array {
+  const path = Buffer.from(hint.path, "utf8");
+  assert(path.length <= ORIGIN_PATH_SIZE_BYTES_MAX, "the path of a hint is too long");
+  const bytes = Buffer.alloc(HINT_SIZE_BYTES_MIN + path.length);
+  bytes.writeUInt8(PURPOSES.indexOf(hint.purpose), 0);
+  bytes.writeBigUInt64LE(BigInt(hint.contentSizeBytes), 1);
+  bytes.writeBigUInt64LE(BigInt(hint.modifyTimeMs), 9);
+  bytes.writeUInt16LE(path.length, 17);
+  bytes.set(path, HINT_SIZE_BYTES_MIN);
   return bytes;
+}
+
+function decodeHint(bytes: Buffer): OriginHint {
+  return {
+    purpose: must(PURPOSES[bytes.readUInt8(0)], "a known purpose"),
+    contentSizeBytes: safe(bytes.readBigUInt64LE(1)),
+    modifyTimeMs: safe(bytes.readBigUInt64LE(9)),
+    path: bytes.toString("utf8", HINT_SIZE_BYTES_MIN),
+  };
 }
 
 export function decodeManifestHead(head: Uint8Array): ManifestHead {
   const bytes = asBuffer(head);
   assert(
-    bytes.length >= 73 && bytes.length === 73 + bytes.readUInt8(72),
+    bytes.length >= MANIFEST_HEAD_SIZE_BYTES_MIN && bytes.length === manifestHeadSize(head),
     "a manifest head of another length",
   );
+  const hintAt = hintOffset(bytes);
   return {
     extent: getExtent(bytes),
     ownSegmentId: bytes.readUInt32LE(12),
     sizeBytes: safe(bytes.readBigUInt64LE(16)),
     root: Uint8Array.from(bytes.subarray(24, 56)),
     origin: {
-      clusterId: bytes.toString("utf8", 73),
+      clusterId: bytes.toString("utf8", MANIFEST_HEAD_SIZE_BYTES_MIN, hintAt),
       entryId: safe(bytes.readBigUInt64LE(56)),
       commitIndex: safe(bytes.readBigUInt64LE(64)),
+      ...(hintAt < bytes.length && { hint: decodeHint(bytes.subarray(hintAt)) }),
     },
   };
 }
@@ -163,8 +193,16 @@ export function decodeSealHead(kind: number, head: Uint8Array): ManifestHead {
   return decodeManifestHead(kind === KIND_MOVED_MANIFEST ? head.subarray(0, manifestHeadSize(head)) : head);
 }
 
+/** Where the hint begins, or would. */
+function hintOffset(bytes: Buffer): number {
+  return MANIFEST_HEAD_SIZE_BYTES_MIN + (bytes.readUInt8(CLUSTER_ID_SIZE_AT) & ~HINT_FOLLOWS);
+}
+
 function manifestHeadSize(head: Uint8Array): number {
-  return MANIFEST_HEAD_SIZE_BYTES_MIN + asBuffer(head).readUInt8(MANIFEST_HEAD_SIZE_BYTES_MIN - 1);
+  const bytes = asBuffer(head);
+  const hintAt = hintOffset(bytes);
+  if ((bytes.readUInt8(CLUSTER_ID_SIZE_AT) & HINT_FOLLOWS) === 0) return hintAt;
+  return hintAt + HINT_SIZE_BYTES_MIN + bytes.readUInt16LE(hintAt + 17);
 }
 
 /** One chunk in a manifest's body. */

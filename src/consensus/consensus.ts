@@ -8,6 +8,7 @@
  * What is waited for is bounded (tuning.ts), and everything ends: by its answer, its timeout, its signal or stop().
  */
 import { DriveError, hasReason } from "../drive/errors.ts";
+import { votersOnly } from "../raft/conf-change.ts";
 import { viewOf, type NodeView } from "../raft/invariants.ts";
 import {
   NO_MEMBER,
@@ -42,6 +43,7 @@ import {
 import { isRebuilding, problemsOf } from "./problems.ts";
 import { RaftDriver } from "./raft-driver.ts";
 import { Reads } from "./reads.ts";
+import type { Snapshots } from "./snapshots.ts";
 import { StateHashCheck } from "./state-hash-check.ts";
 import type { ForwardedResult, ForwardOptions, PeerHandler } from "./transport.ts";
 import { checkTuning, TUNING_DEFAULT, type ConsensusTuning } from "./tuning.ts";
@@ -105,17 +107,10 @@ export class Consensus<Result> implements PeerHandler {
   async start(): Promise<void> {
     assert(this.#state === "new" && this.#running === undefined, "start() is called once");
     const { initialVoters, stores: provider, stateMachine } = this.#options;
-    const initialConfState = {
-      voters: [...initialVoters].sort((a, b) => a - b),
-      votersOutgoing: [],
-      learners: [],
-      learnersNext: [],
-      autoLeave: false,
-    };
     const storage = await openStorage({
       ...this.#options,
       logger: this.#logger,
-      store: { provider, stateMachine, initialConfState },
+      store: { provider, stateMachine, initialConfState: votersOnly(initialVoters) },
       onUnreadable: (index, error) => this.#cutUnreadable(index, error),
       onFatal: (error) => this.#fail(error),
     });
@@ -263,6 +258,11 @@ export class Consensus<Result> implements PeerHandler {
    */
   async transferLeadership(to: MemberId): Promise<void> {
     await this.#membership.transfer(this.#active().driver as RaftDriver<unknown>, to);
+  }
+
+  /** Dumps the state into files. @throws DriveError NODE_STARTING, NODE_STOPPING */
+  get snapshots(): Pick<Snapshots, "dumpTo"> {
+    return this.#active().driver.snapshots;
   }
 
   /** See PeerHandler. Messages before start() and after stop() are dropped, which Raft takes for loss. */

@@ -6,7 +6,7 @@
  * acknowledged and is known here is in it. The log itself begins anew behind the state. Nothing of the old data is changed.
  */
 import { DriveError } from "../drive/errors.ts";
-import { changeConfig } from "../raft/conf-change.ts";
+import { changeConfig, votersOnly } from "../raft/conf-change.ts";
 import { decodeConfChange } from "../raft/conf-change-codec.ts";
 import type { ConfState, LogEntry } from "../raft/types.ts";
 import { makeDurableDirectory } from "../std/atomic-file.ts";
@@ -100,7 +100,7 @@ export async function makeNewCluster<Result>(
     );
     try {
       applyAll(log, made);
-      made.refound(to.clusterId, soleVoter(memberId), edit);
+      made.refound(to.clusterId, votersOnly([memberId]), edit);
       await made.flush();
     } finally {
       await made.close();
@@ -167,8 +167,7 @@ function storeOptions<Result>(
   { disk, clock, stateMachine, initialVoters }: SurvivorOptions<Result>,
   { directory, stores, clusterId }: MemberData,
 ): Parameters<typeof ReplicatedStore.open<Result>>[0] {
-  const voters = [...initialVoters].sort((a, b) => a - b);
-  const initialConfState = { voters, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+  const initialConfState = votersOnly(initialVoters);
   return { provider: stores, disk, directory, clock, stateMachine, clusterId, initialConfState };
 }
 
@@ -206,10 +205,6 @@ function applyAll<Result>(log: SegmentRaftLog, store: ReplicatedStore<Result>): 
     for (let offset = 0; offset < entries.length;)
       offset += store.applyBatch(entries, offset, nextConfig).count;
   }
-}
-
-function soleVoter(memberId: number): ConfState {
-  return { voters: [memberId], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
 }
 
 function damaged(directory: string, what: string): DriveError {

@@ -9,24 +9,18 @@
  * switches a pointer (replicated-store.ts).
  */
 import { DriveError } from "../drive/errors.ts";
-import type { MemberId, Message, Snapshot } from "../raft/types.ts";
+import type { MemberId, Message, Snapshot, SnapshotMetadata } from "../raft/types.ts";
 import { SnapshotTemporarilyUnavailableError } from "../raft/types.ts";
-import { assert } from "../std/assert.ts";
-import { bytesEqual } from "../std/bytes.ts";
-import { sleep, type Clock } from "../std/clock.ts";
+import type { Clock } from "../std/clock.ts";
 import { isNoSpace } from "../segments/segment-error.ts";
-import type { Disk, DiskFile } from "../std/disk.ts";
-import type { KeyValue, OrderedSnapshot } from "../std/ordered-store.ts";
+import type { Disk } from "../std/disk.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { decodeStoreState, type StoreState } from "./codec.ts";
 import { waitFor } from "./deadline.ts";
-import { STORE_STATE_KEY, type PreparedGeneration, type ReplicatedStore } from "./replicated-store.ts";
-import { readPieces, SNAPSHOT_BLOCK_SIZE_BYTES, SnapshotFileWriter } from "./snapshot-file.ts";
-import { RESERVED_PREFIX, STATE_KEY_END } from "./state-hash.ts";
+import type { PreparedGeneration, ReplicatedStore } from "./replicated-store.ts";
+import { readPieces } from "./snapshot-file.ts";
+import { DumpEndedError, metadataOf, stateOf, writeDump } from "./state-dump.ts";
 import { SNAPSHOT_PIECE_SIZE_BYTES_MAX, type RaftTransport } from "./transport.ts";
-
-/** Records read from the frozen view at a time; their bytes are bounded by SNAPSHOT_BLOCK_SIZE_BYTES as well. */
-const SCAN_COUNT_MAX = 256;
 
 /** A dump that failed is not tried again before this much time has passed. */
 const DUMP_RETRY_MS = 5000;
@@ -50,6 +44,12 @@ export interface SnapshotsOptions {
   readonly onSent: (to: MemberId, ok: boolean) => void;
 }
 
+/** The state that was dumped, and what was read of it. */
+export interface Dumped<T> {
+  readonly metadata: SnapshotMetadata;
+  readonly seen: T;
+}
+
 interface Dump {
   readonly path: string;
   readonly snapshot: Snapshot;
@@ -60,6 +60,7 @@ export class Snapshots {
   readonly #options: SnapshotsOptions;
   #dump: Dump | undefined;
   #dumping: Promise<void> | undefined;
+  #copying: Promise<void> | undefined;
   #dumpAbort = new AbortController();
   #dumpAllowedMs = 0;
   readonly #sending = new Map<Promise<void>, number>();
@@ -150,10 +151,57 @@ export class Snapshots {
     }
   }
 
+  /**
+   * Dumps the state as it is now into a new file, which becomes the caller's.
+   * @param look reads the very state that is dumped
+   * @throws DriveError OVERLOADED (another such dump is under way, the time is over, the store is replaced), NO_SPACE,
+   *   NODE_STOPPING; errors of the disk
+   */
+  async dumpTo<T>(path: string, look: (reader: OrderedReader) => T, signal: AbortSignal): Promise<Dumped<T>> {
+    if (this.#stop.signal.aborted) throw this.#stop.signal.reason as Error;
+    if (this.#copying !== undefined) throw new DriveError("OVERLOADED", "The state is being dumped already.");
+    const copying = this.#copyTo(path, look, AbortSignal.any([signal, this.#dumpAbort.signal]));
+    const ended = copying.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#copying = ended.then(() => (this.#copying = undefined));
+    return await copying;
+  }
+
+  async #copyTo<T>(
+    path: string,
+    look: (reader: OrderedReader) => T,
+    signal: AbortSignal,
+  ): Promise<Dumped<T>> {
+    const { store, disk, clock, dumpTimeoutMs } = this.#options;
+    await disk.remove(path);
+    const file = await disk.open(path, "create");
+    const view = store.store.snapshot();
+    try {
+      const state = stateOf(view);
+      const seen = look(view);
+      await writeDump(file, view, state, { clock, timeoutMs: dumpTimeoutMs, signal });
+      return { metadata: metadataOf(state), seen };
+    } catch (error) {
+      await disk.remove(path);
+      if (error instanceof DriveError) throw error;
+      if (isNoSpace(error))
+        throw new DriveError("NO_SPACE", "There is no space to dump the state.", { path }, error);
+      const isGivenUp = error instanceof DumpEndedError || signal.aborted;
+      throw isGivenUp
+        ? new DriveError("OVERLOADED", `The state was not dumped: ${String(error)}`, {}, error)
+        : error;
+    } finally {
+      view.close();
+      await file.close();
+    }
+  }
+
   /** Ends a dump under way and waits for that: its view of the store must not outlive the store. */
   async abortDump(): Promise<void> {
-    this.#dumpAbort.abort(new Error("the store is replaced"));
-    await this.#dumping;
+    this.#dumpAbort.abort(new DumpEndedError("the store is replaced"));
+    await Promise.all([this.#dumping, this.#copying]);
     this.#dumpAbort = new AbortController();
     this.#dump = undefined;
   }
@@ -162,7 +210,7 @@ export class Snapshots {
   async stop(): Promise<void> {
     this.#stop.abort(new DriveError("NODE_STOPPING", "The node is stopping."));
     this.#dumpAbort.abort(this.#stop.signal.reason);
-    await this.#dumping;
+    await Promise.all([this.#dumping, this.#copying]);
     await Promise.all(this.#sending.keys());
   }
 
@@ -187,21 +235,19 @@ export class Snapshots {
   }
 
   async #makeDump(signal: AbortSignal): Promise<Dump> {
-    const { store, disk, directory } = this.#options;
+    const { store, disk, directory, clock, dumpTimeoutMs } = this.#options;
     // A turn later: the core asks in the middle of its own work.
     await Promise.resolve();
     const view = store.store.snapshot();
     try {
-      const bytes = view.get(STORE_STATE_KEY);
-      assert(bytes !== undefined, "the store has its state record");
-      const state = decodeStoreState(bytes);
+      const state = stateOf(view);
       const path = `${directory}/snapshot-${state.appliedIndex}.dump`;
       for (const name of await disk.list(directory)) {
         if (/^snapshot-\d+\.dump$/.test(name)) await disk.remove(`${directory}/${name}`);
       }
       const file = await disk.open(path, "create");
       try {
-        await this.#writeDump(file, view, state, signal);
+        await writeDump(file, view, state, { clock, timeoutMs: dumpTimeoutMs, signal });
       } catch (error) {
         // Half a dump is of no use, and on a full disk its space is.
         await disk.remove(path);
@@ -209,35 +255,10 @@ export class Snapshots {
       } finally {
         await file.close();
       }
-      const { appliedIndex: index, appliedTerm: term, confState } = state;
-      return { path, snapshot: { metadata: { index, term, confState }, data: NO_BYTES } };
+      return { path, snapshot: { metadata: metadataOf(state), data: NO_BYTES } };
     } finally {
       view.close();
     }
-  }
-
-  async #writeDump(
-    file: DiskFile,
-    view: OrderedSnapshot,
-    state: StoreState,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { clock, dumpTimeoutMs } = this.#options;
-    const endMs = clock.monotonicMs() + dumpTimeoutMs;
-    const { clusterId, stateHash, appliedIndex: index, appliedTerm: term, confState } = state;
-    const writer = new SnapshotFileWriter(file);
-    await writer.writeHeader({ clusterId, stateHash, metadata: { index, term, confState } });
-    let after: Uint8Array | undefined;
-    for (;;) {
-      const records = scan(view, after);
-      for (const record of records) await writer.writeRecord(record);
-      const last = records.at(-1);
-      if (last === undefined) break;
-      after = last.key;
-      await sleep(clock, 0, signal);
-      if (clock.monotonicMs() >= endMs) throw new Error(`the dump took longer than ${dumpTimeoutMs} ms`);
-    }
-    await writer.finish();
   }
 
   async #stream(message: Message, dump: Dump): Promise<void> {
@@ -277,18 +298,4 @@ export class Snapshots {
       await file.close();
     }
   }
-}
-
-/** The next records of the state machine, behind the key `after`: about a block of them. */
-function scan(view: OrderedSnapshot, after: Uint8Array | undefined): KeyValue[] {
-  const records: KeyValue[] = [];
-  let sizeBytes = 0;
-  const from = after ?? Uint8Array.of(RESERVED_PREFIX + 1);
-  for (const record of view.range({ from, to: Uint8Array.of(STATE_KEY_END), countMax: SCAN_COUNT_MAX })) {
-    if (after !== undefined && bytesEqual(record.key, after)) continue;
-    records.push(record);
-    sizeBytes += record.key.length + record.value.length;
-    if (sizeBytes >= SNAPSHOT_BLOCK_SIZE_BYTES) break;
-  }
-  return records;
 }

@@ -31,6 +31,20 @@ export interface ManifestOrigin {
   readonly entryId: number;
   /** Applied index of the writing node when the extent was sealed. */
   readonly commitIndex: number;
+  /** Absent in manifests of nodes that did not write it yet. */
+  readonly hint?: OriginHint | undefined;
+}
+
+/** What a manifest says about a content beside its bytes, for when the tree that knew better is gone. Never trusted otherwise. */
+export interface OriginHint {
+  /** A file's bytes, or a snapshot of the tree (backup/). */
+  readonly purpose: "file" | "tree-snapshot";
+  /** Absolute path that the content was written for; its last name alone when longer than ORIGIN_PATH_SIZE_BYTES_MAX; "" when unknown. */
+  readonly path: string;
+  /** When the client's file was modified, or when it was sent. Milliseconds since 1970, not negative. */
+  readonly modifyTimeMs: number;
+  /** Bytes of the whole content; 0 when that was not known yet. */
+  readonly contentSizeBytes: number;
 }
 
 /** A node's promise that its copy of an extent is whole, verified and durable. */

@@ -34,6 +34,12 @@ export const PATH_DEPTH_MAX = 128;
 /** Bytes of a whole path in UTF-8. */
 export const PATH_SIZE_BYTES_MAX = 16 * KIB;
 
+/** Snapshots of the tree that are kept. */
+export const TREE_SNAPSHOT_COUNT = 3;
+
+/** Bytes of a path in a manifest; of longer ones the last name is kept there. */
+export const ORIGIN_PATH_SIZE_BYTES_MAX = KIB;
+
 /** Bytes of a media type. */
 export const MEDIA_TYPE_SIZE_BYTES_MAX = 255;
 

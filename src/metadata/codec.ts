@@ -346,6 +346,19 @@ const BODIES: BodyCodecs = {
     codec: message<BodyOf<"end-membership-change">>({ changeId: uint(1), failure: text(2) }),
   },
   evict: { number: 45, codec: none },
+  "record-tree-snapshot": {
+    number: 80,
+    codec: message<BodyOf<"record-tree-snapshot">>({
+      memberId: uint(1),
+      contentId: uint(2),
+      sizeBytes: uint(3),
+      treeHash: bytes(4),
+      seals: repeatedInner(5, sealCodec),
+      index: uint(6),
+      eventIndex: uint(7),
+      clusterTimeMs: uint(8),
+    }),
+  },
   ...TASK_BODIES,
 };
 

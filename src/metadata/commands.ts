@@ -235,6 +235,20 @@ export type CommandBody =
   | { readonly kind: "end-membership-change"; readonly changeId: number; readonly failure: string }
   /** Forgets copies at removed members, at most BATCH_ITEM_COUNT_MAX items. */
   | { readonly kind: "evict" }
+  /** Keeps a snapshot of the tree that was sealed under the write lease of a member, and lets go of those beyond the newest. */
+  | {
+      readonly kind: "record-tree-snapshot";
+      /** The member whose lease and id block are used. */
+      readonly memberId: number;
+      readonly contentId: number;
+      readonly sizeBytes: number;
+      readonly treeHash: Uint8Array;
+      readonly seals: readonly Seal[];
+      /** What the snapshot shows: the state after the command at `index`, its last event and cluster time then. */
+      readonly index: number;
+      readonly eventIndex: number;
+      readonly clusterTimeMs: number;
+    }
   | TaskCommandBody;
 
 /** The kinds of commands. */

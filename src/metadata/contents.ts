@@ -47,11 +47,13 @@ export interface NewContent {
   readonly treeHash: Uint8Array;
   readonly sha256: Uint8Array;
   readonly extents: readonly ExtentRecord[];
+  /** False when no file may come to share it; absent means true. */
+  readonly isShareable?: boolean;
 }
 
 /** Creates a content with one reference. */
 export function createContent(context: ApplyContext, content: NewContent): void {
-  const { contentId, sizeBytes, treeHash, sha256, extents } = content;
+  const { contentId, sizeBytes, treeHash, sha256, extents, isShareable = true } = content;
   let weakExtentCount = 0;
   for (const [extentIndex, extent] of extents.entries()) {
     countExtent(context, { contentId, extentIndex }, extent, 1);
@@ -69,6 +71,7 @@ export function createContent(context: ApplyContext, content: NewContent): void 
   };
   context.put(contentKey(contentId), contentCodec.encode(record));
   context.state.contentBytes += sizeBytes;
+  if (!isShareable) return;
   const indexKey = equalBytesKey(treeHash, sizeBytes);
   if (context.get(indexKey) === undefined) context.put(indexKey, makeKey(0, [contentId]));
 }

@@ -30,6 +30,8 @@ import {
   type StateRecord,
 } from "./records.ts";
 
+import { treeSnapshots } from "./tree-snapshots.ts";
+
 class Findings {
   readonly list: string[] = [];
 
@@ -50,6 +52,9 @@ export function checkInvariants(reader: OrderedReader): void {
   const findings = new Findings();
   const state = readState(reader);
   const references = checkTree(reader, state, findings);
+  for (const { contentId } of treeSnapshots(reader)) {
+    references.set(contentId, (references.get(contentId) ?? 0) + 1);
+  }
   checkContents(reader, state, references, findings);
   checkCopies(reader, state, findings);
   checkUploads(reader, state, findings);

@@ -16,7 +16,7 @@
  *   0a uploadId                  UploadRecord         18 contentId              uploadId
  *   0b time uploadId             -                    20 tokenHash              JoinTokenRecord
  *   01 02                        MembershipChange     21 memberId               RemovedMemberRecord
- *   22 memberId                  EvictionRecord
+ *   22 memberId                  EvictionRecord     31 index                    TreeSnapshotRecord
  *                                                     19 memberId               StoreRecord
  *                                                     1a memberId               RecountRecord
  *                                                   30 index contentId          -  (its copies changed)
@@ -57,6 +57,7 @@ export const TABLE = {
   eviction: 0x22,
   store: 0x19,
   recount: 0x1a,
+  treeSnapshot: 0x31,
   task: 0x40,
   taskByState: 0x41,
   taskByTime: 0x42,
@@ -196,6 +197,8 @@ export const storeKey = (memberId: number): Uint8Array => makeKey(TABLE.store, [
 export const recountKey = (memberId: number): Uint8Array => makeKey(TABLE.recount, [memberId]);
 /** The key of a member's lease. */
 export const leaseKey = (memberId: number): Uint8Array => makeKey(TABLE.lease, [memberId]);
+/** The key of a snapshot of the tree as it was after the command at `index`. */
+export const treeSnapshotKey = (index: number): Uint8Array => makeKey(TABLE.treeSnapshot, [index]);
 /** The key of a token to join with. */
 export const joinTokenKey = (tokenHash: Uint8Array): Uint8Array => makeKey(TABLE.joinToken, [], tokenHash);
 /** The key of a removed member. */

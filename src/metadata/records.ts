@@ -410,6 +410,27 @@ export const evictionCodec: Codec<EvictionRecord> = message<EvictionRecord>({
   endContentId: uint(3),
 });
 
+/** A snapshot of the tree, kept as a content. */
+export interface TreeSnapshotRecord {
+  readonly contentId: number;
+  readonly sizeBytes: number;
+  /** Index of the last event of the feed that it shows; 0 for none. */
+  readonly eventIndex: number;
+  /** Cluster time of the state that it shows. */
+  readonly clusterTimeMs: number;
+  /** Wall time at which it was recorded. */
+  readonly wallTimeMs: number;
+}
+
+/** Codec of TreeSnapshotRecord. */
+export const treeSnapshotCodec: Codec<TreeSnapshotRecord> = message<TreeSnapshotRecord>({
+  contentId: uint(1),
+  sizeBytes: uint(2),
+  eventIndex: uint(3),
+  clusterTimeMs: uint(4),
+  wallTimeMs: sint(5),
+});
+
 /** A member as it registered (see commands.ts), and which of its chunk stores it has. */
 export interface MemberRecord extends NodeRegistration {
   /** How often it came with another chunk store. */

@@ -28,6 +28,7 @@ import { clusterCodec } from "./records.ts";
 import { addReplica, assignReplica, reportReplica } from "./replicas.ts";
 import { admit, findAnswer, isOfAttempt, remember } from "./requests.ts";
 import { declareLost, recount, reportScrub, returnStore, setDraining } from "./stores.ts";
+import { recordTreeSnapshot } from "./tree-snapshots.ts";
 import {
   cancelTask,
   claimTask,
@@ -195,6 +196,9 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
       return NONE;
     case "evict":
       return evict(context);
+    case "record-tree-snapshot":
+      recordTreeSnapshot(context, body);
+      return NONE;
     case "create-task":
       return createTask(context, body);
     case "claim-task":

@@ -429,7 +429,7 @@ function withTargets(
 
 /** put-small. */
 export function putSmall(context: ApplyContext, body: Body<"put-small">): ResultValue {
-  const { memberId, contentId, sizeBytes, treeHash } = body;
+  const { contentId, sizeBytes, treeHash } = body;
   if (sizeBytes > CHUNK_SIZE_BYTES) {
     refuse("PAYLOAD_TOO_LARGE", `A small file has at most ${CHUNK_SIZE_BYTES} bytes.`, {
       size_bytes: String(sizeBytes),
@@ -437,12 +437,7 @@ export function putSmall(context: ApplyContext, body: Body<"put-small">): Result
     });
   }
   checkAttributes(body.attributes);
-  checkLease(context, memberId, contentId);
-  const lists = sealsByExtent(body.seals, contentId, extentCount(sizeBytes));
-  const extents = lists.map((seals, extentIndex) =>
-    sealedExtent(context, seals, { contentId, extentIndex, sizeBytes }),
-  );
-  checkTreeHash(extents, treeHash);
+  const extents = leasedExtents(context, body);
   const spot = locate(context, body.at, body.createParents);
   checkPrecondition(body.precondition, spot.row);
   // The plain SHA-256 of at most one chunk is its tree hash.
@@ -455,6 +450,27 @@ export function putSmall(context: ApplyContext, body: Body<"put-small">): Result
     { contentId, sizeBytes, treeHash },
     undefined,
   );
+}
+
+/**
+ * The extents of a content that was sealed under a write lease, with the copies that its seals stand for.
+ * @throws DriveError SEAL_REJECTED, DIGEST_MISMATCH
+ */
+export function leasedExtents(
+  context: ApplyContext,
+  body: Pick<Body<"put-small">, "memberId" | "contentId" | "sizeBytes" | "treeHash" | "seals">,
+): readonly ExtentRecord[] {
+  const { memberId, contentId, sizeBytes } = body;
+  checkLease(context, memberId, contentId);
+  const lists = sealsByExtent(body.seals, contentId, extentCount(sizeBytes));
+  const extents = lists.map((seals, extentIndex) =>
+    sealedExtent(context, seals, {
+      ...{ contentId, extentIndex },
+      sizeBytes: extentSizeBytes(sizeBytes, extentIndex),
+    }),
+  );
+  checkTreeHash(extents, body.treeHash);
+  return extents;
 }
 
 function checkLease(context: ApplyContext, memberId: number, contentId: number): void {

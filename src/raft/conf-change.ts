@@ -190,3 +190,9 @@ function refused(reason: string): ConfChangeResult {
 function differenceCount(a: readonly MemberId[], b: readonly MemberId[]): number {
   return a.filter((id) => !b.includes(id)).length + b.filter((id) => !a.includes(id)).length;
 }
+
+/** The configuration of these voters and nobody else. */
+export function votersOnly(voters: readonly MemberId[]): ConfState {
+  const sorted = [...voters].sort((a, b) => a - b);
+  return { voters: sorted, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+}

@@ -3,7 +3,12 @@
  *
  * Numbers become bigint and back here alone; malformed messages are ARGUMENT_INVALID.
  */
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import {
+  ContentPurpose,
+  OriginHintSchema,
+  type OriginHint as WireHint,
+} from "../../gen/netdisk/peer/v1/peer_pb.ts";
 import type {
   ExtentKey as WireExtentKey,
   ExtentKeySchema,
@@ -20,10 +25,10 @@ import type {
   PutSmallRequest,
 } from "../../gen/netdisk/peer/v1/replica_service_pb.ts";
 import type { ExtentState, SmallExtent } from "../chunks/chunk-store.ts";
-import type { ExtentKey, Manifest, ManifestOrigin, Seal } from "../drive/content.ts";
-import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import type { ExtentKey, Manifest, ManifestOrigin, OriginHint, Seal } from "../drive/content.ts";
+import { CHUNK_SIZE_BYTES, ORIGIN_PATH_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
-import { refuseField, required, toBigint, toNumber, toOptionalBigint } from "../contract/codec.ts";
+import { keyOf, refuseField, required, toBigint, toNumber, toOptionalBigint } from "../contract/codec.ts";
 
 /** The wire form of an extent's identity. */
 export function encodeExtentKey(extent: ExtentKey): MessageInitShape<typeof ExtentKeySchema> {
@@ -55,16 +60,44 @@ export function encodeOrigin(origin: ManifestOrigin): MessageInitShape<typeof Ma
     clusterId: origin.clusterId,
     entryId: toBigint(origin.entryId),
     commitIndex: toBigint(origin.commitIndex),
+    ...(origin.hint !== undefined && { hint: encodeHint(origin.hint) }),
+  };
+}
+
+const PURPOSES: Readonly<Record<OriginHint["purpose"], ContentPurpose>> = {
+  file: ContentPurpose.FILE,
+  "tree-snapshot": ContentPurpose.TREE_SNAPSHOT,
+};
+
+function encodeHint(hint: OriginHint): WireHint {
+  return create(OriginHintSchema, {
+    purpose: PURPOSES[hint.purpose],
+    path: hint.path,
+    modifyTimeMs: toBigint(hint.modifyTimeMs),
+    contentSizeBytes: toBigint(hint.contentSizeBytes),
+  });
+}
+
+function decodeHint(hint: WireHint): OriginHint {
+  const { path } = hint;
+  if (Buffer.byteLength(path, "utf8") > ORIGIN_PATH_SIZE_BYTES_MAX)
+    return refuseField("hint.path", "is too long");
+  return {
+    purpose: keyOf(PURPOSES, hint.purpose, "hint.purpose"),
+    path,
+    modifyTimeMs: toNumber(hint.modifyTimeMs, "hint.modify_time_ms"),
+    contentSizeBytes: toNumber(hint.contentSizeBytes, "hint.content_size_bytes"),
   };
 }
 
 /** An origin. */
 export function decodeOrigin(origin: WireOrigin | undefined): ManifestOrigin {
-  const { clusterId, entryId, commitIndex } = required(origin, "origin");
+  const { clusterId, entryId, commitIndex, hint } = required(origin, "origin");
   return {
     clusterId,
     entryId: toNumber(entryId, "entry_id"),
     commitIndex: toNumber(commitIndex, "commit_index"),
+    ...(hint !== undefined && { hint: decodeHint(hint) }),
   };
 }
 
@@ -125,6 +158,7 @@ export function decodeSmall(request: PutSmallRequest): SmallExtent {
       clusterId: request.originClusterId,
       entryId: toNumber(request.originEntryId, "origin_entry_id"),
       commitIndex: toNumber(request.originCommitIndex, "origin_commit_index"),
+      ...(request.originHint !== undefined && { hint: decodeHint(request.originHint) }),
     },
   };
 }
@@ -136,6 +170,7 @@ export function encodeSmall(small: SmallExtent): {
   originEntryId: bigint;
   originCommitIndex: bigint;
   originClusterId: string;
+  originHint?: WireHint;
   digest: Uint8Array;
   data: Uint8Array;
 } {
@@ -145,6 +180,7 @@ export function encodeSmall(small: SmallExtent): {
     originEntryId: toBigint(small.origin.entryId),
     originCommitIndex: toBigint(small.origin.commitIndex),
     originClusterId: small.origin.clusterId,
+    ...(small.origin.hint !== undefined && { originHint: encodeHint(small.origin.hint) }),
     digest: small.digest,
     data: small.bytes,
   };

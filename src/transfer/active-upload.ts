@@ -11,7 +11,7 @@ import { chunkCount, extentCount, extentSizeBytes } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX, THIRD_SEAL_WAIT_MS } from "../drive/limits.ts";
 import { formatRanges, parseRanges } from "../drive/chunk-ranges.ts";
-import type { UploadInfo } from "../metadata/view.ts";
+import { pathOf, type UploadInfo } from "../metadata/view.ts";
 import { ExtentWriter } from "../replication/extent-writer.ts";
 import type { SealedExtent } from "../replication/sealer.ts";
 import { must } from "../std/assert.ts";
@@ -100,7 +100,7 @@ export class ActiveUpload {
       await slots.acquire(1);
       try {
         const early = await this.#early.get(extentIndex);
-        sealed[extentIndex] = early ?? (await this.#seal(extentIndex, sizeBytes, signal));
+        sealed[extentIndex] = early ?? (await this.#seal(extentIndex, sizeBytes, sizeBytes, signal));
       } catch (error) {
         if (!hasReason(error, "UPLOAD_INCOMPLETE")) throw error;
         const chunks = chunkCount(extentSizeBytes(sizeBytes, extentIndex));
@@ -254,7 +254,7 @@ export class ActiveUpload {
     writer: ExtentWriter,
   ): Promise<SealedExtent | undefined> {
     try {
-      const sealed = await this.#seal(extentIndex, contentBytes, undefined);
+      const sealed = await this.#seal(extentIndex, contentBytes, this.#record.sizeBytes ?? 0, undefined);
       if (this.#writers.get(extentIndex) === writer) this.#writers.delete(extentIndex);
       return sealed;
     } catch (error) {
@@ -267,18 +267,21 @@ export class ActiveUpload {
   async #seal(
     extentIndex: number,
     contentBytes: number,
+    knownSizeBytes: number,
     signal: AbortSignal | undefined,
   ): Promise<SealedExtent> {
     throwIfCanceled(signal);
     const writer = this.#writers.get(extentIndex);
     if (writer !== undefined) await this.#settleWriter(writer);
     const memberIds = writer?.memberIds ?? this.#targetsOf(extentIndex) ?? [];
-    const { contentId } = this.#record;
+    const { contentId, parentId, name, attributes } = this.#record;
+    const path = [...(pathOf(this.#plane.metadata.port.reader(), parentId) ?? []), name];
+    const hint = this.#plane.hintOf(path, attributes, knownSizeBytes);
     return this.#plane.sealer.seal(
       {
         extent: { contentId, extentIndex },
         sizeBytes: extentSizeBytes(contentBytes, extentIndex),
-        origin: this.#plane.originOf(this.uploadId),
+        origin: this.#plane.originOf(this.uploadId, hint),
       },
       { memberIds, neededCount: this.#plane.placement.quorum(), signal },
     );

@@ -9,7 +9,10 @@ import { MetadataClient } from "../cluster/metadata-client.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { NodeDirectory } from "../cluster/node-directory.ts";
 import { WriteLease } from "../cluster/write-lease.ts";
-import type { ExtentKey, ManifestOrigin, ReplicaFinding } from "../drive/content.ts";
+import type { ExtentKey, ManifestOrigin, OriginHint, ReplicaFinding } from "../drive/content.ts";
+import type { EntryAttributes } from "../drive/entry.ts";
+import { ORIGIN_PATH_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { formatPath } from "../drive/path.ts";
 import { clusterInfo, storeOf } from "../metadata/view.ts";
 import { Chores } from "../replication/chores.ts";
 import { ExtentReader } from "../replication/extent-reader.ts";
@@ -104,9 +107,21 @@ export class DataPlane {
   }
 
   /** Where bytes written now belong, for their manifest. `entryId` 0: not known yet, as for small contents. */
-  originOf(entryId: number): ManifestOrigin {
+  originOf(entryId: number, hint: OriginHint): ManifestOrigin {
     const { port } = this.metadata;
     const clusterId = clusterInfo(port.reader())?.clusterId ?? "";
-    return { clusterId, entryId, commitIndex: port.appliedIndex() };
+    return { clusterId, entryId, commitIndex: port.appliedIndex(), hint };
+  }
+
+  /** What the manifest of a file's bytes says of it. `contentSizeBytes` 0: not known yet. */
+  hintOf(path: readonly string[], attributes: EntryAttributes, contentSizeBytes: number): OriginHint {
+    const whole = formatPath(path);
+    const isLong = Buffer.byteLength(whole, "utf8") > ORIGIN_PATH_SIZE_BYTES_MAX;
+    return {
+      purpose: "file",
+      path: isLong ? (path.at(-1) ?? "") : whole,
+      modifyTimeMs: Math.max(0, Math.trunc(attributes.modifyTimeMs ?? this.clock.wallMs())),
+      contentSizeBytes,
+    };
   }
 }

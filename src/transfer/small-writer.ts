@@ -8,7 +8,7 @@
  */
 import type { SmallExtent } from "../chunks/chunk-store.ts";
 import { throwIfCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
-import type { ExtentKey, Seal } from "../drive/content.ts";
+import type { Seal } from "../drive/content.ts";
 import type { PathEntry, WriteOptions } from "../drive/drive-api.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
@@ -67,7 +67,10 @@ export class SmallWriter {
     await budget.admit(bytes.length, options.signal);
     let sealed: SmallSeals | undefined;
     try {
-      sealed = await this.#seal({ contentId, extentIndex: 0 }, bytes, digest, options.signal);
+      const { at, attributes } = putIntent(request);
+      const hint = this.#plane.hintOf(at.path, attributes, bytes.length);
+      const small = { extent: { contentId, extentIndex: 0 }, bytes, digest };
+      sealed = await this.#seal({ ...small, origin: this.#plane.originOf(0, hint) }, options.signal);
     } finally {
       budget.release(bytes.length);
     }
@@ -120,18 +123,12 @@ export class SmallWriter {
   }
 
   /** Seals on all targets at once; undefined when fewer than needed answered. */
-  async #seal(
-    extent: ExtentKey,
-    bytes: Uint8Array,
-    digest: Uint8Array,
-    signal: AbortSignal | undefined,
-  ): Promise<SmallSeals | undefined> {
+  async #seal(small: SmallExtent, signal: AbortSignal | undefined): Promise<SmallSeals | undefined> {
     const { placement, clock } = this.#plane;
     const neededCount = placement.quorum();
     const memberIds = placement.choose();
     const answered: Seal[] = [];
     const enough = deferred<void>();
-    const small = { extent, bytes, digest, origin: this.#plane.originOf(0) };
     const all = this.#sealAll(memberIds, small, signal, (seal) => {
       answered.push(seal);
       if (largestAgreement(answered).length >= neededCount) enough.resolve();
@@ -148,7 +145,7 @@ export class SmallWriter {
     throwIfCanceled(signal);
     const seals = [...largestAgreement(answered)];
     if (seals.length < neededCount) {
-      this.#remove(extent.contentId, memberIds);
+      this.#remove(small.extent.contentId, memberIds);
       return undefined;
     }
     const late = all.then(() => answered.filter((seal) => !seals.includes(seal)));

@@ -16,7 +16,13 @@ import { SeededPrng } from "../../src/std/prng.ts";
 import { expectReason } from "../support/expect-reason.ts";
 
 /** Where test extents belong. */
-export const TEST_ORIGIN: ManifestOrigin = { clusterId: "test-cluster", entryId: 7, commitIndex: 42 };
+export const TEST_ORIGIN: ManifestOrigin = {
+  ...{ clusterId: "test-cluster", entryId: 7, commitIndex: 42 },
+  hint: {
+    ...{ purpose: "file", path: "/a/名.txt" },
+    ...{ modifyTimeMs: 1_700_000_000_123, contentSizeBytes: 3_000_000 },
+  },
+};
 
 /** The key of a test extent. */
 export function extentKey(contentId: number, extentIndex = 0): ExtentKey {

@@ -121,6 +121,10 @@ const bodies: CommandBody[] = [
     ...{ extentCount: 4, bytes: BIG, damagedCount: 5 },
   },
   { kind: "set-draining", memberId: 1, draining: true },
+  {
+    ...{ kind: "record-tree-snapshot", memberId: 1, contentId: BIG, sizeBytes: 3, treeHash: digest },
+    ...{ seals: [seal], index: 4, eventIndex: 5, clusterTimeMs: BIG },
+  },
   { kind: "recount" },
   { kind: "request-scrub" },
   { kind: "record-sha256", contentId: 1, sha256: digest },
@@ -316,6 +320,12 @@ describe("records", () => {
       gen.TargetsRecordSchema,
       records.targetsCodec as never,
       { memberIds: [1], formerMemberIds: [2, 300] },
+    ],
+    [
+      "TreeSnapshotRecord",
+      gen.TreeSnapshotRecordSchema,
+      records.treeSnapshotCodec as never,
+      { contentId: BIG, sizeBytes: 2, eventIndex: 3, clusterTimeMs: 4, wallTimeMs: -5 },
     ],
     ["DropRecord", gen.DropRecordSchema, records.dropCodec as never, { uploadId: 1 }],
     [

@@ -10,17 +10,17 @@
 // @generated from file netdisk/peer/v1/peer.proto (package netdisk.peer.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { ErrorDetail } from "../../v1/error_pb.ts";
 import { file_netdisk_v1_error } from "../../v1/error_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file netdisk/peer/v1/peer.proto.
  */
 export const file_netdisk_peer_v1_peer: GenFile = /*@__PURE__*/
-  fileDesc("ChpuZXRkaXNrL3BlZXIvdjEvcGVlci5wcm90bxIPbmV0ZGlzay5wZWVyLnYxIkMKB0ZhaWx1cmUSJwoGZGV0YWlsGAEgASgLMhcubmV0ZGlzay52MS5FcnJvckRldGFpbBIPCgdtZXNzYWdlGAIgASgJIjUKCUV4dGVudEtleRISCgpjb250ZW50X2lkGAEgASgEEhQKDGV4dGVudF9pbmRleBgCIAEoDSJMCg5NYW5pZmVzdE9yaWdpbhISCgpjbHVzdGVyX2lkGAEgASgJEhAKCGVudHJ5X2lkGAIgASgEEhQKDGNvbW1pdF9pbmRleBgDIAEoBCKgAQoITWFuaWZlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRISCgpzaXplX2J5dGVzGAIgASgEEgwKBHJvb3QYAyABKAwSFQoNY2h1bmtfZGlnZXN0cxgEIAMoDBIvCgZvcmlnaW4YBSABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iggEKBFNlYWwSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRISCgpzaXplX2J5dGVzGAIgASgEEgwKBHJvb3QYAyABKAwSEQoJbWVtYmVyX2lkGAQgASgEEhkKEXN0b3JlX2luY2FybmF0aW9uGAUgASgJYgZwcm90bzM", [file_netdisk_v1_error]);
+  fileDesc("ChpuZXRkaXNrL3BlZXIvdjEvcGVlci5wcm90bxIPbmV0ZGlzay5wZWVyLnYxIkMKB0ZhaWx1cmUSJwoGZGV0YWlsGAEgASgLMhcubmV0ZGlzay52MS5FcnJvckRldGFpbBIPCgdtZXNzYWdlGAIgASgJIjUKCUV4dGVudEtleRISCgpjb250ZW50X2lkGAEgASgEEhQKDGV4dGVudF9pbmRleBgCIAEoDSJ3Cg5NYW5pZmVzdE9yaWdpbhISCgpjbHVzdGVyX2lkGAEgASgJEhAKCGVudHJ5X2lkGAIgASgEEhQKDGNvbW1pdF9pbmRleBgDIAEoBBIpCgRoaW50GAQgASgLMhsubmV0ZGlzay5wZWVyLnYxLk9yaWdpbkhpbnQigAEKCk9yaWdpbkhpbnQSMAoHcHVycG9zZRgBIAEoDjIfLm5ldGRpc2sucGVlci52MS5Db250ZW50UHVycG9zZRIMCgRwYXRoGAIgASgJEhYKDm1vZGlmeV90aW1lX21zGAMgASgEEhoKEmNvbnRlbnRfc2l6ZV9ieXRlcxgEIAEoBCKgAQoITWFuaWZlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRISCgpzaXplX2J5dGVzGAIgASgEEgwKBHJvb3QYAyABKAwSFQoNY2h1bmtfZGlnZXN0cxgEIAMoDBIvCgZvcmlnaW4YBSABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iggEKBFNlYWwSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRISCgpzaXplX2J5dGVzGAIgASgEEgwKBHJvb3QYAyABKAwSEQoJbWVtYmVyX2lkGAQgASgEEhkKEXN0b3JlX2luY2FybmF0aW9uGAUgASgJKm4KDkNvbnRlbnRQdXJwb3NlEh8KG0NPTlRFTlRfUFVSUE9TRV9VTlNQRUNJRklFRBAAEhgKFENPTlRFTlRfUFVSUE9TRV9GSUxFEAESIQodQ09OVEVOVF9QVVJQT1NFX1RSRUVfU05BUFNIT1QQAmIGcHJvdG8z", [file_netdisk_v1_error]);
 
 /**
  * A failure of one item in a pipelined stream, as a failed call would carry it.
@@ -104,6 +104,13 @@ export type ManifestOrigin = Message<"netdisk.peer.v1.ManifestOrigin"> & {
    * @generated from field: uint64 commit_index = 3;
    */
   commitIndex: bigint;
+
+  /**
+   * Absent when nobody wrote one.
+   *
+   * @generated from field: netdisk.peer.v1.OriginHint hint = 4;
+   */
+  hint?: OriginHint | undefined;
 };
 
 /**
@@ -112,6 +119,48 @@ export type ManifestOrigin = Message<"netdisk.peer.v1.ManifestOrigin"> & {
  */
 export const ManifestOriginSchema: GenMessage<ManifestOrigin> = /*@__PURE__*/
   messageDesc(file_netdisk_peer_v1_peer, 2);
+
+/**
+ * What a manifest says about a content beside its bytes.
+ *
+ * @generated from message netdisk.peer.v1.OriginHint
+ */
+export type OriginHint = Message<"netdisk.peer.v1.OriginHint"> & {
+  /**
+   * What it is for.
+   *
+   * @generated from field: netdisk.peer.v1.ContentPurpose purpose = 1;
+   */
+  purpose: ContentPurpose;
+
+  /**
+   * Absolute path that it was written for, its last name alone when long, or empty. At most 1 KiB.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * When the client's file was modified, in milliseconds since 1970.
+   *
+   * @generated from field: uint64 modify_time_ms = 3;
+   */
+  modifyTimeMs: bigint;
+
+  /**
+   * Bytes of the whole content; 0 when that was not known yet.
+   *
+   * @generated from field: uint64 content_size_bytes = 4;
+   */
+  contentSizeBytes: bigint;
+};
+
+/**
+ * Describes the message netdisk.peer.v1.OriginHint.
+ * Use `create(OriginHintSchema)` to create a new message.
+ */
+export const OriginHintSchema: GenMessage<OriginHint> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_peer, 3);
 
 /**
  * What a node holds about a sealed extent beside its bytes.
@@ -160,7 +209,7 @@ export type Manifest = Message<"netdisk.peer.v1.Manifest"> & {
  * Use `create(ManifestSchema)` to create a new message.
  */
 export const ManifestSchema: GenMessage<Manifest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_peer, 3);
+  messageDesc(file_netdisk_peer_v1_peer, 4);
 
 /**
  * A node's promise that its copy of an extent is whole, verified and durable.
@@ -209,5 +258,46 @@ export type Seal = Message<"netdisk.peer.v1.Seal"> & {
  * Use `create(SealSchema)` to create a new message.
  */
 export const SealSchema: GenMessage<Seal> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_peer, 4);
+  messageDesc(file_netdisk_peer_v1_peer, 5);
+
+/**
+ * What a content is for.
+ *
+ * @generated from enum netdisk.peer.v1.ContentPurpose
+ */
+export const ContentPurpose = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: CONTENT_PURPOSE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Bytes of a file.
+   *
+   * @generated from enum value: CONTENT_PURPOSE_FILE = 1;
+   */
+  FILE: 1,
+
+  /**
+   * A snapshot of the tree.
+   *
+   * @generated from enum value: CONTENT_PURPOSE_TREE_SNAPSHOT = 2;
+   */
+  TREE_SNAPSHOT: 2,
+} as const;
+
+/**
+ * What a content is for.
+ *
+ * @generated from enum netdisk.peer.v1.ContentPurpose
+ */
+export type ContentPurpose = (typeof ContentPurpose)[keyof typeof ContentPurpose] | UnknownEnum;
+
+/**
+ * Describes the enum netdisk.peer.v1.ContentPurpose.
+ */
+export const ContentPurposeSchema: GenEnum<ContentPurpose> = /*@__PURE__*/
+  enumDesc(file_netdisk_peer_v1_peer, 0);
 
