@@ -31,6 +31,7 @@ const IMPORTS: Record<string, readonly string[]> = {
   catalog: [...EDGE, "routing", "cluster", "metadata", "replication"],
   cache: [...EDGE, "cluster", "metadata"],
   transfer: [...EDGE, "archive", "chunks", "routing", "cluster", "metadata", "replication"],
+  backup: [...EDGE, "chunks", "cluster", "consensus", "metadata", "raft", "replication"],
   contract: CORE,
   rpc: [
     ...EDGE,
@@ -47,6 +48,7 @@ const IMPORTS: Record<string, readonly string[]> = {
   gateway: [...EDGE, "contract"],
   node: [
     ...EDGE,
+    "backup",
     "cache",
     "catalog",
     "chunks",

@@ -10,7 +10,7 @@ import { sleep } from "../std/clock.ts";
 import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
-import { formatCount, formatDuration, formatQuantity } from "./format.ts";
+import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "./format.ts";
 import { joinCommand } from "./join-command.ts";
 
 /** Random bytes of the secret of a token. */
@@ -160,4 +160,21 @@ async function watch(
     }
     await sleep(io.clock, WATCH_INTERVAL_MS, patience.signal);
   }
+}
+
+/** Has a snapshot of the tree kept that shows everything. */
+export async function backUpTree({ admin, patience, output }: CommandContext): Promise<number> {
+  const made = await patience.run((signal) => admin.backUpTree({ signal }));
+  if (output.json) {
+    await output.record({ type: "tree-snapshot", ...made });
+    return EXIT_OK;
+  }
+  const { index, sizeBytes, wallTimeMs, isNew } = made;
+  const what = `of index ${formatCount(index)} (${formatBytes(sizeBytes)})`;
+  await output.line(
+    isNew
+      ? `A snapshot of the tree ${what} is kept.`
+      : `Nothing has changed since the snapshot ${what} of ${formatTime(wallTimeMs)} UTC.`,
+  );
+  return EXIT_OK;
 }

@@ -110,6 +110,7 @@ export function describeCluster(status: ClusterStatus): readonly string[] {
     `${formatQuantity(status.fileCount, "file")} in ${formatQuantity(status.directoryCount, "folder")}, ${formatBytes(status.contentBytes)}${uploads}.`,
     judgeCopies(status).sentence,
     ...notes(status),
+    describeTreeSnapshot(status),
     ...describeServices(status),
   ];
 }
@@ -144,6 +145,14 @@ function notes(status: ClusterStatus): readonly string[] {
   const { movingCount } = status.replicas;
   if (movingCount > 0) lines.push(`${formatQuantity(movingCount, "extent")} on the way to another node.`);
   return lines;
+}
+
+/** How much of the tree a snapshot shows. */
+function describeTreeSnapshot({ treeSnapshot }: ClusterStatus): string {
+  if (treeSnapshot === undefined) return "There is no snapshot of the tree yet.";
+  const { behindMs, sizeBytes, madeTimeMs } = treeSnapshot;
+  const how = behindMs === 0 ? "shows everything" : `is ${formatDuration(behindMs)} behind`;
+  return `The newest snapshot of the tree, of ${formatTime(madeTimeMs)} UTC (${formatBytes(sizeBytes)}), ${how}.`;
 }
 
 /** One line a service outside of the node that is configured. */

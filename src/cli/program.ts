@@ -10,13 +10,10 @@ import { SETTINGS } from "../config/settings.ts";
 import { CATALOG_PAGE_SIZE_MAX, CATALOG_SORTS, USAGE_GROUPS } from "../drive/catalog.ts";
 import type { OnConflict } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
-import { JOIN_TOKEN_LIFETIME_MS_MAX } from "../drive/limits.ts";
 import { AssertionError } from "../std/assert.ts";
 import { duplicates, rebuildCatalog, search, usage } from "./catalog-commands.ts";
-import { addNode, removeNode, transferLeadership, type TokenSettings } from "./cluster-commands.ts";
-import { clusterDrain, clusterScrub, clusterStatus } from "./cluster-status.ts";
+import { addClusterCommands, type Action } from "./cluster-program.ts";
 import type { CliIo } from "./cli-io.ts";
-import type { CommandContext } from "./command-context.ts";
 import { cp, ls, mkdir, mv, rm, statPaths } from "./entry-commands.ts";
 import { EXIT_INTERRUPTED, EXIT_OK, exitCodeOf, UsageError } from "./exit-code.ts";
 import { get } from "./get.ts";
@@ -42,8 +39,6 @@ interface GlobalOptions {
   readonly json?: boolean;
   readonly timeout?: number;
 }
-
-type Action = (context: CommandContext) => Promise<number>;
 
 /**
  * Runs the command of `args` (without the program's name) and returns its exit code: 0 done, 1 failed, 2 wrong command line
@@ -187,89 +182,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .action(async (options: Record<string, string | undefined>) => {
       set(await printConfig(io, output, configOptions(options)));
     });
-  const cluster = program
-    .command("cluster")
-    .description("Look at the cluster, and change who belongs to it.");
-  const status = cluster
-    .command("status")
-    .description("Who leads, which nodes are well, and how many copies there are.");
-  addDriveAction(status, program, io, output, set, () => clusterStatus);
-  const scrub = cluster
-    .command("scrub")
-    .description("Have every node read and verify all its copies now, yielding to users.");
-  addDriveAction(scrub, program, io, output, set, () => clusterScrub);
-  const drain = cluster
-    .command("drain")
-    .description("Have a node give its copies to others and take no new ones, before it is removed.")
-    .argument("<node>", "name of the node, as in cluster status")
-    .option("--stop", "end that: the node takes copies again");
-  addDriveAction(
-    drain,
-    program,
-    io,
-    output,
-    set,
-    ([nodeId], options) =>
-      (context) =>
-        clusterDrain(context, nodeId ?? "", options["stop"] !== true),
-  );
-  addMembershipCommands(cluster, (command, make) => addDriveAction(command, program, io, output, set, make));
-}
-
-function addMembershipCommands(
-  cluster: Command,
-  add: (
-    command: Command,
-    make: (args: readonly string[], options: Record<string, unknown>) => Action,
-  ) => void,
-): void {
-  const tokenOptions = (command: Command): Command =>
-    command
-      .addOption(
-        new Option("--lifetime <seconds>", "how long the token is good, an hour when absent").argParser(
-          (text) => parseInteger(text, 1, JOIN_TOKEN_LIFETIME_MS_MAX / 1000),
-        ),
-      )
-      .option("--wait", "until a node has joined with it");
-  const tokenSettings = (options: Record<string, unknown>): TokenSettings => ({
-    lifetimeSeconds: typeof options["lifetime"] === "number" ? options["lifetime"] : undefined,
-    wait: options["wait"] === true,
-  });
-  add(
-    tokenOptions(cluster.command("add").description("Make a token with which one more node joins.")),
-    (_, options) => (context) => addNode(context, undefined, tokenSettings(options)),
-  );
-  add(
-    tokenOptions(
-      cluster
-        .command("replace")
-        .description("Make a token with which a new node takes the place of one that is gone for good.")
-        .argument("<node>", "name or member id of the one to replace"),
-    ),
-    ([node], options) =>
-      (context) =>
-        addNode(context, node, tokenSettings(options)),
-  );
-  add(
-    cluster
-      .command("remove")
-      .description("Remove a node; its copies are made elsewhere.")
-      .argument("<node>", "name or member id")
-      .option("--force", "also when the rest has no live quorum, or a file would lose its last copy")
-      .option("--no-wait", "do not wait until it is out"),
-    ([node = ""], options) =>
-      (context) =>
-        removeNode(context, node, { force: options["force"] === true, wait: options["wait"] !== false }),
-  );
-  add(
-    cluster
-      .command("transfer")
-      .description("Hand leadership to a node, or to the one that is furthest along.")
-      .argument("[node]", "name or member id"),
-    ([node]) =>
-      (context) =>
-        transferLeadership(context, node),
-  );
+  addClusterCommands(program, (command, make) => addDriveAction(command, program, io, output, set, make));
 }
 
 function addTransferCommands(program: Command, io: CliIo, output: Output, set: (code: number) => void): void {

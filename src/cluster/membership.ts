@@ -57,7 +57,7 @@ export interface MembershipOptions {
 }
 
 /** The membership as this node can change and see it. */
-export class Membership implements ClusterAdmin {
+export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   readonly #options: MembershipOptions;
 
   constructor(options: MembershipOptions) {

@@ -84,7 +84,18 @@ export interface MembershipStatus {
   readonly change: MembershipProgress | undefined;
 }
 
-/** Changing who belongs to the cluster. */
+/** A snapshot of the tree that is kept in the cluster. */
+export interface TreeBackup {
+  /** It shows the tree after the command at this index. */
+  readonly index: number;
+  readonly sizeBytes: number;
+  /** Wall time at which it was made. */
+  readonly wallTimeMs: number;
+  /** False when there was one already that shows everything. */
+  readonly isNew: boolean;
+}
+
+/** Changing who belongs to the cluster, and keeping snapshots of its tree. */
 export interface ClusterAdmin {
   /**
    * Makes a token with which one node may join. Only its hash is kept.
@@ -106,6 +117,11 @@ export interface ClusterAdmin {
    * MEMBERSHIP_CHANGE_IN_PROGRESS, ARGUMENT_INVALID (no voter), NO_LEADER.
    */
   transferLeadership(node: string | undefined, options?: AdminOptions): Promise<BegunChange>;
+  /**
+   * Has a snapshot of the tree kept that shows everything acknowledged before. Repeating it is harmless.
+   * Errors: OVERLOADED, QUORUM_NOT_REACHED, NO_SPACE, NO_LEADER, COMMIT_OUTCOME_UNKNOWN.
+   */
+  backUpTree(options?: { readonly signal?: AbortSignal | undefined }): Promise<TreeBackup>;
   /** Who belongs to the cluster, and how the last change is going. */
   membership(options?: ReadOptions): Promise<MembershipStatus>;
 }

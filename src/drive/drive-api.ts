@@ -241,6 +241,19 @@ export interface ClusterStatus {
   readonly contentBytes: number;
   /** Services outside of the answering node; absent in answers of older ones. */
   readonly services?: readonly ServiceStatus[] | undefined;
+  /** The newest snapshot of the tree; absent while there is none. */
+  readonly treeSnapshot?: TreeSnapshotStatus | undefined;
+}
+
+/** The newest snapshot of the tree, kept for when every voter loses it. */
+export interface TreeSnapshotStatus {
+  /** It shows the tree after the command at this index. */
+  readonly index: number;
+  readonly sizeBytes: number;
+  /** Wall time at which it was made. */
+  readonly madeTimeMs: number;
+  /** How long changes have not been in any, at most, in milliseconds; 0 while it shows everything. */
+  readonly behindMs: number;
 }
 
 /** How a service outside of the node does, as this node sees it: it serves without them. */

@@ -349,6 +349,9 @@ export const clusterViewSchema = z
     openUploadCount: count,
     contentBytes: count,
     services: z.array(serviceViewSchema),
+    treeSnapshot: z
+      .strictObject({ index: count, sizeBytes: count, madeTime: time, behindMs: count })
+      .nullable(),
   })
   .meta({ id: "Cluster" });
 

@@ -10,6 +10,7 @@ import type {
   PathEntry,
   Progress,
   ServiceStatus,
+  TreeSnapshotStatus,
   UploadStatus,
   UploadTicket,
 } from "../drive/drive-api.ts";
@@ -32,6 +33,14 @@ export const DATE_MS_MAX = 8_640_000_000_000_000;
 /** `timeMs` as RFC 3339 text; times outside what it can say are moved to its ends. */
 export function timeText(timeMs: number): string {
   return new Date(Math.max(-DATE_MS_MAX, Math.min(DATE_MS_MAX, timeMs))).toISOString();
+}
+
+function snapshotView(
+  snapshot: TreeSnapshotStatus | undefined,
+): z.output<typeof clusterViewSchema>["treeSnapshot"] {
+  if (snapshot === undefined) return null;
+  const { index, sizeBytes, madeTimeMs, behindMs } = snapshot;
+  return { index, sizeBytes, madeTime: timeText(madeTimeMs), behindMs };
 }
 
 /** An entry; `path` is included when it is known. */
@@ -156,5 +165,6 @@ export function clusterView(status: ClusterStatus): z.output<typeof clusterViewS
     openUploadCount: status.openUploadCount,
     contentBytes: status.contentBytes,
     services: (status.services ?? []).map(serviceView),
+    treeSnapshot: snapshotView(status.treeSnapshot),
   };
 }

@@ -8,7 +8,7 @@ import { TREE_SNAPSHOT_COUNT } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { CommandBody } from "./commands.ts";
 import { createContent, releaseContent } from "./contents.ts";
-import { refuse, scanPrefix, type ApplyContext } from "./context.ts";
+import { readState, refuse, scanPrefix, type ApplyContext } from "./context.ts";
 import { afterPrefix, makeKey, numberInKey, TABLE, treeSnapshotKey } from "./keys.ts";
 import { treeSnapshotCodec, type TreeSnapshotRecord } from "./records.ts";
 import { leasedExtents } from "./uploads.ts";
@@ -34,6 +34,24 @@ export function lastEventIndex(reader: OrderedReader): number {
   };
   for (const { key } of reader.range(range)) return numberInKey(key, 0);
   return 0;
+}
+
+/** What the newest snapshot leaves out, as one node sees it. */
+export interface SnapshotAge {
+  /** The newest snapshot; undefined when there is none. */
+  readonly newest: TreeSnapshot | undefined;
+  /** Whether the tree has changed since. */
+  readonly isBehind: boolean;
+  /** Age of the newest while it is behind, in cluster time; 0 while it shows everything. Without any: the cluster's age. */
+  readonly ageMs: number;
+}
+
+/** How old the newest snapshot is. */
+export function snapshotAge(reader: OrderedReader): SnapshotAge {
+  const newest = treeSnapshots(reader).at(-1);
+  const isBehind = lastEventIndex(reader) > (newest?.eventIndex ?? 0);
+  const ageMs = isBehind ? Math.max(0, readState(reader).clusterTimeMs - (newest?.clusterTimeMs ?? 0)) : 0;
+  return { newest, isBehind, ageMs };
 }
 
 /** record-tree-snapshot. */

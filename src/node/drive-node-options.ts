@@ -76,6 +76,8 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   /** Further services outside of the node, for its status. */
   readonly outside?: (() => readonly ServiceStatus[]) | undefined;
   readonly tuning?: Partial<ConsensusTuning> | undefined;
+  /** How often a changed tree is snapshotted; TREE_SNAPSHOT_INTERVAL_MS when absent. */
+  readonly treeSnapshotIntervalMs?: number | undefined;
   /** A historical bug to show, in tests alone. */
   readonly plantedFault?: PlantedFault | undefined;
   /** How long a member is down until it is given up; default LOST_AFTER_MS_DEFAULT. */

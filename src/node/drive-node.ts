@@ -27,6 +27,8 @@ import type { Timer } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { LocalDrive } from "../transfer/local-drive.ts";
 import { observe } from "./observation.ts";
+import type { TreeBackups } from "../backup/tree-backup.ts";
+import { treeBackups } from "./tree-backups.ts";
 import { Catalogs } from "./catalogs.ts";
 import { ClusterFounder } from "./cluster-founder.ts";
 import { ConsensusMembershipPort, ConsensusMetadataPort } from "./consensus-port.ts";
@@ -48,6 +50,7 @@ interface Running {
   readonly copyAudit: CopyAudit;
   readonly membership: Membership;
   readonly catalogs: Catalogs;
+  readonly backups: TreeBackups;
   /** All but the failure detector. */
   readonly loops: readonly NodeLoop[];
 }
@@ -182,8 +185,10 @@ export class DriveNode {
         this.#logger.error("copy_disowned", { ...extent, member: id, finding }),
       onError: keeper.onError("copy audit"),
     });
+    const backups = treeBackups(this.#options, keeper, consensus, this.#logger);
     const loops: readonly NodeLoop[] = [
       catalogs,
+      backups,
       new ClusterFounder({
         clock,
         metadata,
@@ -210,7 +215,7 @@ export class DriveNode {
       copyAudit,
       ...keeper.loops,
     ];
-    return { keeper, consensus, drive, copyAudit, membership, catalogs, loops };
+    return { keeper, consensus, drive, copyAudit, membership, catalogs, backups, loops };
   }
 
   /** The drive. @throws DriveError NODE_STARTING before start() has ended, and while the state is made anew */
@@ -224,6 +229,11 @@ export class DriveNode {
   /** Changing and seeing who belongs to the cluster. @throws DriveError NODE_STARTING before start() has ended */
   get membership(): Membership {
     return this.#active().membership;
+  }
+
+  /** Snapshots of the tree. @throws DriveError NODE_STARTING before start() has ended */
+  get backups(): TreeBackups {
+    return this.#active().backups;
   }
 
   /** This node's own chunk store. @throws DriveError NODE_STARTING before start() has ended */

@@ -48,6 +48,7 @@ import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
 import { connectPostgres } from "./postgres.ts";
 import { resolvePeers } from "./resolve-peers.ts";
+import { clusterAdmin } from "./tree-backups.ts";
 
 /** How often the figures of this moment are taken into the metrics and readiness into the health service. */
 const OBSERVE_INTERVAL_MS = 500;
@@ -205,7 +206,7 @@ export class Node {
         catalogService(drive),
         chunkService(drive),
         progressService(drive),
-        clusterService(drive, () => this.#started().membership),
+        clusterService(drive, () => clusterAdmin(this.#started())),
         raftService({ identity, handler: () => this.#started().consensus, status: () => this.#raftStatus() }),
         replicaService({ identity, replica: () => this.#started().replica }),
         nodeService({

@@ -1,6 +1,7 @@
 /** Takes the figures of a node at this moment into its metrics. */
 import type { Consensus } from "../consensus/consensus.ts";
 import type { CommandResult } from "../metadata/commands.ts";
+import { snapshotAge } from "../metadata/tree-snapshots.ts";
 import { clusterInfo, clusterTime, counters, storeOf } from "../metadata/view.ts";
 import type { CopyAudit } from "../replication/copy-audit.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -43,6 +44,7 @@ export function observe(observed: Observed, memberId: number, metrics: Metrics):
       quarantinedExtents: store.stats().quarantinedExtentCount,
       scrubPass,
       scrubAgeMs: scrubPass === 0 ? undefined : clusterTime(reader) - scrubStartTimeMs,
+      treeSnapshotBehindMs: snapshotAge(reader).ageMs,
       scrubDamaged: scrubDamagedCount,
       scrubProgress: scrubber.progress() ?? 0,
       disownedCopies: disownedCount,

@@ -34,6 +34,11 @@ export function clusterService(drive: DriveSource, admin: AdminSource): ServedSe
       await drive().setDraining(nodeId, draining, { signal: call.signal });
       return {};
     },
+    async backUpTree(_request, call) {
+      const { index, sizeBytes, wallTimeMs, isNew } = await admin().backUpTree({ signal: call.signal });
+      const figures = { index: toBigint(index), sizeBytes: toBigint(sizeBytes) };
+      return { ...figures, madeTimeMs: toBigint(wallTimeMs), isNew };
+    },
     getReadiness() {
       try {
         const { ready, problems } = drive().readiness();

@@ -9,6 +9,7 @@ import type {
   JoinToken,
   JoinTokenRequest,
   MembershipStatus,
+  TreeBackup,
 } from "../drive/cluster-admin.ts";
 import type { ReadOptions } from "../drive/drive-api.ts";
 import { encodeConsistency, toBigint, toNumber } from "../contract/codec.ts";
@@ -71,6 +72,18 @@ export class RemoteClusterAdmin implements ClusterAdmin {
     return this.#failover.run(options.signal, async ({ cluster }) => {
       const { changeId } = await cluster.transferLeadership(message, { signal: options.signal });
       return { changeId: toNumber(changeId, "change_id") };
+    });
+  }
+
+  backUpTree({ signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<TreeBackup> {
+    return this.#failover.run(signal, async ({ cluster }) => {
+      const { index, sizeBytes, madeTimeMs, isNew } = await cluster.backUpTree({}, { signal });
+      return {
+        index: toNumber(index, "index"),
+        sizeBytes: toNumber(sizeBytes, "size_bytes"),
+        wallTimeMs: toNumber(madeTimeMs, "made_time_ms"),
+        isNew,
+      };
     });
   }
 

@@ -19,6 +19,8 @@ import {
   type ScrubStatus as WireScrubStatus,
   type ScrubStatusSchema,
   ServiceState,
+  type TreeSnapshotStatus as WireTreeSnapshot,
+  type TreeSnapshotStatusSchema,
 } from "../../gen/netdisk/v1/cluster_pb.ts";
 import {
   UploadState,
@@ -29,6 +31,7 @@ import type {
   ClusterStatus,
   NodeStatus,
   ScrubStatus,
+  TreeSnapshotStatus,
   UploadRequest,
   UploadStatus,
   UploadTicket,
@@ -224,6 +227,25 @@ export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typ
       sinceTimeMs: toBigint(sinceTimeMs),
       detail,
     })),
+    ...(status.treeSnapshot !== undefined && { treeSnapshot: encodeTreeSnapshot(status.treeSnapshot) }),
+  };
+}
+
+function encodeTreeSnapshot(snapshot: TreeSnapshotStatus): MessageInitShape<typeof TreeSnapshotStatusSchema> {
+  return {
+    index: toBigint(snapshot.index),
+    sizeBytes: toBigint(snapshot.sizeBytes),
+    madeTimeMs: toBigint(snapshot.madeTimeMs),
+    behindMs: toBigint(Math.round(snapshot.behindMs)),
+  };
+}
+
+function decodeTreeSnapshot(wire: WireTreeSnapshot): TreeSnapshotStatus {
+  return {
+    index: toNumber(wire.index, "index"),
+    sizeBytes: toNumber(wire.sizeBytes, "size_bytes"),
+    madeTimeMs: toNumber(wire.madeTimeMs, "made_time_ms"),
+    behindMs: toNumber(wire.behindMs, "behind_ms"),
   };
 }
 
@@ -312,5 +334,6 @@ export function decodeClusterStatus(status: WireClusterStatus | undefined): Clus
       const sinceMs = toNumber(sinceTimeMs, "since_time_ms");
       return [{ name, state: keyOf(SERVICE_STATES, state, "state"), sinceTimeMs: sinceMs, detail }];
     }),
+    ...(wire.treeSnapshot !== undefined && { treeSnapshot: decodeTreeSnapshot(wire.treeSnapshot) }),
   };
 }

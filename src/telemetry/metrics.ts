@@ -62,6 +62,8 @@ export interface CopyHealthSample {
   readonly scrubPass: number;
   /** Since the last complete pass began; undefined while there is none. */
   readonly scrubAgeMs: number | undefined;
+  /** How long changes of the tree have not been in a snapshot of it, at most; 0 while the newest shows everything. */
+  readonly treeSnapshotBehindMs: number;
   readonly scrubDamaged: number;
   readonly scrubProgress: number;
   readonly disownedCopies: number;
@@ -162,6 +164,7 @@ export class PrometheusMetrics implements Metrics {
   readonly #quarantinedExtents: Gauge;
   readonly #scrubPass: Gauge;
   readonly #scrubAge: Gauge;
+  readonly #treeSnapshotBehind: Gauge;
   readonly #scrubDamaged: Gauge;
   readonly #scrubProgress: Gauge;
   readonly #disownedCopies: Gauge;
@@ -238,6 +241,10 @@ export class PrometheusMetrics implements Metrics {
     this.#scrubPass = this.#gauge(
       "scrub_pass",
       "Number of this node's last complete scrub pass; 0 for none.",
+    );
+    this.#treeSnapshotBehind = this.#gauge(
+      "tree_snapshot_behind_seconds",
+      "How long changes of the tree have not been in a snapshot of it, at most; 0 while the newest shows everything.",
     );
     this.#scrubAge = this.#gauge(
       "scrub_age_seconds",
@@ -350,6 +357,7 @@ export class PrometheusMetrics implements Metrics {
     this.#quarantinedExtents.set(sample.quarantinedExtents);
     this.#scrubPass.set(sample.scrubPass);
     if (sample.scrubAgeMs !== undefined) this.#scrubAge.set(seconds(sample.scrubAgeMs));
+    this.#treeSnapshotBehind.set(seconds(sample.treeSnapshotBehindMs));
     this.#scrubDamaged.set(sample.scrubDamaged);
     this.#scrubProgress.set(sample.scrubProgress);
     this.#disownedCopies.set(sample.disownedCopies);

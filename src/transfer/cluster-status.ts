@@ -5,8 +5,11 @@ import type {
   ReplicaSummary,
   ScrubStatus,
   ServiceStatus,
+  TreeSnapshotStatus,
 } from "../drive/drive-api.ts";
+import { snapshotAge } from "../metadata/tree-snapshots.ts";
 import { clusterInfo, clusterTime, counters, storeOf, type ReplicaCounters } from "../metadata/view.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
 import type { DataPlane } from "./data-plane.ts";
 
 /** What consensus knows and the tree does not. */
@@ -42,7 +45,15 @@ export function clusterStatus(
     openUploadCount: figures.openUploadCount,
     contentBytes: figures.contentBytes,
     services,
+    treeSnapshot: snapshotStatus(reader),
   };
+}
+
+function snapshotStatus(reader: OrderedReader): TreeSnapshotStatus | undefined {
+  const { newest, ageMs } = snapshotAge(reader);
+  if (newest === undefined) return undefined;
+  const { index, sizeBytes, wallTimeMs } = newest;
+  return { index, sizeBytes, madeTimeMs: wallTimeMs, behindMs: ageMs };
 }
 
 function summary(plane: DataPlane, counted: ReplicaCounters): ReplicaSummary {

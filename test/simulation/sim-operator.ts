@@ -172,7 +172,10 @@ export class SimOperator {
   }
 
   async #carryOut(
-    begin: (admin: ClusterAdmin, requestId: string) => Promise<{ readonly changeId: number }>,
+    begin: (
+      admin: Omit<ClusterAdmin, "backUpTree">,
+      requestId: string,
+    ) => Promise<{ readonly changeId: number }>,
   ): Promise<MembershipProgress> {
     const { changeId } = await this.#ask("change", (node, requestId) => begin(node.membership, requestId));
     return this.#ended(changeId);

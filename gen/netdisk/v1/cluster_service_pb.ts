@@ -16,7 +16,64 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/cluster_service.proto.
  */
 export const file_netdisk_v1_cluster_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBuZXRkaXNrL3YxL2NsdXN0ZXJfc2VydmljZS5wcm90bxIKbmV0ZGlzay52MSITChFTdGFydFNjcnViUmVxdWVzdCIUChJTdGFydFNjcnViUmVzcG9uc2UiNwoSU2V0RHJhaW5pbmdSZXF1ZXN0Eg8KB25vZGVfaWQYASABKAkSEAoIZHJhaW5pbmcYAiABKAgiFQoTU2V0RHJhaW5pbmdSZXNwb25zZSJAChBHZXRTdGF0dXNSZXF1ZXN0EiwKC2NvbnNpc3RlbmN5GAEgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSI+ChFHZXRTdGF0dXNSZXNwb25zZRIpCgZzdGF0dXMYASABKAsyGS5uZXRkaXNrLnYxLkNsdXN0ZXJTdGF0dXMiFQoTR2V0UmVhZGluZXNzUmVxdWVzdCI3ChRHZXRSZWFkaW5lc3NSZXNwb25zZRINCgVyZWFkeRgBIAEoCBIQCghwcm9ibGVtcxgCIAMoCSJEChRHZXRNZW1iZXJzaGlwUmVxdWVzdBIsCgtjb25zaXN0ZW5jeRgBIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3kiRQoVR2V0TWVtYmVyc2hpcFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoCzIcLm5ldGRpc2sudjEuTWVtYmVyc2hpcFN0YXR1cyJoChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EhIKCnJlcXVlc3RfaWQYASABKAkSDgoGc2VjcmV0GAIgASgJEhMKC2xpZmV0aW1lX21zGAMgASgEEhUKDXJlcGxhY2VzX25vZGUYBCABKAkiPQoXQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSEwoLbGlmZXRpbWVfbXMYAiABKAQiRAoRUmVtb3ZlTm9kZVJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIMCgRub2RlGAIgASgJEg0KBWZvcmNlGAMgASgIIicKElJlbW92ZU5vZGVSZXNwb25zZRIRCgljaGFuZ2VfaWQYASABKAQiPQoZVHJhbnNmZXJMZWFkZXJzaGlwUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEgwKBG5vZGUYAiABKAkiLwoaVHJhbnNmZXJMZWFkZXJzaGlwUmVzcG9uc2USEQoJY2hhbmdlX2lkGAEgASgEMr0FCg5DbHVzdGVyU2VydmljZRJNCglHZXRTdGF0dXMSHC5uZXRkaXNrLnYxLkdldFN0YXR1c1JlcXVlc3QaHS5uZXRkaXNrLnYxLkdldFN0YXR1c1Jlc3BvbnNlIgOQAgESVgoMR2V0UmVhZGluZXNzEh8ubmV0ZGlzay52MS5HZXRSZWFkaW5lc3NSZXF1ZXN0GiAubmV0ZGlzay52MS5HZXRSZWFkaW5lc3NSZXNwb25zZSIDkAIBEksKClN0YXJ0U2NydWISHS5uZXRkaXNrLnYxLlN0YXJ0U2NydWJSZXF1ZXN0Gh4ubmV0ZGlzay52MS5TdGFydFNjcnViUmVzcG9uc2USTgoLU2V0RHJhaW5pbmcSHi5uZXRkaXNrLnYxLlNldERyYWluaW5nUmVxdWVzdBofLm5ldGRpc2sudjEuU2V0RHJhaW5pbmdSZXNwb25zZRJZCg1HZXRNZW1iZXJzaGlwEiAubmV0ZGlzay52MS5HZXRNZW1iZXJzaGlwUmVxdWVzdBohLm5ldGRpc2sudjEuR2V0TWVtYmVyc2hpcFJlc3BvbnNlIgOQAgESWgoPQ3JlYXRlSm9pblRva2VuEiIubmV0ZGlzay52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiMubmV0ZGlzay52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZRJLCgpSZW1vdmVOb2RlEh0ubmV0ZGlzay52MS5SZW1vdmVOb2RlUmVxdWVzdBoeLm5ldGRpc2sudjEuUmVtb3ZlTm9kZVJlc3BvbnNlEmMKElRyYW5zZmVyTGVhZGVyc2hpcBIlLm5ldGRpc2sudjEuVHJhbnNmZXJMZWFkZXJzaGlwUmVxdWVzdBomLm5ldGRpc2sudjEuVHJhbnNmZXJMZWFkZXJzaGlwUmVzcG9uc2ViBnByb3RvMw", [file_netdisk_v1_cluster, file_netdisk_v1_entry]);
+  fileDesc("CiBuZXRkaXNrL3YxL2NsdXN0ZXJfc2VydmljZS5wcm90bxIKbmV0ZGlzay52MSITChFCYWNrVXBUcmVlUmVxdWVzdCJdChJCYWNrVXBUcmVlUmVzcG9uc2USDQoFaW5kZXgYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBBIUCgxtYWRlX3RpbWVfbXMYAyABKAQSDgoGaXNfbmV3GAQgASgIIhMKEVN0YXJ0U2NydWJSZXF1ZXN0IhQKElN0YXJ0U2NydWJSZXNwb25zZSI3ChJTZXREcmFpbmluZ1JlcXVlc3QSDwoHbm9kZV9pZBgBIAEoCRIQCghkcmFpbmluZxgCIAEoCCIVChNTZXREcmFpbmluZ1Jlc3BvbnNlIkAKEEdldFN0YXR1c1JlcXVlc3QSLAoLY29uc2lzdGVuY3kYASABKA4yFy5uZXRkaXNrLnYxLkNvbnNpc3RlbmN5Ij4KEUdldFN0YXR1c1Jlc3BvbnNlEikKBnN0YXR1cxgBIAEoCzIZLm5ldGRpc2sudjEuQ2x1c3RlclN0YXR1cyIVChNHZXRSZWFkaW5lc3NSZXF1ZXN0IjcKFEdldFJlYWRpbmVzc1Jlc3BvbnNlEg0KBXJlYWR5GAEgASgIEhAKCHByb2JsZW1zGAIgAygJIkQKFEdldE1lbWJlcnNoaXBSZXF1ZXN0EiwKC2NvbnNpc3RlbmN5GAEgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSJFChVHZXRNZW1iZXJzaGlwUmVzcG9uc2USLAoGc3RhdHVzGAEgASgLMhwubmV0ZGlzay52MS5NZW1iZXJzaGlwU3RhdHVzImgKFkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZzZWNyZXQYAiABKAkSEwoLbGlmZXRpbWVfbXMYAyABKAQSFQoNcmVwbGFjZXNfbm9kZRgEIAEoCSI9ChdDcmVhdGVKb2luVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRITCgtsaWZldGltZV9tcxgCIAEoBCJEChFSZW1vdmVOb2RlUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEgwKBG5vZGUYAiABKAkSDQoFZm9yY2UYAyABKAgiJwoSUmVtb3ZlTm9kZVJlc3BvbnNlEhEKCWNoYW5nZV9pZBgBIAEoBCI9ChlUcmFuc2ZlckxlYWRlcnNoaXBSZXF1ZXN0EhIKCnJlcXVlc3RfaWQYASABKAkSDAoEbm9kZRgCIAEoCSIvChpUcmFuc2ZlckxlYWRlcnNoaXBSZXNwb25zZRIRCgljaGFuZ2VfaWQYASABKAQyigYKDkNsdXN0ZXJTZXJ2aWNlEk0KCUdldFN0YXR1cxIcLm5ldGRpc2sudjEuR2V0U3RhdHVzUmVxdWVzdBodLm5ldGRpc2sudjEuR2V0U3RhdHVzUmVzcG9uc2UiA5ACARJWCgxHZXRSZWFkaW5lc3MSHy5uZXRkaXNrLnYxLkdldFJlYWRpbmVzc1JlcXVlc3QaIC5uZXRkaXNrLnYxLkdldFJlYWRpbmVzc1Jlc3BvbnNlIgOQAgESSwoKU3RhcnRTY3J1YhIdLm5ldGRpc2sudjEuU3RhcnRTY3J1YlJlcXVlc3QaHi5uZXRkaXNrLnYxLlN0YXJ0U2NydWJSZXNwb25zZRJOCgtTZXREcmFpbmluZxIeLm5ldGRpc2sudjEuU2V0RHJhaW5pbmdSZXF1ZXN0Gh8ubmV0ZGlzay52MS5TZXREcmFpbmluZ1Jlc3BvbnNlElkKDUdldE1lbWJlcnNoaXASIC5uZXRkaXNrLnYxLkdldE1lbWJlcnNoaXBSZXF1ZXN0GiEubmV0ZGlzay52MS5HZXRNZW1iZXJzaGlwUmVzcG9uc2UiA5ACARJaCg9DcmVhdGVKb2luVG9rZW4SIi5uZXRkaXNrLnYxLkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QaIy5uZXRkaXNrLnYxLkNyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEksKClJlbW92ZU5vZGUSHS5uZXRkaXNrLnYxLlJlbW92ZU5vZGVSZXF1ZXN0Gh4ubmV0ZGlzay52MS5SZW1vdmVOb2RlUmVzcG9uc2USYwoSVHJhbnNmZXJMZWFkZXJzaGlwEiUubmV0ZGlzay52MS5UcmFuc2ZlckxlYWRlcnNoaXBSZXF1ZXN0GiYubmV0ZGlzay52MS5UcmFuc2ZlckxlYWRlcnNoaXBSZXNwb25zZRJLCgpCYWNrVXBUcmVlEh0ubmV0ZGlzay52MS5CYWNrVXBUcmVlUmVxdWVzdBoeLm5ldGRpc2sudjEuQmFja1VwVHJlZVJlc3BvbnNlYgZwcm90bzM", [file_netdisk_v1_cluster, file_netdisk_v1_entry]);
+
+/**
+ * Asks for a snapshot of the tree.
+ *
+ * @generated from message netdisk.v1.BackUpTreeRequest
+ */
+export type BackUpTreeRequest = Message<"netdisk.v1.BackUpTreeRequest"> & {
+};
+
+/**
+ * Describes the message netdisk.v1.BackUpTreeRequest.
+ * Use `create(BackUpTreeRequestSchema)` to create a new message.
+ */
+export const BackUpTreeRequestSchema: GenMessage<BackUpTreeRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 0);
+
+/**
+ * The snapshot that shows everything acknowledged before the call.
+ *
+ * @generated from message netdisk.v1.BackUpTreeResponse
+ */
+export type BackUpTreeResponse = Message<"netdisk.v1.BackUpTreeResponse"> & {
+  /**
+   * It shows the tree after the command at this index.
+   *
+   * @generated from field: uint64 index = 1;
+   */
+  index: bigint;
+
+  /**
+   * Its bytes.
+   *
+   * @generated from field: uint64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * When it was made, in milliseconds since 1970.
+   *
+   * @generated from field: uint64 made_time_ms = 3;
+   */
+  madeTimeMs: bigint;
+
+  /**
+   * False when there was one already.
+   *
+   * @generated from field: bool is_new = 4;
+   */
+  isNew: boolean;
+};
+
+/**
+ * Describes the message netdisk.v1.BackUpTreeResponse.
+ * Use `create(BackUpTreeResponseSchema)` to create a new message.
+ */
+export const BackUpTreeResponseSchema: GenMessage<BackUpTreeResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster_service, 1);
 
 /**
  * Asks for a scrub of every node.
@@ -31,7 +88,7 @@ export type StartScrubRequest = Message<"netdisk.v1.StartScrubRequest"> & {
  * Use `create(StartScrubRequestSchema)` to create a new message.
  */
 export const StartScrubRequestSchema: GenMessage<StartScrubRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 0);
+  messageDesc(file_netdisk_v1_cluster_service, 2);
 
 /**
  * Every node was asked.
@@ -46,7 +103,7 @@ export type StartScrubResponse = Message<"netdisk.v1.StartScrubResponse"> & {
  * Use `create(StartScrubResponseSchema)` to create a new message.
  */
 export const StartScrubResponseSchema: GenMessage<StartScrubResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 1);
+  messageDesc(file_netdisk_v1_cluster_service, 3);
 
 /**
  * Asks a node to empty itself, or to stop that.
@@ -74,7 +131,7 @@ export type SetDrainingRequest = Message<"netdisk.v1.SetDrainingRequest"> & {
  * Use `create(SetDrainingRequestSchema)` to create a new message.
  */
 export const SetDrainingRequestSchema: GenMessage<SetDrainingRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 2);
+  messageDesc(file_netdisk_v1_cluster_service, 4);
 
 /**
  * The node was told.
@@ -89,7 +146,7 @@ export type SetDrainingResponse = Message<"netdisk.v1.SetDrainingResponse"> & {
  * Use `create(SetDrainingResponseSchema)` to create a new message.
  */
 export const SetDrainingResponseSchema: GenMessage<SetDrainingResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 3);
+  messageDesc(file_netdisk_v1_cluster_service, 5);
 
 /**
  * Asks for the state of the cluster.
@@ -110,7 +167,7 @@ export type GetStatusRequest = Message<"netdisk.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 4);
+  messageDesc(file_netdisk_v1_cluster_service, 6);
 
 /**
  * The state of the cluster.
@@ -131,7 +188,7 @@ export type GetStatusResponse = Message<"netdisk.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 5);
+  messageDesc(file_netdisk_v1_cluster_service, 7);
 
 /**
  * Asks whether the node can serve.
@@ -146,7 +203,7 @@ export type GetReadinessRequest = Message<"netdisk.v1.GetReadinessRequest"> & {
  * Use `create(GetReadinessRequestSchema)` to create a new message.
  */
 export const GetReadinessRequestSchema: GenMessage<GetReadinessRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 6);
+  messageDesc(file_netdisk_v1_cluster_service, 8);
 
 /**
  * Whether the node can serve.
@@ -174,7 +231,7 @@ export type GetReadinessResponse = Message<"netdisk.v1.GetReadinessResponse"> & 
  * Use `create(GetReadinessResponseSchema)` to create a new message.
  */
 export const GetReadinessResponseSchema: GenMessage<GetReadinessResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 7);
+  messageDesc(file_netdisk_v1_cluster_service, 9);
 
 /**
  * Asks who belongs to the cluster.
@@ -195,7 +252,7 @@ export type GetMembershipRequest = Message<"netdisk.v1.GetMembershipRequest"> & 
  * Use `create(GetMembershipRequestSchema)` to create a new message.
  */
 export const GetMembershipRequestSchema: GenMessage<GetMembershipRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 8);
+  messageDesc(file_netdisk_v1_cluster_service, 10);
 
 /**
  * Who belongs to the cluster.
@@ -216,7 +273,7 @@ export type GetMembershipResponse = Message<"netdisk.v1.GetMembershipResponse"> 
  * Use `create(GetMembershipResponseSchema)` to create a new message.
  */
 export const GetMembershipResponseSchema: GenMessage<GetMembershipResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 9);
+  messageDesc(file_netdisk_v1_cluster_service, 11);
 
 /**
  * Asks for a token to join with.
@@ -258,7 +315,7 @@ export type CreateJoinTokenRequest = Message<"netdisk.v1.CreateJoinTokenRequest"
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 10);
+  messageDesc(file_netdisk_v1_cluster_service, 12);
 
 /**
  * A token to join with.
@@ -286,7 +343,7 @@ export type CreateJoinTokenResponse = Message<"netdisk.v1.CreateJoinTokenRespons
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 11);
+  messageDesc(file_netdisk_v1_cluster_service, 13);
 
 /**
  * Asks for a node to be removed.
@@ -321,7 +378,7 @@ export type RemoveNodeRequest = Message<"netdisk.v1.RemoveNodeRequest"> & {
  * Use `create(RemoveNodeRequestSchema)` to create a new message.
  */
 export const RemoveNodeRequestSchema: GenMessage<RemoveNodeRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 12);
+  messageDesc(file_netdisk_v1_cluster_service, 14);
 
 /**
  * The removal has begun.
@@ -342,7 +399,7 @@ export type RemoveNodeResponse = Message<"netdisk.v1.RemoveNodeResponse"> & {
  * Use `create(RemoveNodeResponseSchema)` to create a new message.
  */
 export const RemoveNodeResponseSchema: GenMessage<RemoveNodeResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 13);
+  messageDesc(file_netdisk_v1_cluster_service, 15);
 
 /**
  * Asks for another leader.
@@ -370,7 +427,7 @@ export type TransferLeadershipRequest = Message<"netdisk.v1.TransferLeadershipRe
  * Use `create(TransferLeadershipRequestSchema)` to create a new message.
  */
 export const TransferLeadershipRequestSchema: GenMessage<TransferLeadershipRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 14);
+  messageDesc(file_netdisk_v1_cluster_service, 16);
 
 /**
  * The transfer has begun.
@@ -391,7 +448,7 @@ export type TransferLeadershipResponse = Message<"netdisk.v1.TransferLeadershipR
  * Use `create(TransferLeadershipResponseSchema)` to create a new message.
  */
 export const TransferLeadershipResponseSchema: GenMessage<TransferLeadershipResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster_service, 15);
+  messageDesc(file_netdisk_v1_cluster_service, 17);
 
 /**
  * Tells how the cluster is, and changes who belongs to it. Changes are made one at a time by whoever leads; any node may be asked.
@@ -513,6 +570,20 @@ export const ClusterService: GenService<{
     methodKind: "unary";
     input: typeof TransferLeadershipRequestSchema;
     output: typeof TransferLeadershipResponseSchema;
+  },
+  /**
+   * Has a snapshot of the tree kept that shows everything acknowledged before; the leader does so by itself every ten minutes.
+   *
+   * **Idempotency:** by itself: a snapshot that shows everything is enough.
+   * **Errors:** OVERLOADED, QUORUM_NOT_REACHED, NO_SPACE, NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** one at a time at each node; the three newest are kept.
+   *
+   * @generated from rpc netdisk.v1.ClusterService.BackUpTree
+   */
+  backUpTree: {
+    methodKind: "unary";
+    input: typeof BackUpTreeRequestSchema;
+    output: typeof BackUpTreeResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_netdisk_v1_cluster_service, 0);

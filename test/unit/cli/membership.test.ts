@@ -6,6 +6,7 @@ import type {
   JoinTokenRequest,
   MembershipProgress,
   MembershipStatus,
+  TreeBackup,
 } from "../../../src/drive/cluster-admin.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
@@ -46,6 +47,12 @@ class ScriptedAdmin implements ClusterAdmin {
     return Promise.resolve({ changeId: 7 });
   }
 
+  backUpTree(): Promise<TreeBackup> {
+    this.calls.push("backUpTree");
+    const isNew = this.calls.length === 1;
+    return Promise.resolve({ index: 4711, sizeBytes: 2048, wallTimeMs: 1_700_000_000_000, isNew });
+  }
+
   membership(): Promise<MembershipStatus> {
     const change = this.#steps.length > 1 ? this.#steps.shift() : this.#steps[0];
     return Promise.resolve({ members: this.members, isJoint: change?.phase === "promoting", change });
@@ -55,6 +62,15 @@ class ScriptedAdmin implements ClusterAdmin {
 describe("netdisk cluster", () => {
   const run = (args: readonly string[], admin: ClusterAdmin) =>
     netdisk(["cluster", ...args, "--nodes", "h:1,h:2"], { drive: new MemoryDrive(), admin });
+
+  it("backup keeps a snapshot of the tree, or says that there is one", async () => {
+    const admin = new ScriptedAdmin();
+    const first = await run(["backup"], admin);
+    expect(first.out).to.equal("A snapshot of the tree of index 4,711 (2.0 KiB) is kept.\n");
+    const second = await run(["backup"], admin);
+    expect(second.out).to.match(/^Nothing has changed since the snapshot of index 4,711 .* UTC\.\n$/u);
+    expect((await run(["backup", "--json"], admin)).out).to.contain('"sizeBytes":2048');
+  });
 
   it("add makes a token and shows how to start the node", async () => {
     const admin = new ScriptedAdmin(undefined);

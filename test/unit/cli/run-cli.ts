@@ -67,6 +67,7 @@ const NO_ADMIN: ClusterAdmin = {
   createJoinToken: () => Promise.reject(NO_MEMBERSHIP),
   removeNode: () => Promise.reject(NO_MEMBERSHIP),
   transferLeadership: () => Promise.reject(NO_MEMBERSHIP),
+  backUpTree: () => Promise.reject(NO_MEMBERSHIP),
   membership: () => Promise.resolve({ members: [], isJoint: false, change: undefined }),
 };
 

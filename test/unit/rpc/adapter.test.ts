@@ -57,6 +57,7 @@ describe("gRPC adapter", () => {
       createJoinToken: unused,
       removeNode: unused,
       transferLeadership: unused,
+      backUpTree: unused,
     });
     fixture = await startRpc([forward, watching, status]);
     const { address, clock, pool } = fixture;

@@ -53,6 +53,7 @@ describe("the membership over gRPC", function () {
       calls.push({ transferTo: node });
       return Promise.resolve({ changeId: 12 });
     },
+    backUpTree: () => Promise.resolve({ index: 5, sizeBytes: 6, wallTimeMs: 7, isNew: true }),
     membership: (options) => {
       calls.push({ consistency: options?.consistency });
       return Promise.resolve(STATUS);

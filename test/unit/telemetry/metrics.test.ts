@@ -18,7 +18,14 @@ function recordEverything(metrics: Metrics): void {
     missingBytes: 9,
   });
   metrics.copyHealth({
-    ...{ repairedBytes: 10, quarantinedExtents: 1, scrubPass: 2, scrubAgeMs: 3000, scrubDamaged: 1 },
+    ...{
+      repairedBytes: 10,
+      quarantinedExtents: 1,
+      scrubPass: 2,
+      scrubAgeMs: 3000,
+      treeSnapshotBehindMs: 7000,
+      scrubDamaged: 1,
+    },
     ...{ scrubProgress: 0.5, disownedCopies: 1, unansweredQuestions: 2 },
   });
   metrics.peers({ up: 1, suspect: 0, down: 1 });
