@@ -125,6 +125,13 @@ export const REASONS = {
     outcome: "definite",
     remedy: "Stop working on the task: it was cancelled, or another worker has it.",
   },
+  QUEUE_UNAVAILABLE: {
+    code: "unavailable",
+    httpStatus: 503,
+    outcome: "definite",
+    remedy: "Nothing: tasks go on without the broker.",
+    retryAfterSeconds: 5,
+  },
   UPLOAD_EXPIRED: { code: "not_found", httpStatus: 410, outcome: "definite", remedy: "Start a new upload." },
   PATH_EXISTS: {
     code: "already_exists",

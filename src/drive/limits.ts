@@ -168,3 +168,7 @@ export const PREPARED_DOWNLOAD_COUNT_MAX = 1000;
 
 /** Bytes of the path of an entry inside an archive: the format has 16 bits for it. */
 export const ARCHIVED_PATH_SIZE_BYTES_MAX = 65_534;
+
+/** Tasks on one page of a list: default and maximum; each may carry two payloads. */
+export const TASK_PAGE_SIZE_DEFAULT = 100;
+export const TASK_PAGE_SIZE_MAX = 1000;

@@ -99,3 +99,38 @@ export interface TaskRequest {
   /** At most TASK_PAYLOAD_SIZE_BYTES_MAX bytes. */
   readonly parameters: Uint8Array;
 }
+
+/** Options of reading tasks. */
+export interface TaskReadOptions {
+  /** As for every read: drive-api.ts. */
+  readonly consistency?: "linearizable" | "stale" | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Options of changing tasks. */
+export interface TaskWriteOptions {
+  /** As for every change: drive-api.ts. */
+  readonly requestId?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Tasks as clients see them. */
+export interface TaskApi {
+  /**
+   * Makes a task, or answers the one that is there with the same kind and key and has neither failed nor been cancelled.
+   * Errors: ARGUMENT_INVALID, OVERLOADED (TASK_OPEN_COUNT_MAX of the kind are open).
+   */
+  create(request: TaskRequest, options?: TaskWriteOptions): Promise<Task>;
+  /** Errors: TASK_NOT_FOUND. */
+  get(taskId: number, options?: TaskReadOptions): Promise<Task>;
+  /** A page of at most `countMax` (1 to TASK_PAGE_SIZE_MAX) tasks, newest first. Errors: ARGUMENT_INVALID (cursor). */
+  list(
+    filter: TaskFilter,
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options?: TaskReadOptions,
+  ): Promise<TaskPage>;
+  /** Ends a task that waits or runs; one that was cancelled stays so. Errors: TASK_NOT_FOUND, TASK_STATE_CONFLICT. */
+  cancel(taskId: number, options?: TaskWriteOptions): Promise<Task>;
+  /** Lets a task that failed or was cancelled be tried anew; one that waits or runs is left alone. Errors: TASK_NOT_FOUND, TASK_STATE_CONFLICT, OVERLOADED. */
+  retry(taskId: number, options?: TaskWriteOptions): Promise<Task>;
+}

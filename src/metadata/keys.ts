@@ -21,7 +21,7 @@
  *                                                     1a memberId               RecountRecord
  *                                                   30 index contentId          -  (its copies changed)
  *   01 03                        TaskTotals           41 state kind taskId        -
- *   40 taskId                    Task                 42 phase time taskId        -
+ *   40 taskId                    Task                 42 phase time taskId        kind
  *                                                     43 kind key                 taskId
  */
 import { assert } from "../std/assert.ts";

@@ -13,9 +13,11 @@ import type { OrderedReader } from "../std/ordered-store.ts";
 import { readState } from "./context.ts";
 import { makeKey, numberInKey, TABLE, taskByStateKey, taskByTimeKey } from "./keys.ts";
 import { cellOf } from "./task-records.ts";
-import { findTask, kindNumber, readTaskTotals, stateNumber } from "./tasks.ts";
+import { findTask, kindNumber, phaseOf, readTaskTotals, stateNumber } from "./tasks.ts";
 
 export { findTask } from "./tasks.ts";
+
+const WAITING = phaseOf("waiting");
 
 /** How many tasks there are, by kind and state. */
 export function countTasks(reader: OrderedReader): TaskCounts {
@@ -33,19 +35,24 @@ export function plannedIndex(reader: OrderedReader): number {
   return readTaskTotals(reader).plannedIndex;
 }
 
-/** At most `countMax` ids of tasks that are due to be claimed now, the longest due first: waiting ones, then those whose claim has expired. */
-export function claimableTasks(reader: OrderedReader, countMax: number): readonly number[] {
+/** A task that may be claimed. */
+export interface DueTask {
+  readonly taskId: number;
+  readonly kind: TaskKind;
+  /** Cluster time since when. */
+  readonly dueTimeMs: number;
+}
+
+/** At most `countMax` tasks that wait and are due, the longest due first. */
+export function dueTasks(reader: OrderedReader, countMax: number): readonly DueTask[] {
   const { clusterTimeMs } = readState(reader);
-  const found: number[] = [];
-  for (const phase of [1, 2] as const) {
-    const range = {
-      from: makeKey(TABLE.taskByTime, [phase]),
-      to: taskByTimeKey(phase, clusterTimeMs + 1, 0),
-      countMax: countMax - found.length,
-    };
-    if (range.countMax > 0) found.push(...[...reader.range(range)].map(({ key }) => numberInKey(key, 2)));
-  }
-  return found;
+  const from = makeKey(TABLE.taskByTime, [WAITING]);
+  const range = { from, to: taskByTimeKey(WAITING, clusterTimeMs + 1, 0), countMax };
+  return [...reader.range(range)].map(({ key, value }) => ({
+    taskId: numberInKey(key, 2),
+    kind: must(TASK_KINDS[(value[0] ?? 0) - 1], "a known kind of task"),
+    dueTimeMs: numberInKey(key, 1),
+  }));
 }
 
 /** At most `countMax` tasks that fit the filter, newest first, with ids below `beforeId` (undefined: all). */

@@ -112,7 +112,10 @@ function store(context: ApplyContext, before: Task | undefined, wanted: Task): R
   if (before !== undefined) removeIndexes(context, before);
   context.put(taskKey(task.taskId), taskCodec.encode(task));
   context.put(taskByStateKey(stateNumber(task.state), kindNumber(task.kind), task.taskId), NOTHING);
-  context.put(taskByTimeKey(phaseOf(task.state), task.dueTimeMs, task.taskId), NOTHING);
+  context.put(
+    taskByTimeKey(phaseOf(task.state), task.dueTimeMs, task.taskId),
+    new Uint8Array([kindNumber(task.kind)]),
+  );
   if (before?.state !== task.state) {
     addToTotals(context, [...(before === undefined ? [] : [{ task: before, by: -1 }]), { task, by: 1 }]);
   }

@@ -17,13 +17,7 @@ import {
 import { TASK_KINDS, TASK_STATES, type Task } from "../../../src/drive/task.ts";
 import type { CommandBody, CommandResult } from "../../../src/metadata/commands.ts";
 import { NO_FINDINGS, type TaskFindings } from "../../../src/metadata/task-records.ts";
-import {
-  claimableTasks,
-  countTasks,
-  findTask,
-  listTasks,
-  plannedIndex,
-} from "../../../src/metadata/task-view.ts";
+import { dueTasks, countTasks, findTask, listTasks, plannedIndex } from "../../../src/metadata/task-view.ts";
 import { backoffMs } from "../../../src/metadata/tasks.ts";
 import { getEntry, pendingWork } from "../../../src/metadata/view.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
@@ -165,9 +159,11 @@ describe("a task", function () {
       expect(failed).to.include({ state: "waiting", dueTimeMs: held.updateTimeMs + pauseMs });
       harness.advance(pauseMs - 1);
       harness.refused("TASK_STATE_CONFLICT", claim(taskId));
-      expect(claimableTasks(harness.store, 10)).to.deep.equal([]);
+      expect(dueTasks(harness.store, 10)).to.deep.equal([]);
       harness.advance(1);
-      expect(claimableTasks(harness.store, 10)).to.deep.equal([taskId]);
+      expect(dueTasks(harness.store, 10)).to.deep.equal([
+        { taskId, kind: "upload", dueTimeMs: held.updateTimeMs + pauseMs },
+      ]);
     }
     const last = task(harness, fail(task(harness, claim(taskId))));
 
