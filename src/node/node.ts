@@ -38,6 +38,7 @@ import { deferred } from "../std/deferred.ts";
 import { threadPoolDigester } from "../std/digest.ts";
 import { CheckedOrderedStoreProvider } from "../std/checked-ordered-store.ts";
 import { LmdbOrderedStoreProvider } from "../std/lmdb-ordered-store.ts";
+import { removeStaleLocks } from "../std/lmdb-lock-file.ts";
 import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -125,6 +126,8 @@ export class Node {
   async start(): Promise<void> {
     const config = this.#config;
     this.#lock = await lockDataDirectory(config.data.directory);
+    const count = await removeStaleLocks();
+    if (count > 0) this.#logger.info("stale_locks_removed", { count });
     this.#bootstrap = new Bootstrap({
       disk: this.#disk,
       directory: config.data.directory,

@@ -6,8 +6,11 @@
  * it the main thread: for a second of that, the other nodes elect another leader. What the file holds is worthless after the process
  * has ended, and one process at a time uses it (node/data-lock.ts), so a link leads to a file of a file system in memory. Where there is
  * none, it stays beside the data.
+ *
+ * A process that is killed leaves its folder behind until its data directory is opened again, which may be never. So the folder's
+ * name says whose it is (pid namespace, pid, and when that process began), and whoever starts next removes those of the dead.
  */
-import { mkdtemp, readlink, rm, symlink } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, readlink, rm, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** A file system in memory, on Linux. */
@@ -27,7 +30,7 @@ export async function moveLockToMemory(
   await removeLock(directory, memoryDirectory);
   let made: string;
   try {
-    made = await mkdtemp(join(memoryDirectory, PREFIX));
+    made = await mkdtemp(join(memoryDirectory, `${PREFIX}${await ownerName()}-`));
   } catch {
     // Not there, not ours to write, or full: LMDB then makes its file beside the data, as it always did.
     return false;
@@ -46,4 +49,46 @@ export async function removeLock(directory: string, memoryDirectory = MEMORY_DIR
     if (dirname(made) === memoryDirectory) await rm(made, { recursive: true, force: true });
   }
   await rm(link, { force: true });
+}
+
+/** The namespace of process ids that this process lives in, as digits; undefined where the kernel does not say. */
+async function pidNamespace(): Promise<string | undefined> {
+  const link = await readlink("/proc/self/ns/pid").catch(() => "");
+  return /\d+/.exec(link)?.[0];
+}
+
+/** When a process began, in ticks since the machine started; undefined when there is no such process. */
+async function beginningOf(pid: number | "self"): Promise<string | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  // The second field is a name in parentheses that may hold anything; this is the 22nd.
+  return text
+    .slice(text.lastIndexOf(")") + 2)
+    .split(" ")
+    .at(19);
+}
+
+async function ownerName(): Promise<string> {
+  return `${(await pidNamespace()) ?? "0"}-${process.pid}-${(await beginningOf("self")) ?? "0"}`;
+}
+
+/**
+ * Removes the locks of processes that are gone. Those of processes that this one cannot see (another namespace, as in containers
+ * that share the memory) stay, and so does what others may not remove. @returns how many were removed
+ */
+export async function removeStaleLocks(memoryDirectory = MEMORY_DIRECTORY): Promise<number> {
+  const namespace = await pidNamespace();
+  // No such directory: nothing is kept there.
+  const names = await readdir(memoryDirectory).catch((): string[] => []);
+  let count = 0;
+  for (const name of names) {
+    const [, where, pid, beginning] = /^netdisk-lock-(\d+)-(\d+)-(\d+)-/.exec(name) ?? [];
+    if (namespace === undefined || where !== namespace || pid === undefined) continue;
+    if ((await beginningOf(Number(pid))) === beginning) continue;
+    const removed = await rm(join(memoryDirectory, name), { recursive: true, force: true }).then(
+      () => 1,
+      () => 0,
+    );
+    count += removed;
+  }
+  return count;
 }

@@ -1,10 +1,11 @@
 import { expect } from "chai";
-import { existsSync, lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, lstatSync, mkdtempSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
-import { moveLockToMemory, removeLock } from "../../../src/std/lmdb-lock-file.ts";
+import { moveLockToMemory, removeLock, removeStaleLocks } from "../../../src/std/lmdb-lock-file.ts";
 import { LmdbOrderedStoreProvider } from "../../../src/std/lmdb-ordered-store.ts";
 
 describe("The lock file of LMDB", () => {
@@ -39,6 +40,30 @@ describe("The lock file of LMDB", () => {
     await removeLock(directory, memory);
     expect(readdirSync(memory)).to.have.length(0);
     expect(readdirSync(directory)).to.deep.equal([]);
+  });
+
+  it("is removed by any process once its owner is gone, and never while it may be there", async () => {
+    await moveLockToMemory(directory, memory);
+    const [mine = ""] = readdirSync(memory);
+    const [, where = "", pid = "", beginning = ""] = /^netdisk-lock-(\d+)-(\d+)-(\d+)-/.exec(mine) ?? [];
+    const { pid: ended } = spawnSync(process.execPath, ["--version"]);
+    const stale = [
+      `netdisk-lock-${where}-${ended}-${beginning}-aaaaaa`,
+      // The id belongs to another process by now.
+      `netdisk-lock-${where}-${pid}-${Number(beginning) + 1}-bbbbbb`,
+    ];
+    const kept = [
+      mine,
+      // Of processes that cannot be seen from here, and of nobody who says.
+      `netdisk-lock-1-${ended}-${beginning}-cccccc`,
+      "netdisk-lock-dddddd",
+      `other-${where}-${ended}-${beginning}-eeeeee`,
+    ];
+    for (const name of [...stale, ...kept.slice(1)]) mkdirSync(join(memory, name));
+
+    expect(await removeStaleLocks(memory)).to.equal(stale.length);
+    expect(readdirSync(memory).sort()).to.deep.equal(kept.sort());
+    expect(await removeStaleLocks(join(memory, "nowhere"))).to.equal(0);
   });
 
   it("stays beside the data where there is no memory to put it", async () => {
