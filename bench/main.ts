@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startCluster, type TestCluster } from "../test/support/use-cluster.ts";
+import { cacheRows } from "./rows/cache.ts";
 import { catalogRows } from "./rows/catalog.ts";
 import { completionAndMemory, largeFile, smallFiles } from "./rows/bytes.ts";
 import { failover, listing, metadataWrites } from "./rows/metadata.ts";
@@ -35,6 +36,7 @@ const sections: Record<string, () => Promise<readonly Row[]>> = {
   complete: () => withCluster((cluster) => completionAndMemory(cluster, (quick ? 1 : 10) * GIB)),
   failover: async () => [await failover(quick ? 2 : 9)],
   catalog: () => catalogRows(quick ? 50_000 : 1_000_000),
+  cache: () => cacheRows(quick ? 1 : 3, quick ? 2000 : 4000),
   stream: () => withCluster((cluster) => streamWithDelay(cluster, runs)),
 };
 

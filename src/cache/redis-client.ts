@@ -128,6 +128,14 @@ export class RedisClient {
     return () => this.#connectionListeners.delete(listener);
   }
 
+  /** A further connection to the same server, not connected yet, for what blocks one; the caller closes it. */
+  newConnection(): RedisConnection {
+    const connection = this.#make();
+    // What goes wrong is seen by its calls and its end.
+    connection.on("error", () => undefined);
+    return connection;
+  }
+
   /**
    * Asks Redis, if it answers at all.
    * @param call what it is, for metrics: one of a few names

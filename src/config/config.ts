@@ -12,6 +12,12 @@ export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 /** One of LOG_LEVELS. */
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+/** Where entries that were looked up are kept for the next who asks. */
+export const ENTRY_CACHES = ["off", "memory", "redis"] as const;
+
+/** One of ENTRY_CACHES. */
+export type EntryCacheKind = (typeof ENTRY_CACHES)[number];
+
 /** Everything a node can be told. Addresses are "host:port"; an IPv6 host is in brackets. */
 export interface Config {
   readonly node: {
@@ -75,6 +81,10 @@ export interface Config {
     /** Bytes of uploads and downloads in memory at once; beyond it clients are made to wait. */
     readonly inFlightBytesMax: number;
   };
+  readonly cache: {
+    /** Where entries that were looked up are kept. Off, because the tree of a node is faster than any of them: bench/RESULTS.md. */
+    readonly entries: EntryCacheKind;
+  };
   readonly log: {
     readonly level: LogLevel;
   };
@@ -124,6 +134,7 @@ export function defaultConfig(): Config {
     // machine. A leader that dies is noticed sooner, by its broken connections.
     raft: { tickMs: 50, electionTicks: 10, heartbeatTicks: 2, snapshotLogEntryCount: 100_000 },
     transfer: { inFlightBytesMax: 64 * MIB },
+    cache: { entries: "off" },
     log: { level: "info" },
     services: {
       postgresUrl: undefined,

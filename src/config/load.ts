@@ -166,13 +166,17 @@ function findContradictions(config: Config): readonly string[] {
       `cluster.me (ME) must say how peers reach this node, because ${selfAddress(config)} names no host`,
     );
   }
-  problems.push(...redisContradictions(config.services));
+  problems.push(...redisContradictions(config));
   return problems;
 }
 
-function redisContradictions(services: Config["services"]): readonly string[] {
+function redisContradictions({ services, cache }: Config): readonly string[] {
   const { redisUrl, redisPasswordFile, redisCaFile } = services;
-  if (redisUrl === undefined) return [];
+  if (redisUrl === undefined) {
+    return cache.entries === "redis"
+      ? ["cache.entries cannot be redis, because services.redisUrl (REDIS_URL) is absent"]
+      : [];
+  }
   const target = parseRedisUrl(redisUrl);
   if (target === undefined) return [];
   const problems: string[] = [];

@@ -6,7 +6,7 @@
  * text (environment, flags) and from what YAML gives. Names without the NETDISK_ prefix are those of the roadmap.
  */
 import { findAddress, isHost } from "./address.ts";
-import { LOG_LEVELS } from "./config.ts";
+import { ENTRY_CACHES, LOG_LEVELS } from "./config.ts";
 import { parseRedisUrl } from "./redis-url.ts";
 
 /** What values a setting takes. Bounds are inclusive. */
@@ -202,6 +202,11 @@ export const SETTINGS: readonly Setting[] = [
     "transfer.inFlightBytesMax",
     integer(8 * MIB, 64 * 1024 * MIB, "bytes"),
     "Bytes of uploads and downloads in memory at once; beyond it clients are made to wait.",
+  ),
+  row(
+    "cache.entries",
+    { type: "choice", choices: ENTRY_CACHES },
+    "Where entries that were looked up are kept for the next who asks. A node that has the tree is fastest without.",
   ),
   row("log.level", { type: "choice", choices: LOG_LEVELS }, "How much is logged: one JSON object a line."),
   row(

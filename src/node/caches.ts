@@ -1,5 +1,6 @@
 /** What a node shares with the others through Redis, put together; without Redis, what serves in its place. */
 import { RedisClient, type RedisClientOptions } from "../cache/redis-client.ts";
+import { RedisProgress } from "../cache/redis-progress.ts";
 import { RedisRequestCounters } from "../cache/redis-request-counters.ts";
 import {
   EmbeddedRequestCounters,
@@ -7,9 +8,15 @@ import {
   type RequestDecision,
   type RequestLimits,
 } from "../cache/request-counters.ts";
-import type { Config } from "../config/config.ts";
+import { CachedStat } from "../cache/cached-stat.ts";
+import { ChangeWindow } from "../cache/change-window.ts";
+import { EmbeddedCache } from "../cache/entry-cache.ts";
+import { RedisCache } from "../cache/redis-cache.ts";
+import { TreeSource } from "../cache/tree-source.ts";
+import type { MetadataPort } from "../cluster/metadata-port.ts";
+import type { Config, EntryCacheKind } from "../config/config.ts";
 import { parseRedisUrl } from "../config/redis-url.ts";
-import type { ServiceStatus } from "../drive/drive-api.ts";
+import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
 import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -33,6 +40,8 @@ export interface CachesOptions {
   /** None where Redis is not configured. */
   readonly redis: RedisSettings | undefined;
   readonly requestLimits: RequestLimits;
+  /** Where entries are kept. */
+  readonly entries: EntryCacheKind;
 }
 
 /** What the configuration says about how many requests may come. */
@@ -62,6 +71,7 @@ export class Caches {
   readonly #madeAtMs: number;
   #counters: RequestCounters;
   #redis: RedisClient | undefined;
+  #progress: RedisProgress | undefined;
 
   constructor(options: CachesOptions) {
     this.#options = options;
@@ -75,6 +85,20 @@ export class Caches {
     const { perAddress, inAll } = this.#options.requestLimits;
     if (perAddress === undefined && inAll === undefined) return undefined;
     return { take: (address) => this.#take(address) };
+  }
+
+  /** stat() through the cache of entries, over a tree and its reads; undefined where none is wanted. */
+  cachedStat(port: MetadataPort, reads: Pick<DriveApi, "stat">): Pick<DriveApi, "stat"> | undefined {
+    const { entries, metrics } = this.#options;
+    if (entries === "off") return undefined;
+    const window = new ChangeWindow(port.appliedIndex());
+    return new CachedStat({
+      cache:
+        entries === "redis" && this.#redis !== undefined ? new RedisCache(this.#redis) : new EmbeddedCache(),
+      source: new TreeSource({ port, reads, window }),
+      window,
+      onRead: (outcome) => metrics.cache.entryRead(outcome),
+    });
   }
 
   async #take(address: string): Promise<RequestDecision> {
@@ -99,10 +123,18 @@ export class Caches {
       },
     });
     this.#counters = new RedisRequestCounters(this.#redis, this.#options.requestLimits, this.#counters);
+    this.#progress = new RedisProgress(clock, this.#redis);
     this.#redis.start();
+    this.#progress.start();
+  }
+
+  /** Tells and hears of uploads at other nodes; undefined without Redis: they are asked. */
+  get relay(): RedisProgress | undefined {
+    return this.#progress;
   }
 
   async stop(): Promise<void> {
+    await this.#progress?.stop();
     await this.#redis?.stop();
   }
 

@@ -1,10 +1,11 @@
 /** The ports and settings of a node without its edges: what every node needs for its chunk store, and what a voter needs beyond. */
 import type { PostgresClient } from "../catalog/postgres-client.ts";
 import type { HeartbeatPort } from "../cluster/failure-detector-port.ts";
+import type { MetadataPort } from "../cluster/metadata-port.ts";
 import type { ProposalForwarder, RaftTransport } from "../consensus/transport.ts";
 import type { ConsensusTuning } from "../consensus/tuning.ts";
 import type { DriveError } from "../drive/errors.ts";
-import type { ServiceStatus } from "../drive/drive-api.ts";
+import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
 import type { NodeRegistration } from "../metadata/commands.ts";
 import type { PlantedFault } from "../raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../replication/planted-faults.ts";
@@ -14,6 +15,7 @@ import type { Digester } from "../std/digest.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStoreProvider } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
+import type { ProgressRelay } from "../transfer/progress-relay.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -73,6 +75,11 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   readonly forwarder: ProposalForwarder;
   /** PostgreSQL for the catalog; the caller closes it after stop(). None where it is not configured. */
   readonly postgres?: PostgresClient | undefined;
+  /** Tells and hears of uploads at other nodes. */
+  readonly relay?: ProgressRelay | undefined;
+  /** Makes what answers stat() in place of the tree and its reads; nothing does when absent. */
+  readonly cached?:
+    ((port: MetadataPort, reads: Pick<DriveApi, "stat">) => Pick<DriveApi, "stat"> | undefined) | undefined;
   /** Further services outside of the node, for its status. */
   readonly outside?: (() => readonly ServiceStatus[]) | undefined;
   readonly tuning?: Partial<ConsensusTuning> | undefined;

@@ -26,6 +26,7 @@ import type { ReplicaPort } from "../replication/replica-port.ts";
 import type { Timer } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { LocalDrive } from "../transfer/local-drive.ts";
+import { TreeReads } from "../transfer/tree-reads.ts";
 import { observe } from "./observation.ts";
 import type { TreeBackups } from "../backup/tree-backup.ts";
 import { treeBackups } from "./tree-backups.ts";
@@ -157,6 +158,8 @@ export class DriveNode {
     const drive = new LocalDrive({
       plane,
       catalog: catalogs.api,
+      relay: this.#options.relay,
+      cached: this.#options.cached?.(port, new TreeReads(metadata)),
       services: () => this.services(),
       consensus: {
         term: () => consensus.status().term,

@@ -149,6 +149,7 @@ export class Node {
       metrics: this.#metrics,
       redis,
       requestLimits: requestLimits(config.http),
+      entries: config.cache.entries,
     });
     this.#server = this.#makeServer();
     await this.#server.start();
@@ -292,6 +293,8 @@ export class Node {
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
       postgres: this.#postgres,
       outside: () => this.#outside(),
+      relay: this.#caches?.relay,
+      cached: (port, reads) => this.#caches?.cachedStat(port, reads),
       reserveBytes: config.data.reserveBytes,
       inFlightBytesMax: config.transfer.inFlightBytesMax,
       tuning: {

@@ -14,6 +14,8 @@ export interface CacheMetrics {
   /** A call ended. @param call one of a few names */
   redisCall(call: string, durationMs: number, outcome: RedisCallOutcome): void;
   redis(sample: RedisSample): void;
+  /** An entry was asked of the cache: it answered, knew nothing, or what it knew was too old. */
+  entryRead(outcome: "hit" | "miss" | "outdated"): void;
   /** A request was refused by one of the bounds. */
   requestRefused(scope: "address" | "all"): void;
 }
@@ -28,6 +30,7 @@ export class PrometheusCacheMetrics implements CacheMetrics {
   readonly #redisUp: Gauge;
   readonly #redisCalls: Counter<"call" | "outcome">;
   readonly #redisDuration: Histogram<"call">;
+  readonly #entryReads: Counter<"outcome">;
   readonly #refusedRequests: Counter<"scope">;
 
   constructor(registry: Registry) {
@@ -50,6 +53,12 @@ export class PrometheusCacheMetrics implements CacheMetrics {
       buckets: CALL_BUCKETS_SECONDS,
       registers,
     });
+    this.#entryReads = new Counter({
+      name: "netdisk_entry_cache_reads_total",
+      help: "Entries asked of the cache; outdated ones were changed since they were kept.",
+      labelNames: ["outcome"],
+      registers,
+    });
     this.#refusedRequests = new Counter({
       name: "netdisk_http_requests_refused_total",
       help: "Requests refused because too many came from one address, or in all.",
@@ -67,6 +76,10 @@ export class PrometheusCacheMetrics implements CacheMetrics {
     this.#redisUp.set(isUp ? 1 : 0);
   }
 
+  entryRead(outcome: "hit" | "miss" | "outdated"): void {
+    this.#entryReads.inc({ outcome });
+  }
+
   requestRefused(scope: "address" | "all"): void {
     this.#refusedRequests.inc({ scope });
   }
@@ -76,5 +89,6 @@ export class PrometheusCacheMetrics implements CacheMetrics {
 export const noCacheMetrics: CacheMetrics = {
   redisCall: () => undefined,
   redis: () => undefined,
+  entryRead: () => undefined,
   requestRefused: () => undefined,
 };

@@ -37,6 +37,7 @@ import { ContentDownload, checkExtents } from "./download.ts";
 import { locatorOf, newPathLocator } from "./locators.ts";
 import { FilePutter } from "./put-file.ts";
 import { watchUploadElsewhere } from "./progress-elsewhere.ts";
+import type { ProgressRelay } from "./progress-relay.ts";
 import { TreeReads } from "./tree-reads.ts";
 import { UploadManager } from "./upload-manager.ts";
 
@@ -52,6 +53,10 @@ export interface LocalDriveOptions {
   readonly problems: () => readonly string[];
   /** The catalog; none when absent. */
   readonly catalog?: CatalogApi | undefined;
+  /** Answers linearizable stat() in place of the tree; see cache/cached-stat.ts. */
+  readonly cached?: Pick<DriveApi, "stat"> | undefined;
+  /** Hears of uploads at other nodes; they are asked when absent. */
+  readonly relay?: ProgressRelay | undefined;
   /** Services outside of the node. */
   readonly services?: (() => readonly ServiceStatus[]) | undefined;
 }
@@ -68,6 +73,8 @@ export class LocalDrive implements DriveApi {
   constructor(options: LocalDriveOptions) {
     this.#options = options;
     this.#plane = options.plane;
+    const { relay } = options;
+    if (relay !== undefined) options.plane.progress.tell((transfer) => relay.changed(transfer));
     this.#reads = new TreeReads(options.plane.metadata);
     this.#uploads = new UploadManager(options.plane);
     this.#putter = new FilePutter(options.plane, this.#uploads);
@@ -83,6 +90,8 @@ export class LocalDrive implements DriveApi {
   }
 
   stat(ref: EntryRef, options?: ReadOptions): Promise<PathEntry> {
+    const { cached } = this.#options;
+    if (cached !== undefined && options?.consistency !== "stale") return cached.stat(ref, options);
     return this.#reads.stat(ref, options);
   }
 
@@ -192,7 +201,7 @@ export class LocalDrive implements DriveApi {
 
   watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress> {
     if (this.#plane.progress.find(id) !== undefined) return this.#plane.progress.watch(id, signal);
-    return watchUploadElsewhere(this.#plane, id, signal);
+    return watchUploadElsewhere(this.#plane, id, signal, this.#options.relay);
   }
 
   watchChanges(afterIndex: number, signal?: AbortSignal): AsyncIterable<readonly Change[]> {

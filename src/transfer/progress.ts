@@ -35,9 +35,17 @@ export class TransferProgress {
   #transferredBytes = 0;
   readonly #copiedBytes: [number, number, number] = [0, 0, 0];
   #errorReason: string | undefined;
+  readonly #onChanged: ((transfer: TransferProgress) => void) | undefined;
   #changed: Deferred<void> | undefined;
 
-  constructor(id: string, kind: "upload" | "download", sizeBytes: number | undefined) {
+  /** @param onChanged called with this after each change */
+  constructor(
+    id: string,
+    kind: "upload" | "download",
+    sizeBytes: number | undefined,
+    onChanged?: (transfer: TransferProgress) => void,
+  ) {
+    this.#onChanged = onChanged;
     this.id = id;
     this.kind = kind;
     this.sizeBytes = sizeBytes;
@@ -109,6 +117,7 @@ export class TransferProgress {
   #touch(): void {
     this.#changed?.resolve();
     this.#changed = undefined;
+    this.#onChanged?.(this);
   }
 }
 
@@ -119,6 +128,7 @@ export class ProgressBoard {
   readonly #watcherCountMax: number;
   readonly #transfers = new Map<string, TransferProgress>();
   #watcherCount = 0;
+  #onChanged: ((transfer: TransferProgress) => void) | undefined;
 
   constructor(options: ProgressBoardOptions) {
     this.#clock = options.clock;
@@ -126,12 +136,23 @@ export class ProgressBoard {
     this.#watcherCountMax = options.watcherCountMax ?? PROGRESS_WATCHER_COUNT_MAX;
   }
 
+  /** Tells `listener`, in place of the one before, of each change of each transfer. It is called often and must be quick. */
+  tell(listener: (transfer: TransferProgress) => void): void {
+    this.#onChanged = listener;
+  }
+
+  /** Transfers that have not ended, newest last, at most `countMax` of the newest. */
+  running(countMax: number): readonly Progress[] {
+    const found = [...this.#transfers.values()].filter((transfer) => !transfer.ended);
+    return found.slice(-countMax).map((transfer) => transfer.snapshot());
+  }
+
   /** The transfer's figures, begun when they are not there yet. */
   open(id: string, kind: "upload" | "download", sizeBytes: number | undefined): TransferProgress {
     const found = this.#transfers.get(id);
     if (found !== undefined) return found;
     if (this.#transfers.size >= this.#countMax) this.#forgetOne();
-    const transfer = new TransferProgress(id, kind, sizeBytes);
+    const transfer = new TransferProgress(id, kind, sizeBytes, (each) => this.#onChanged?.(each));
     this.#transfers.set(id, transfer);
     return transfer;
   }

@@ -17,6 +17,7 @@ import type { Clock } from "../../src/std/clock.ts";
 import { inlineDigester, type Digester } from "../../src/std/digest.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { DataPlane } from "../../src/transfer/data-plane.ts";
+import type { ProgressRelay } from "../../src/transfer/progress-relay.ts";
 import { LocalDrive } from "../../src/transfer/local-drive.ts";
 
 /** Hashes each array once, however often it is sent: for tests that write gigabytes of one shared chunk. */
@@ -79,7 +80,7 @@ export class TestDrives {
   }
 
   /** Makes a member's parts anew, as after a restart: nothing in memory is left. */
-  makeNode(memberId: number): TestNode {
+  makeNode(memberId: number, relay?: ProgressRelay): TestNode {
     const plane = new DataPlane({
       clock: this.clock,
       prng: new SeededPrng(memberId * 1000 + this.tree.applied.length),
@@ -91,6 +92,7 @@ export class TestDrives {
     });
     const drive = new LocalDrive({
       plane,
+      relay,
       consensus: {
         term: () => 1,
         commitIndex: () => plane.metadata.port.appliedIndex(),

@@ -122,6 +122,12 @@ describe("loadConfig()", () => {
       "services.redisCaFile must be absent, because services.redisUrl does not begin with rediss",
     ]);
     expect(problemsOf({ environment: { REDIS_URL: "rediss://redis", ...files } })).to.deep.equal([]);
+    expect(problemsOf({ file: "cache: {entries: redis}" })).to.deep.equal([
+      "cache.entries cannot be redis, because services.redisUrl (REDIS_URL) is absent",
+    ]);
+    expect(problemsOf({ file: "cache: {entries: redis}\nservices: {redisUrl: 'redis:1'}" })).to.deep.equal(
+      [],
+    );
   });
 
   it("prefers the variable with the prefix to the short one", () => {
