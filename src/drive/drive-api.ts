@@ -165,6 +165,29 @@ export interface NodeStatus {
   readonly scrubProgress: number | undefined;
   /** Extents in quarantine, as last heard. */
   readonly quarantinedCount: number;
+  /** What the node told of itself in Redis; absent where there is none. All other figures come with heartbeats. */
+  readonly report?: NodeReport | undefined;
+}
+
+/** A transfer under way, as its node told. */
+export interface ReportedTransfer {
+  readonly id: string;
+  readonly kind: "upload" | "download";
+  /** Undefined while it is not known. */
+  readonly sizeBytes: number | undefined;
+  readonly transferredBytes: number;
+}
+
+/** What a node told of itself of late, in a service that nodes share. Information alone. */
+export interface NodeReport {
+  /** Wall time of that node. */
+  readonly seenTimeMs: number;
+  readonly isReady: boolean;
+  readonly inflightBytes: number;
+  readonly appliedIndex: number;
+  readonly freeBytes: number;
+  readonly totalBytes: number;
+  readonly transfers: readonly ReportedTransfer[];
 }
 
 /** A complete scrub pass. Ages are milliseconds of cluster time. */

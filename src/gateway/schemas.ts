@@ -287,6 +287,25 @@ const serviceViewSchema = z
 /** A service outside of the node, which it serves without. */
 export type ServiceView = z.output<typeof serviceViewSchema>;
 
+/** What a node told of itself in Redis. */
+const reportViewSchema = z.strictObject({
+  source: z.literal("redis"),
+  seenTime: time,
+  ready: z.boolean(),
+  inflightBytes: count,
+  appliedIndex: count,
+  freeBytes: count,
+  totalBytes: count,
+  transfers: z.array(
+    z.strictObject({
+      id: z.string(),
+      kind: z.enum(["upload", "download"]),
+      size: count.optional(),
+      transferredBytes: count,
+    }),
+  ),
+});
+
 /** Answer of GET /api/cluster. */
 export const clusterViewSchema = z
   .strictObject({
@@ -326,6 +345,7 @@ export const clusterViewSchema = z
           .nullable(),
         scrubProgress: z.number().nullable(),
         quarantinedCount: count,
+        report: reportViewSchema.optional(),
       }),
     ),
     replicas: z.strictObject({

@@ -13,6 +13,7 @@ import type {
   TreeSnapshotStatus,
   UploadStatus,
   UploadTicket,
+  NodeReport,
 } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
 import { toHex } from "../std/bytes.ts";
@@ -129,6 +130,20 @@ export function serviceView({ name, state, sinceTimeMs, detail }: ServiceStatus)
   return { name, state, since: timeText(sinceTimeMs), detail };
 }
 
+function reportView(
+  report: NodeReport,
+): NonNullable<z.output<typeof clusterViewSchema>["nodes"][number]["report"]> {
+  const { seenTimeMs, isReady, inflightBytes, appliedIndex, freeBytes, totalBytes, transfers } = report;
+  return {
+    ...{ source: "redis", seenTime: timeText(seenTimeMs), ready: isReady },
+    ...{ inflightBytes, appliedIndex, freeBytes, totalBytes },
+    transfers: transfers.map(({ id, kind, sizeBytes, transferredBytes }) => ({
+      ...{ id, kind, transferredBytes },
+      ...(sizeBytes !== undefined && { size: sizeBytes }),
+    })),
+  };
+}
+
 /** The cluster. */
 export function clusterView(status: ClusterStatus): z.output<typeof clusterViewSchema> {
   return {
@@ -158,6 +173,7 @@ export function clusterView(status: ClusterStatus): z.output<typeof clusterViewS
       scrub: node.scrub === undefined ? null : { ...node.scrub },
       scrubProgress: node.scrubProgress ?? null,
       quarantinedCount: node.quarantinedCount,
+      ...(node.report !== undefined && { report: reportView(node.report) }),
     })),
     replicas: { ...status.replicas, redundantInMs: status.replicas.redundantInMs ?? null },
     fileCount: status.fileCount,

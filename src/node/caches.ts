@@ -1,5 +1,10 @@
 /** What a node shares with the others through Redis, put together; without Redis, what serves in its place. */
 import { RedisClient, type RedisClientOptions } from "../cache/redis-client.ts";
+import {
+  REPORT_INTERVAL_MS,
+  REPORT_TRANSFER_COUNT_MAX,
+  RedisNodeReports,
+} from "../cache/redis-node-reports.ts";
 import { RedisProgress } from "../cache/redis-progress.ts";
 import { RedisRequestCounters } from "../cache/redis-request-counters.ts";
 import {
@@ -13,6 +18,8 @@ import { ChangeWindow } from "../cache/change-window.ts";
 import { EmbeddedCache } from "../cache/entry-cache.ts";
 import { RedisCache } from "../cache/redis-cache.ts";
 import { TreeSource } from "../cache/tree-source.ts";
+import type { NodeLoad } from "../cluster/failure-detector-port.ts";
+import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import type { Config, EntryCacheKind } from "../config/config.ts";
 import { parseRedisUrl } from "../config/redis-url.ts";
@@ -21,6 +28,7 @@ import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { LocalDrive } from "../transfer/local-drive.ts";
 import { readSecret } from "./secret-file.ts";
 
 /** Begins the names of all keys and channels. */
@@ -42,6 +50,13 @@ export interface CachesOptions {
   readonly requestLimits: RequestLimits;
   /** Where entries are kept. */
   readonly entries: EntryCacheKind;
+}
+
+/** What a node tells of itself. */
+export interface ReportedNode {
+  load(): NodeLoad;
+  problems(): readonly string[];
+  readonly drive: Pick<LocalDrive, "runningTransfers">;
 }
 
 /** What the configuration says about how many requests may come. */
@@ -72,6 +87,8 @@ export class Caches {
   #counters: RequestCounters;
   #redis: RedisClient | undefined;
   #progress: RedisProgress | undefined;
+  #reports: RedisNodeReports | undefined;
+  #reporter: PacedLoop | undefined;
 
   constructor(options: CachesOptions) {
     this.#options = options;
@@ -124,6 +141,7 @@ export class Caches {
     });
     this.#counters = new RedisRequestCounters(this.#redis, this.#options.requestLimits, this.#counters);
     this.#progress = new RedisProgress(clock, this.#redis);
+    this.#reports = new RedisNodeReports(this.#redis);
     this.#redis.start();
     this.#progress.start();
   }
@@ -133,7 +151,38 @@ export class Caches {
     return this.#progress;
   }
 
+  /** What nodes told of themselves; undefined without Redis. */
+  get reports(): RedisNodeReports | undefined {
+    return this.#reports;
+  }
+
+  /** Begins to tell the others of this node. */
+  tell(memberId: number, node: ReportedNode): void {
+    const { clock } = this.#options;
+    const reports = this.#reports;
+    if (reports === undefined) return;
+    this.#reporter = new PacedLoop({
+      clock,
+      idleMs: REPORT_INTERVAL_MS,
+      busyMs: REPORT_INTERVAL_MS,
+      work: async () => {
+        const { inflightBytes, appliedIndex, freeBytes, totalBytes } = node.load();
+        const running = node.drive.runningTransfers(REPORT_TRANSFER_COUNT_MAX);
+        await reports.publish(memberId, {
+          ...{ seenTimeMs: clock.wallMs(), isReady: node.problems().length === 0 },
+          ...{ inflightBytes, appliedIndex, freeBytes, totalBytes },
+          transfers: running.map(({ id, kind, sizeBytes, transferredBytes }) => ({
+            ...{ id, kind, sizeBytes, transferredBytes },
+          })),
+        });
+        return "idle";
+      },
+    });
+    this.#reporter.start();
+  }
+
   async stop(): Promise<void> {
+    await this.#reporter?.stop();
     await this.#progress?.stop();
     await this.#redis?.stop();
   }

@@ -15,6 +15,7 @@ import type { Digester } from "../std/digest.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStoreProvider } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
+import type { NodeReports } from "../transfer/local-drive.ts";
 import type { ProgressRelay } from "../transfer/progress-relay.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -77,6 +78,8 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   readonly postgres?: PostgresClient | undefined;
   /** Tells and hears of uploads at other nodes. */
   readonly relay?: ProgressRelay | undefined;
+  /** What nodes told of themselves, for the status. */
+  readonly reports?: NodeReports | undefined;
   /** Makes what answers stat() in place of the tree and its reads; nothing does when absent. */
   readonly cached?:
     ((port: MetadataPort, reads: Pick<DriveApi, "stat">) => Pick<DriveApi, "stat"> | undefined) | undefined;

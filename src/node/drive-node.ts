@@ -159,6 +159,7 @@ export class DriveNode {
       plane,
       catalog: catalogs.api,
       relay: this.#options.relay,
+      reports: this.#options.reports,
       cached: this.#options.cached?.(port, new TreeReads(metadata)),
       services: () => this.services(),
       consensus: {

@@ -163,6 +163,7 @@ export class Node {
     this.#caches.join(membership.clusterId);
     this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
     await this.#drive.start();
+    this.#caches.tell(membership.memberId, this.#drive);
     this.#finder.start();
     this.#observe();
     this.#logger.info("node_started", { member_id: membership.memberId, cluster_id: membership.clusterId });
@@ -182,9 +183,9 @@ export class Node {
     this.#server?.setServing(false);
     await this.#gateway?.stop();
     await this.#finder?.stop();
+    await this.#caches?.stop();
     await this.#drive?.stop();
     await this.#postgres?.stop();
-    await this.#caches?.stop();
     this.#transport?.stop();
     this.#forwarder?.stop();
     for (const replica of this.#replicas.values()) replica.stop();
@@ -294,6 +295,7 @@ export class Node {
       postgres: this.#postgres,
       outside: () => this.#outside(),
       relay: this.#caches?.relay,
+      reports: this.#caches?.reports,
       cached: (port, reads) => this.#caches?.cachedStat(port, reads),
       reserveBytes: config.data.reserveBytes,
       inFlightBytesMax: config.transfer.inFlightBytesMax,

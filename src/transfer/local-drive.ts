@@ -15,6 +15,7 @@ import type {
   Durability,
   EntryPage,
   EntryRef,
+  NodeReport,
   PathEntry,
   Progress,
   Readiness,
@@ -44,6 +45,12 @@ import { UploadManager } from "./upload-manager.ts";
 /** How long stop() waits for background work, such as a third seal that is late. */
 export const STOP_WAIT_MS = 2000;
 
+/** What nodes tell of themselves in a service that they share. */
+export interface NodeReports {
+  /** The reports that are there. Never fails, and never takes long. */
+  read(memberIds: readonly number[]): Promise<ReadonlyMap<number, NodeReport>>;
+}
+
 /** What a LocalDrive needs beside the data plane. */
 export interface LocalDriveOptions {
   readonly plane: DataPlane;
@@ -57,6 +64,8 @@ export interface LocalDriveOptions {
   readonly cached?: Pick<DriveApi, "stat"> | undefined;
   /** Hears of uploads at other nodes; they are asked when absent. */
   readonly relay?: ProgressRelay | undefined;
+  /** What nodes told of themselves, for the status. */
+  readonly reports?: NodeReports | undefined;
   /** Services outside of the node. */
   readonly services?: (() => readonly ServiceStatus[]) | undefined;
 }
@@ -212,7 +221,17 @@ export class LocalDrive implements DriveApi {
     if (options.consistency === "linearizable") {
       await this.#plane.metadata.port.linearize({ signal: options.signal });
     }
-    return clusterStatus(this.#plane, this.#options.consensus, this.#options.services?.());
+    const status = clusterStatus(this.#plane, this.#options.consensus, this.#options.services?.());
+    const { reports } = this.#options;
+    if (reports === undefined) return status;
+    const found = await reports.read(status.nodes.map(({ memberId }) => memberId));
+    const nodes = status.nodes.map((node) => ({ ...node, report: found.get(node.memberId) }));
+    return { ...status, nodes };
+  }
+
+  /** Transfers under way at this node, at most `countMax` of the newest. */
+  runningTransfers(countMax: number): readonly Progress[] {
+    return this.#plane.progress.running(countMax);
   }
 
   async startScrub(options: WriteOptions = {}): Promise<void> {
