@@ -11,6 +11,8 @@ import { cacheRows } from "./rows/cache.ts";
 import { catalogRows } from "./rows/catalog.ts";
 import { completionAndMemory, largeFile, smallFiles } from "./rows/bytes.ts";
 import { failover, listing, metadataWrites } from "./rows/metadata.ts";
+import { manySmallFiles } from "./rows/million.ts";
+import { repairRows } from "./rows/repair.ts";
 import { streamWithDelay } from "./rows/delayed-stream.ts";
 import { formatTable, hardware, type Row } from "./table.ts";
 
@@ -37,6 +39,8 @@ const sections: Record<string, () => Promise<readonly Row[]>> = {
   failover: async () => [await failover(quick ? 2 : 9)],
   catalog: () => catalogRows(quick ? 50_000 : 1_000_000),
   cache: () => cacheRows(quick ? 1 : 3, quick ? 2000 : 4000),
+  repair: () => repairRows((quick ? 1 : 4) * GIB, quick ? 1 : 3),
+  million: () => withCluster((cluster) => manySmallFiles(cluster, quick ? 20_000 : 1_000_000)),
   stream: () => withCluster((cluster) => streamWithDelay(cluster, runs)),
 };
 

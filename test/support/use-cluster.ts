@@ -87,6 +87,11 @@ export class ClusterNode {
     );
   }
 
+  /** Whether it ended by a signal, of anybody's or by a fault of the program. */
+  get endedBySignal(): boolean {
+    return (this.#process?.signalCode ?? null) !== null;
+  }
+
   get logPath(): string {
     return `${this.dataDirectory}.log`;
   }
