@@ -11,6 +11,8 @@ import { eventually } from "../test/support/eventually.ts";
 export interface Etcd {
   /** Puts a key at member `index`. */
   put(index: number, key: string, value: Uint8Array): Promise<void>;
+  /** Reads a key through a member, linearizably (etcd's default). */
+  get(index: number, key: string): Promise<void>;
   /** Index of the member that leads. */
   leader(): Promise<number>;
   kill(index: number): void;
@@ -112,6 +114,11 @@ export async function startEtcd(): Promise<Etcd | undefined> {
         "/etcdserverpb.KV/Put",
         Buffer.concat([field(1, Buffer.from(key)), field(2, value)]),
       );
+    },
+    async get(index, key) {
+      const client = clients[index];
+      if (client === undefined) throw new Error(`no member ${index}`);
+      await unary(client, "/etcdserverpb.KV/Range", field(1, Buffer.from(key)));
     },
     async leader() {
       return eventually(

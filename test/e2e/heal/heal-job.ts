@@ -73,12 +73,15 @@ class HealJob {
   readonly #files: StoredFiles;
   /** Nodes that clients do not go to: killed, leaving or not ready yet. */
   readonly #away = new Set<ClusterNode>();
+  /** No step takes longer: three minutes, and as long as all bytes take at 8 MiB/s. */
+  readonly #patienceMs: number;
   #isLoading = true;
 
   constructor(options: HealJobOptions, cluster: TestCluster) {
     this.#options = options;
     this.#cluster = cluster;
     this.#prng = new SeededPrng(options.seed);
+    this.#patienceMs = 180_000 + (options.totalBytes / (8 * MIB)) * 1000;
     this.#files = new StoredFiles({ clock: this.#clock, nodes: () => this.#open() });
   }
 
@@ -242,7 +245,7 @@ class HealJob {
         const left = nodes.find(({ nodeId }) => nodeId === victim.nodeId)?.liveBytes;
         return left === 0 && replicas["fullyReplicatedCount"] === replicas["extentCount"];
       },
-      { withinMs: 1_800_000, everyMs: 500 },
+      { withinMs: this.#patienceMs, everyMs: 500 },
     );
     this.#log(`${victim.nodeId} holds nothing any more; removing it`);
     this.#away.add(victim);
@@ -273,7 +276,7 @@ class HealJob {
         const own = nodes.find(({ nodeId }) => nodeId === added.nodeId)?.liveBytes ?? 0;
         return own > 512 * MIB && replicas["movingCount"] === 0 ? own : undefined;
       },
-      { withinMs: 1_800_000, everyMs: 500 },
+      { withinMs: this.#patienceMs, everyMs: 500 },
     );
     this.#log(`${added.nodeId} was given ${gib(liveBytes)} GiB by the others`);
   }
@@ -288,7 +291,7 @@ class HealJob {
         if (replicas.recounting || bad.some((name) => replicas[name] !== 0)) return false;
         return replicas["fullyReplicatedCount"] === replicas["extentCount"];
       },
-      { withinMs: 1_800_000, everyMs: 500 },
+      { withinMs: this.#patienceMs, everyMs: 500 },
     );
     this.#log(`three verified copies of everything ${when}`);
   }
@@ -309,7 +312,7 @@ class HealJob {
         );
         return isDone ? seen : undefined;
       },
-      { withinMs: 1_800_000, everyMs: 500 },
+      { withinMs: this.#patienceMs, everyMs: 500 },
     );
     const found = nodes.reduce((sum, { scrub }) => sum + (scrub?.damagedCount ?? 0), 0);
     this.#foundDamagedCount += found;
@@ -338,6 +341,9 @@ export async function runHealJob(options: HealJobOptions): Promise<HealJobReport
   const cluster = await startCluster({ nodes: 5, environment: { NETDISK_CLUSTER_LOST_AFTER_MS: "5000" } });
   try {
     return await new HealJob(options, cluster).run();
+  } catch (error) {
+    const shown = await netdisk(["cluster", "status", "--nodes", cluster.addresses]);
+    throw new Error(`${String(error)}\n${shown.stdout}`, { cause: error });
   } finally {
     await cluster.dispose();
   }
