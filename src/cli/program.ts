@@ -22,6 +22,7 @@ import { parseBasePort, parseInteger, parseNodeCount, parseNodes } from "./optio
 import { Output, OutputClosedError } from "./output.ts";
 import { Patience } from "./patience.ts";
 import { put } from "./put.ts";
+import { rebuild } from "./rebuild.ts";
 import { recover } from "./recover.ts";
 import { printConfig, serve, type ConfigOptions } from "./serve.ts";
 import { GRPC_PORT_DEFAULT, HTTP_PORT_DEFAULT, type PortChoice } from "./up-layout.ts";
@@ -170,6 +171,17 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .action(async (options: Record<string, string | undefined>) => {
       const { confirm } = options;
       set(await recover(io, output, { config: configOptions(options), confirm }));
+    });
+  program
+    .command("rebuild")
+    .description(
+      "When every voter's tree is lost: found a new cluster from chunk stores. Says first what it would give.",
+    )
+    .argument("<directories...>", "data directories of stopped nodes, as many as there are")
+    .option("--confirm <cluster>", "id of the old cluster, as shown without it: do it")
+    .addOption(jsonOption())
+    .action(async (directories: readonly string[], { confirm }: Record<string, string | undefined>) => {
+      set(await rebuild(io, output, { directories, confirm }));
     });
   const config = program.command("config").description("Look at the configuration of a node.");
   const print = config
@@ -344,12 +356,12 @@ function addCatalogCommands(program: Command, io: CliIo, output: Output, set: (c
     const countMax = Math.min(CATALOG_PAGE_SIZE_MAX, (options["limit"] as number | undefined) ?? 100);
     return (context) => duplicates(context, countMax);
   });
-  const rebuild = program
+  const catalogRebuild = program
     .command("catalog")
     .description("Look after the catalog, which search and reports ask.")
     .command("rebuild")
     .description("Throw the catalog away and let it be built anew from the tree; files are not affected.");
-  addDriveAction(rebuild, program, io, output, set, () => rebuildCatalog);
+  addDriveAction(catalogRebuild, program, io, output, set, () => rebuildCatalog);
 }
 
 /** Gives a command the options of every command that talks to a drive, and runs it with a connection that is closed after. */

@@ -105,24 +105,33 @@ export async function makeNewCluster<Result>(
     } finally {
       await made.close();
     }
-    const promises = await PromiseFile.open(disk, to.directory);
-    const fresh = await SegmentRaftLog.open({
-      ...{ disk, clock, memberId, clusterId: to.clusterId, directory: `${to.directory}/log` },
-      whenAbsent: "create",
-      keepPromise: (hardState) => promises.promise(hardState),
-      heldIndex: () => 0,
-      onUnreadable: () => undefined,
-      onFatal: () => undefined,
-    });
-    try {
-      const { last, term } = survivor;
-      await fresh.reset(last, { term: term + 1, votedFor: 0, commitIndex: last.index });
-    } finally {
-      await fresh.close();
-    }
+    await beginLog({ disk, clock, memberId }, to, survivor.last, survivor.term + 1);
   } finally {
     await store.close();
     await log.close();
+  }
+}
+
+/** Begins a member's log behind a state that is there, with a term in which it has not voted. */
+export async function beginLog(
+  member: { readonly disk: Disk; readonly clock: Clock; readonly memberId: number },
+  { directory, clusterId }: MemberData,
+  last: LogPosition,
+  term: number,
+): Promise<void> {
+  const promises = await PromiseFile.open(member.disk, directory);
+  const fresh = await SegmentRaftLog.open({
+    ...{ ...member, clusterId, directory: `${directory}/log` },
+    whenAbsent: "create",
+    keepPromise: (hardState) => promises.promise(hardState),
+    heldIndex: () => 0,
+    onUnreadable: () => undefined,
+    onFatal: () => undefined,
+  });
+  try {
+    await fresh.reset(last, { term, votedFor: 0, commitIndex: last.index });
+  } finally {
+    await fresh.close();
   }
 }
 
@@ -171,7 +180,8 @@ function storeOptions<Result>(
   return { provider: stores, disk, directory, clock, stateMachine, clusterId, initialConfState };
 }
 
-async function copyState(from: OrderedStore, provider: OrderedStoreProvider): Promise<void> {
+/** Copies all records of a store into a new one. */
+export async function copyState(from: OrderedStore, provider: OrderedStoreProvider): Promise<void> {
   const to = await provider.open(FIRST_GENERATION_NAME);
   try {
     let batch: { readonly key: Uint8Array; readonly value: Uint8Array }[] = [];

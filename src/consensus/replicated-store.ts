@@ -156,11 +156,43 @@ export class ReplicatedStore<Result> {
     return await ReplicatedStore.open(options);
   }
 
-  /** Makes this the state of another cluster, of the members in `confState`, with what `edit` changes in it. */
-  refound(clusterId: string, confState: ConfState, edit: (transaction: OrderedTransaction) => void): void {
+  /** Takes a snapshot file as the state: for data that is made offline. @throws DriveError DATA_CORRUPT, WRONG_CLUSTER */
+  static async fromSnapshot<Result>(
+    options: ReplicatedStoreOptions<Result>,
+    path: string,
+  ): Promise<ReplicatedStore<Result>> {
+    const file = await options.disk.open(path, "read");
+    try {
+      const reader = new SnapshotFileReader(file);
+      const { metadata, clusterId, stateHash } = await reader.readHeader();
+      if (clusterId !== options.clusterId) throw wrongCluster(clusterId, options.clusterId);
+      const { index: appliedIndex, term: appliedTerm, confState } = metadata;
+      const store = await options.provider.open(FIRST_GENERATION_NAME);
+      try {
+        await load(store, reader, { clusterId, appliedIndex, appliedTerm, confState, stateHash });
+      } finally {
+        await store.close();
+      }
+    } finally {
+      await file.close();
+    }
+    return await ReplicatedStore.adopt(options);
+  }
+
+  /**
+   * Makes this the state of another cluster, of the members in `confState`, with what `edit` changes in it.
+   * @param index what it counts as applied from then on; as it was when absent
+   */
+  refound(
+    clusterId: string,
+    confState: ConfState,
+    edit: (transaction: OrderedTransaction) => void,
+    index = this.#state.appliedIndex,
+  ): void {
     this.#state = this.#store.transaction((transaction) => {
       edit(new HashingTransaction(transaction, this.#sum, this.#cache));
-      const state = { ...this.#state, clusterId, confState, stateHash: this.#sum.toBytes() };
+      const stateHash = this.#sum.toBytes();
+      const state = { ...this.#state, clusterId, confState, stateHash, appliedIndex: index };
       transaction.put(STORE_STATE_KEY, encodeStoreState(state));
       return state;
     });

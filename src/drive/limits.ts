@@ -34,6 +34,9 @@ export const PATH_DEPTH_MAX = 128;
 /** Bytes of a whole path in UTF-8. */
 export const PATH_SIZE_BYTES_MAX = 16 * KIB;
 
+/** Cluster time for which bytes that a rebuilt tree could not place are kept. */
+export const UNPLACED_RETENTION_MS = 30 * 24 * 60 * 60 * 1000;
+
 /** Snapshots of the tree that are kept. */
 export const TREE_SNAPSHOT_COUNT = 3;
 

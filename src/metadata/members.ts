@@ -14,6 +14,9 @@ import { leaseCodec, memberCodec, recountCodec, type LeaseRecord, type MemberRec
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
+/** Holds the lease on what a rebuilt tree could not place: nobody may remove it before that is over. No member has this id. */
+export const UNPLACED_OWNER_ID = 0;
+
 /** A registered member. */
 export function findMember(reader: OrderedReader, memberId: number): MemberRecord | undefined {
   return readRecord(reader, memberKey(memberId), memberCodec);

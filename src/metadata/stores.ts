@@ -194,8 +194,8 @@ interface KeyedRecord extends ExtentKey {
   readonly extent: ExtentRecord;
 }
 
-// Extents of all contents from a place on; `next` is where to go on, undefined at the end. Looks at about `countMax` records.
-function extentsFrom(
+/** Extents of all contents from a place on; `next` is where to go on, undefined at the end. Looks at about `countMax` records. */
+export function extentsFrom(
   reader: OrderedReader,
   from: RecountRecord,
   countMax: number,

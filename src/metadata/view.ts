@@ -33,7 +33,7 @@ import {
   uploadOfContentKey,
 } from "./keys.ts";
 import { findContent, findExtent } from "./extents.ts";
-import { findLease, isLeased } from "./members.ts";
+import { findLease, isLeased, UNPLACED_OWNER_ID } from "./members.ts";
 import {
   clusterCodec,
   contentCodec,
@@ -489,6 +489,7 @@ export function contentState(reader: OrderedReader, contentId: number): ContentS
   if (content !== undefined) return content.referenceCount > 0 ? "committed" : "dropping";
   if (reader.get(uploadOfContentKey(contentId)) !== undefined) return "uploading";
   const { clusterTimeMs } = readState(reader);
+  if (isLeased(findLease(reader, UNPLACED_OWNER_ID), clusterTimeMs, contentId)) return "leased";
   for (const { memberId } of members(reader)) {
     if (isLeased(findLease(reader, memberId), clusterTimeMs, contentId)) return "leased";
   }
