@@ -48,6 +48,8 @@ export class NameFollower {
   readonly #loop: PacedLoop;
   #store: OrderedStore | undefined;
   #index: NameIndex | undefined;
+  /** Why there is no index, when there is none. */
+  #whyNone = "there is none yet";
   /** How far the feed was looked at; what the index says may be less while nothing of it was about names. */
   #followedIndex = 0;
   #isRebuildWanted = false;
@@ -113,7 +115,7 @@ export class NameFollower {
     if (clusterId === undefined) return "idle";
     const appliedIndex = this.#options.port.appliedIndex();
     const state = index.state();
-    if (state === undefined) return this.#startOver("there is none yet", clusterId, appliedIndex);
+    if (state === undefined) return this.#startOver(this.#whyNone, clusterId, appliedIndex);
     if (state.clusterId !== clusterId)
       return this.#startOver("it is another cluster's", clusterId, appliedIndex);
     if (state.appliedIndex > appliedIndex) return this.#startOver("it is ahead", clusterId, appliedIndex);
@@ -129,7 +131,14 @@ export class NameFollower {
 
   async #open(): Promise<NameIndex> {
     if (this.#index !== undefined) return this.#index;
-    this.#store = await this.#options.stores.open(STORE_NAME);
+    const { stores } = this.#options;
+    const condition = await stores.check(STORE_NAME);
+    if (condition.kind === "damaged") {
+      // Everything in it is in the tree too.
+      await stores.remove(STORE_NAME);
+      this.#whyNone = `it was damaged: ${condition.reason}`;
+    }
+    this.#store = await stores.open(STORE_NAME);
     this.#index = new NameIndex(this.#store);
     return this.#index;
   }

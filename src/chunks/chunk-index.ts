@@ -244,6 +244,11 @@ export class ChunkIndex {
     const found = decodeMeta(store.get(META_KEY));
     if (found !== undefined && found.storeIncarnation === storeIncarnation)
       return new ChunkIndex(store, found);
+    return ChunkIndex.anew(store, storeIncarnation);
+  }
+
+  /** An empty index, to be rebuilt, in the place of whatever is in `store`. */
+  static anew(store: OrderedStore, storeIncarnation: string): ChunkIndex {
     for (;;) {
       const records = [...store.range({ from: Buffer.from([0]), to: LAST_KEY, countMax: CLEAR_COUNT })];
       if (records.length === 0) break;

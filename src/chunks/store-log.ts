@@ -15,6 +15,7 @@ import { comparePositions, type LogRecord, type RecordLocation } from "../segmen
 import type { RecordPart } from "../segments/record-reader.ts";
 import { SegmentLog } from "../segments/segment-log.ts";
 import type { SegmentFault } from "../segments/segment-error.ts";
+import { readTable } from "../segments/segment-table.ts";
 import { ChunkIndex, type IndexedRecord } from "./chunk-index.ts";
 
 /** Bytes appended to the log after which the index is flushed: bounds what a start must replay. */
@@ -64,7 +65,7 @@ export class StoreLog {
 
   /** Opens log and index; the index is brought up to the log, or rebuilt from it. Errors: DATA_CORRUPT; those of the disk. */
   static async open(options: StoreLogOptions): Promise<StoreLog> {
-    const index = ChunkIndex.open(options.index, options.storeIncarnation);
+    const index = await openIndex(options);
     const { checkpoint } = index.meta;
     let replayed: IndexedRecord[] = [];
     const add = (record: LogRecord, damaged: boolean): void => {
@@ -280,4 +281,17 @@ export class StoreLog {
     }
     return removable;
   }
+}
+
+/**
+ * The index; a new one instead of an old copy, which says that it holds everything up to a segment that is gone. A copy is that old
+ * only when the disk, or somebody, put it there: segments are removed after the index was flushed behind them.
+ */
+async function openIndex(options: StoreLogOptions): Promise<ChunkIndex> {
+  const index = ChunkIndex.open(options.index, options.storeIncarnation);
+  const { checkpoint } = index.meta;
+  if (checkpoint === undefined) return index;
+  const table = await readTable(options.disk, options.directory, options.identity);
+  if (table === undefined || table.segmentIds.includes(checkpoint.segmentId)) return index;
+  return ChunkIndex.anew(options.index, options.storeIncarnation);
 }

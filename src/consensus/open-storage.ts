@@ -129,12 +129,29 @@ async function openState<Result>(
 ): Promise<{ readonly store: ReplicatedStore<Result>; readonly isRebuilt: boolean }> {
   try {
     if (isLost) throw corrupt(`${options.directory}/CURRENT is gone`);
-    return { store: await ReplicatedStore.open(options.state), isRebuilt: false };
+    const store = await ReplicatedStore.open(options.state);
+    await refuseOlder(store, opened);
+    return { store, isRebuilt: false };
   } catch (error) {
     const isDamage = hasReason(error, "DATA_CORRUPT") && options.whenAbsent === "refuse";
     if (!isDamage) throw error;
     return { store: await rebuildState(options, opened, error), isRebuilt: true };
   }
+}
+
+/**
+ * A state that ends before the log begins is an old copy: the log is cut only behind what was flushed. The empty one of a rebuilding
+ * that a crash interrupted is not, and a log that is damaged itself is judged by mend().
+ */
+async function refuseOlder<Result>(
+  store: ReplicatedStore<Result>,
+  { log, promises }: { readonly log: SegmentRaftLog; readonly promises: PromiseFile },
+): Promise<void> {
+  const { appliedIndex } = store.state;
+  const isEmptied = appliedIndex === 0 && promises.content?.isMending === true;
+  if (log.damage !== undefined || appliedIndex >= log.start.index || isEmptied) return;
+  await store.close();
+  throw corrupt(`the state ends at ${appliedIndex}, but the log starts behind ${log.start.index}`);
 }
 
 /** What is absent must never have been there: else it is lost, and so is what this member promised. */

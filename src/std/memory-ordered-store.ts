@@ -23,6 +23,9 @@ import { SortedMap, type SortedView } from "./sorted-map.ts";
 /** Boundaries kept since the last flush; beyond it every second one is dropped, so a store that is never flushed stays bounded. */
 const BOUNDARY_COUNT_MAX = 1024;
 
+/** Former durable states kept of each store, for spoil(). */
+const FORMER_COUNT_MAX = 16;
+
 /** Settings of a MemoryOrderedStoreProvider. */
 export interface MemoryOrderedStoreOptions {
   /** Awaited by every flush before its state becomes durable; a rejection fails the flush. */
@@ -39,6 +42,10 @@ interface Boundary {
 class MemoryStoreDisk {
   durable: Boundary = { sequence: 0, view: new SortedMap<Uint8Array>().view() };
   later: Boundary[] = [];
+  /** What was durable before, oldest first; a few. */
+  former: Boundary[] = [];
+  /** Whether it cannot be read any more. */
+  isBroken = false;
 
   push(boundary: Boundary): void {
     this.later.push(boundary);
@@ -50,6 +57,7 @@ class MemoryStoreDisk {
 
   flushed(boundary: Boundary): void {
     if (boundary.sequence <= this.durable.sequence) return;
+    if (this.durable.sequence > 0) this.former = [...this.former, this.durable].slice(-FORMER_COUNT_MAX);
     this.durable = boundary;
     this.later = this.later.filter((each) => each.sequence > boundary.sequence);
   }
@@ -192,6 +200,12 @@ export class MemoryOrderedStore implements OrderedStore {
   }
 }
 
+/** Behind every key. */
+const LAST_KEY = new Uint8Array(1025).fill(0xff);
+
+/** What can happen to a store at rest: a bit of a record, all of it, its being there, or an older copy in its place. */
+export type StoreDamage = "record" | "unreadable" | "gone" | "older";
+
 /** The stores of one simulated disk. */
 export class MemoryOrderedStoreProvider implements OrderedStoreProvider {
   readonly #disks = new Map<string, MemoryStoreDisk>();
@@ -212,13 +226,21 @@ export class MemoryOrderedStoreProvider implements OrderedStoreProvider {
     return Promise.resolve(store);
   }
 
-  /** Stores that exist can be read: damage is put into their records, if anywhere. */
+  /** Stores that exist can be read, but for those that spoil() made unreadable. */
   check(name: string): Promise<StoreCondition> {
+    if (this.#disks.get(parseStoreName(name))?.isBroken === true) {
+      return Promise.resolve({ kind: "damaged", reason: `the store ${name} cannot be read` });
+    }
     return Promise.resolve({ kind: this.#disks.has(parseStoreName(name)) ? "readable" : "absent" });
   }
 
+  /** As list(), at once. */
+  get names(): readonly string[] {
+    return [...this.#disks.keys()].sort();
+  }
+
   list(): Promise<string[]> {
-    return Promise.resolve([...this.#disks.keys()].sort());
+    return Promise.resolve([...this.names]);
   }
 
   remove(name: string): Promise<void> {
@@ -226,6 +248,29 @@ export class MemoryOrderedStoreProvider implements OrderedStoreProvider {
     this.#disks.delete(name);
     this.#open.delete(name);
     return Promise.resolve();
+  }
+
+  /** Damages a store that is not open; false when there is nothing to damage in that way. */
+  spoil(name: string, how: StoreDamage, prng: Prng): boolean {
+    assert(this.#open.get(name)?.isOpen !== true, `the store ${name} is open`);
+    const disk = this.#disks.get(name);
+    if (disk === undefined) return false;
+    switch (how) {
+      case "gone":
+        return this.#disks.delete(name);
+      case "unreadable":
+        disk.isBroken = true;
+        return true;
+      case "older": {
+        const [oldest] = disk.former;
+        if (oldest === undefined) return false;
+        disk.durable = oldest;
+        disk.former = [];
+        return true;
+      }
+      case "record":
+        return spoilRecord(disk, prng);
+    }
   }
 
   /**
@@ -243,4 +288,18 @@ export class MemoryOrderedStoreProvider implements OrderedStoreProvider {
     }
     this.#open.clear();
   }
+}
+
+function spoilRecord(disk: MemoryStoreDisk, prng: Prng): boolean {
+  const map = new SortedMap<Uint8Array>();
+  map.restore(disk.durable.view);
+  const all = [...disk.durable.view.range(new Uint8Array(0), LAST_KEY, false)];
+  const [key, value] = all[prng.below(Math.max(1, all.length))] ?? [];
+  if (key === undefined || value === undefined || value.length === 0) return false;
+  const spoiled = Uint8Array.from(value);
+  const at = prng.below(spoiled.length);
+  spoiled[at] = must(spoiled[at], "within the value") ^ (1 << prng.below(8));
+  map.set(key, spoiled);
+  disk.durable = { sequence: disk.durable.sequence, view: map.view() };
+  return true;
 }

@@ -47,6 +47,23 @@ describe("The index of names of a node", () => {
     expect(names.lagCount()).to.equal(0);
   });
 
+  it("is not opened when it is damaged, but built again", async () => {
+    const drive = new CatalogDrive();
+    const stores = new MemoryOrderedStoreProvider();
+    await drive.put("/a", "1");
+    const first = follow(drive, stores);
+    await first.caughtUp();
+    stores.crash(new SeededPrng(1));
+    expect(stores.spoil("names", "unreadable", new SeededPrng(1))).to.equal(true);
+
+    const second = follow(drive, stores);
+    await second.caughtUp();
+
+    expect(second.rebuilds).to.have.length(1);
+    expect(second.rebuilds[0]).to.match(/damaged/u);
+    expect(await pathsOf(second.catalog, { ...NEWEST, text: "a" })).to.deep.equal(["/a"]);
+  });
+
   it("goes on where it was after a crash", async () => {
     const drive = new CatalogDrive();
     const stores = new MemoryOrderedStoreProvider();

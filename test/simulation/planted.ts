@@ -27,6 +27,7 @@ export interface PlantedBug {
 const BUSY_TURNS: Partial<SimPlan> = {
   faultMs: 4_000,
   faults: [],
+  changes: [],
   turnRate: 0.5,
   turnWindowMs: 10,
   instantDiskRate: 1,
@@ -42,6 +43,7 @@ const LONG_PARTITION: Partial<SimPlan> = {
   faultMs: 40_000,
   loss: 0,
   clockSkew: false,
+  changes: [],
   faults: [{ atMs: 4_000, kind: "partition", memberId: 1, durationMs: 30_000 }],
 };
 
@@ -49,14 +51,15 @@ const LONG_PARTITION: Partial<SimPlan> = {
 const LAGGING: Partial<SimPlan> = {
   faultMs: 2_000,
   faults: [],
-  loss: 0.2,
-  delayMeanMs: 20,
+  changes: [],
+  loss: 0.3,
+  delayMeanMs: 40,
   turnRate: 0,
   clockSkew: false,
   clientCount: 4,
   clientsApart: true,
-  thinkMeanMs: 10,
-  operationCount: 60,
+  thinkMeanMs: 1,
+  operationCount: 120,
 };
 
 /** A disk that says "synced" and has not synced. */

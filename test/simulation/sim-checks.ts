@@ -53,6 +53,8 @@ export class SimChecks {
   readonly #incarnations = new Map<number, number>();
   readonly #hashes = new Map<number, { readonly memberId: number; readonly hash: Uint8Array }>();
   readonly #applied = new Map<number, number>();
+  /** Terms in which somebody led. */
+  readonly ledTerms = new Set<number>();
   /** Looks at nodes so far. */
   observationCount = 0;
   commitIndexMax = 0;
@@ -109,7 +111,11 @@ export class SimChecks {
     this.observationCount += fresh.length;
     this.#invariants.observeAll(fresh);
     this.#configs.observe(fresh);
-    for (const view of fresh) if (view.role === "leader") this.#checkDurable(view);
+    for (const view of fresh) {
+      if (view.role !== "leader") continue;
+      this.ledTerms.add(view.term);
+      this.#checkDurable(view);
+    }
   }
 
   /** How far the log of a member was durable when it was looked at last. */
@@ -340,7 +346,9 @@ function isSame(a: ConsensusStatus, b: ConsensusStatus): boolean {
 /** What a node had called durable when it died is there when it comes back (R8, R14). */
 function checkSurvived(before: NodeView, stableTerm: number | undefined, after: NodeView): void {
   const stable = before.stableIndex ?? 0;
-  if (stable < after.firstIndex) return;
+  // A snapshot that was on its way counts as the end of the log before it is there.
+  const isSnapshot = (before.pendingSnapshotIndex ?? 0) > 0;
+  if (isSnapshot || stable < after.firstIndex) return;
   const isThere =
     stable <= after.lastIndex && (stable < before.firstIndex || stableTerm === after.termAt(stable));
   if (isThere) return;

@@ -11,8 +11,9 @@ import type { PlantedFault } from "../../src/raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { inlineDigester } from "../../src/std/digest.ts";
 import type { Disk } from "../../src/std/disk.ts";
-import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
-import type { SeededPrng } from "../../src/std/prng.ts";
+import { CheckedOrderedStoreProvider } from "../../src/std/checked-ordered-store.ts";
+import { MemoryOrderedStoreProvider, type StoreDamage } from "../../src/std/memory-ordered-store.ts";
+import type { Prng, SeededPrng } from "../../src/std/prng.ts";
 import type { Message } from "../../src/raft/types.ts";
 import type { ReplicaPort } from "../../src/replication/replica-port.ts";
 import type { Logger } from "../../src/telemetry/logger.ts";
@@ -77,6 +78,8 @@ export class SimMachine {
   readonly log: string[] = [];
   /** How long an operation of the disk takes on average. */
   diskMeanMs: number;
+  /** Until when no operation of the disk ends. */
+  diskStuckUntilMs = 0;
   incarnationCount = 0;
   /** How far its log was durable when that was damaged; undefined once it is mended. */
   rottenIndex: number | undefined;
@@ -193,7 +196,9 @@ export class SimMachine {
     const process = this.#process;
     // Died in the middle of a turn: what a dead process asks for is never answered.
     if (process === undefined) return new Promise<never>(() => undefined);
-    const { prng, plan } = this.#options;
+    const { prng, plan, scheduler } = this.#options;
+    const stuckMs = this.diskStuckUntilMs - scheduler.nowMs;
+    if (stuckMs > 0) return process.delay(stuckMs);
     const isSync = operation === "sync" || operation === "syncDirectory";
     // The page cache answers at once, in this very turn or some microtasks later.
     if (!isSync && prng.float() < plan.instantDiskRate) return process.hop();
@@ -255,8 +260,8 @@ export class SimMachine {
         await this.#diskTime("sync", 0);
         this.#isStarted = true;
       },
-      stores: this.#stores,
-      indexes: this.#indexes,
+      stores: this.#checked(process, this.#stores),
+      indexes: this.#checked(process, this.#indexes),
       clock: process,
       prng: prng.fork(),
       digester: inlineDigester,
@@ -304,6 +309,24 @@ export class SimMachine {
       },
     });
     return node;
+  }
+
+  /** As production has them: with a checksum in each record. Damage comes at rest, so no record fails later on. */
+  #checked(process: SimProcess, stores: MemoryOrderedStoreProvider): CheckedOrderedStoreProvider {
+    return new CheckedOrderedStoreProvider(stores, (error) => {
+      if (process.alive) this.#options.fail(asError(`${process.name} met a damaged record`, error));
+    });
+  }
+
+  /** Damages a store of the machine, which is down; false when there is nothing to damage in that way. */
+  spoilStore(which: "state" | "index", how: StoreDamage, prng: Prng): boolean {
+    assert(this.#process === undefined, "the machine is down");
+    const stores = which === "state" ? this.#stores : this.#indexes;
+    const { names } = stores;
+    const name = names[prng.below(Math.max(1, names.length))];
+    if (name === undefined || !stores.spoil(name, how, prng)) return false;
+    this.#options.scheduler.note(`n${this.memberId} ${name} ${how}`);
+    return true;
   }
 
   #logger(process: SimProcess, module: string): Logger {

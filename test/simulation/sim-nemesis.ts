@@ -9,7 +9,14 @@ import type { Message } from "../../src/raft/types.ts";
 import { assert, must } from "../../src/std/assert.ts";
 import type { SeededPrng } from "../../src/std/prng.ts";
 import type { SimCluster } from "./sim-cluster.ts";
-import { CLUSTER_ID, DATA_DIRECTORY, type SimMachine } from "./sim-machine.ts";
+import {
+  damageFile,
+  pathsToDamage,
+  STORE_DAMAGES,
+  type DamagedFiles,
+  type FileDamage,
+} from "./sim-damage.ts";
+import { CLUSTER_ID, type SimMachine } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
 import type { SimProcess, SimScheduler } from "./sim-scheduler.ts";
@@ -18,9 +25,6 @@ const RETRY_DELAY_MS = 200;
 /** Attempts of one fault before the run counts as broken. */
 const RETRY_COUNT_MAX = 200;
 const SLOW_DISK_MEAN_MS = 60;
-/** Bytes at the start of a segment that are not damaged: its header, without which the whole file is lost. */
-const SEGMENT_HEADER_BYTES = 64;
-
 /** Messages remembered for replays. */
 const ARCHIVE_COUNT_MAX = 300;
 const DAY_MS = 24 * 3600 * 1000;
@@ -100,7 +104,7 @@ export class SimNemesis {
   /** Carries out a fault; false when it cannot be now. */
   #happen(director: SimProcess, fault: PlannedFault): boolean {
     const { durationMs } = fault;
-    const machine = this.#cluster.pick(fault.memberId);
+    const machine = this.#machineOf(fault);
     const { memberId } = machine;
     switch (fault.kind) {
       case "partition":
@@ -133,10 +137,25 @@ export class SimNemesis {
           machine.diskMeanMs = this.#plan.diskMeanMs;
         });
         return true;
+      case "stuck-disk":
+        machine.diskStuckUntilMs = this.#scheduler.nowMs + durationMs;
+        return true;
       case "bit-flip":
-        return this.#flip(machine, "chunks");
+        return this.#damage(machine, "chunks", "flipped-bit");
       case "log-rot":
-        return this.#rot(director, machine, durationMs);
+        return this.#rotFile(director, machine, durationMs, "raft/log", "flipped-bit");
+      case "misdirected-write":
+      case "lost-write":
+      case "unreadable-page": {
+        const files = this.#prng.below(2) === 0 ? "chunks" : "raft/log";
+        return this.#rotFile(director, machine, durationMs, files, fault.kind);
+      }
+      case "state-damage":
+      case "index-damage": {
+        const which = fault.kind === "state-damage" ? "state" : "index";
+        const how = must(STORE_DAMAGES[this.#prng.below(STORE_DAMAGES.length)], "a way");
+        return this.#rot(director, machine, durationMs, () => machine.spoilStore(which, how, this.#prng));
+      }
       case "disk-full":
         machine.disk.capacityBytes = machine.disk.usedBytes + this.#prng.below(LITTLE_SPACE_BYTES);
         director.after(durationMs, "", () => giveSpace(machine));
@@ -161,13 +180,31 @@ export class SimNemesis {
     }
   }
 
-  /** The log of a process that has died is damaged before it comes back. */
-  #rot(director: SimProcess, machine: SimMachine, durationMs: number): boolean {
+  #machineOf({ memberId, part }: PlannedFault): SimMachine {
+    if (part === undefined) return this.#cluster.pick(memberId);
+    const isWanted = ({ servingNode }: SimMachine): boolean =>
+      servingNode !== undefined && (servingNode.consensus.role() === "leader") === (part === "leader");
+    return must(this.#cluster.present.find(isWanted), `a ${part}`);
+  }
+
+  #rotFile(
+    director: SimProcess,
+    machine: SimMachine,
+    durationMs: number,
+    files: DamagedFiles,
+    how: FileDamage,
+  ): boolean {
+    if (pathsToDamage(machine.disk, files, how).length === 0) return false;
+    return this.#rot(director, machine, durationMs, () => this.#damage(machine, files, how));
+  }
+
+  /** What a process that has died left behind is damaged before it comes back. */
+  #rot(director: SimProcess, machine: SimMachine, durationMs: number, damage: () => boolean): boolean {
     if (machine.servingNode === undefined) return false;
     const stableIndex = this.#stableIndexOf(machine.memberId);
     machine.stop("kill");
     director.after(durationMs, "", () => startAgain(machine));
-    if (!this.#flip(machine, "raft/log")) return false;
+    if (!damage()) return false;
     machine.rottenIndex = stableIndex;
     return true;
   }
@@ -211,18 +248,10 @@ export class SimNemesis {
     return true;
   }
 
-  #flip(machine: SimMachine, directory: "chunks" | "raft/log"): boolean {
-    const files = machine.disk
-      .filesBelow(`${DATA_DIRECTORY}/${directory}`)
-      .filter((path) => path.endsWith(".seg"))
-      .filter((path) => machine.disk.contentOf(path).length > SEGMENT_HEADER_BYTES);
-    if (files.length === 0) return false;
-    const path = must(files[this.#prng.below(files.length)], "a file");
-    const sizeBytes = machine.disk.contentOf(path).length;
-    const offset = SEGMENT_HEADER_BYTES + this.#prng.below(sizeBytes - SEGMENT_HEADER_BYTES);
-    machine.disk.flipBit(path, offset, this.#prng.below(8));
-    this.#scheduler.note(`flip ${path} at ${offset}`);
-    return true;
+  #damage(machine: SimMachine, files: DamagedFiles, how: FileDamage): boolean {
+    const done = damageFile(machine.disk, files, how, this.#prng);
+    if (done !== undefined) this.#scheduler.note(done);
+    return done !== undefined;
   }
 }
 

@@ -28,7 +28,14 @@ export type FaultKind =
   | "sync-error"
   | "clock-jump"
   | "old-replay"
-  | "foreign-message";
+  | "foreign-message"
+  /** No operation of the disk ends for a while; in directed runs alone. */
+  | "stuck-disk"
+  | LaterKind;
+
+/** Kinds that are drawn behind the others, so that older seeds keep their other faults. */
+export type LaterKind =
+  "misdirected-write" | "lost-write" | "unreadable-page" | "state-damage" | "index-damage";
 
 /** One fault at its instant. */
 export interface PlannedFault {
@@ -37,6 +44,8 @@ export interface PlannedFault {
   /** Member that it happens to, from 1; of a partition the one that is cut off. */
   readonly memberId: number;
   readonly durationMs: number;
+  /** Instead of memberId: whoever leads then, or another. */
+  readonly part?: "leader" | "follower";
 }
 
 /** A whole run. */
@@ -90,7 +99,14 @@ const KINDS: readonly FaultKind[] = [
 ];
 
 /** Kinds that damage what is stored: one member of a run alone. */
-const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot"];
+const LATER_KINDS: readonly LaterKind[] = [
+  "misdirected-write",
+  "lost-write",
+  "unreadable-page",
+  "state-damage",
+  "index-damage",
+];
+const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot", ...LATER_KINDS];
 
 const MEMBER_COUNT = 3;
 
@@ -167,10 +183,22 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     instantDiskRate: pick(prng, [0, 0.5, 1, 1]),
   };
   const bounds = prng.below(3) === 0 ? NARROW : WIDE;
-  if (prng.below(CHANGING_RUNS) > 0) return { ...plan, bounds };
+  if (prng.below(CHANGING_RUNS) > 0) {
+    const later = drawLater(plan, prng);
+    return { ...plan, bounds, faults: [...faults, ...later].sort((a, b) => a.atMs - b.atMs) };
+  }
   const changes = drawChanges(faultMs, prng);
   // A machine that is lost takes a copy of everything with it, so the others keep theirs.
   return { ...plan, bounds, changes, faults: faults.filter(({ kind }) => !DAMAGING.includes(kind)) };
+}
+
+function drawLater({ faultMs, damagedMemberId }: SimPlan, prng: Prng): readonly PlannedFault[] {
+  return LATER_KINDS.filter(() => prng.below(4) === 0).map((kind) => ({
+    atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
+    kind,
+    memberId: damagedMemberId,
+    durationMs: pick(prng, [20, 300, 1_500, 4_000]),
+  }));
 }
 
 function drawChanges(faultMs: number, prng: Prng): readonly PlannedChange[] {

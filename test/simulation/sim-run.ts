@@ -38,6 +38,14 @@ const VIRTUAL_MS_MAX = 1_500_000;
 const REPORT_MS = 5_000;
 /** Passes over all copies after which no damage may be left. */
 const REPAIR_ROUND_COUNT_MAX = 12;
+/** Faults that may have damaged copies. */
+const CHUNK_DAMAGES: readonly FaultKind[] = [
+  "bit-flip",
+  "misdirected-write",
+  "lost-write",
+  "unreadable-page",
+  "index-damage",
+];
 const CLIENTS_MS_MAX = 400_000;
 /** All changes of the membership have ended, after the healing. */
 const CHANGES_MS_MAX = 400_000;
@@ -68,6 +76,8 @@ export interface SimResult {
   readonly faults: ReadonlyMap<FaultKind, number>;
   readonly changes: ReadonlyMap<MembershipKind, number>;
   readonly configCount: number;
+  /** Terms in which somebody led. */
+  readonly leaderCount: number;
   readonly changeEventCount: number;
   readonly watcherResumeCount: number;
   readonly clients: SimClientCounts;
@@ -295,6 +305,7 @@ class SimRun {
       faults: this.#nemesis.counts,
       changes: this.#operator.counts,
       configCount: this.#checks.configCount,
+      leaderCount: this.#checks.ledTerms.size,
       changeEventCount: this.#checks.feed.count,
       watcherResumeCount: this.#watcher.resumeCount,
       clients: this.#counts,
@@ -368,7 +379,7 @@ class SimRun {
 
   async #finalChecks(): Promise<void> {
     await this.#until("three copies of everything", WHOLE_MS_MAX, () => this.#checks.openMatters());
-    let isDamaged = this.#nemesis.counts.has("bit-flip");
+    let isDamaged = CHUNK_DAMAGES.some((kind) => this.#nemesis.counts.has(kind));
     for (let round = 1; isDamaged && round <= REPAIR_ROUND_COUNT_MAX; round += 1) {
       const { damaged } = await this.#checks.verify(true);
       this.#copiesRepaired += damaged;

@@ -42,6 +42,9 @@ export interface MemoryDiskOptions {
   readonly afterCrash?: "reject" | "hang";
 }
 
+/** What spoilPage() makes unreadable at once. */
+const PAGE_SIZE_BYTES = 4096;
+
 const SECTOR_SIZES_BYTES = [512, 4096] as const;
 const CAPACITY_BYTES_DEFAULT = 2 ** 40;
 
@@ -58,6 +61,8 @@ interface FileNode {
   pending: PendingWrite[];
   /** How many writes syncs have taken out of `pending` so far. */
   syncedCount: number;
+  /** Pages that the disk cannot give back. */
+  readonly unreadable: Set<number>;
 }
 
 interface DirectoryNode {
@@ -145,6 +150,11 @@ export class MemoryDisk implements Disk {
     }
   }
 
+  /** Makes reads of the page at `offset` reject with EIO until it is written again. */
+  spoilPage(path: string, offset: number): void {
+    this.#fileAt(path).unreadable.add(Math.floor(offset / PAGE_SIZE_BYTES));
+  }
+
   /** The bytes that readers of a file see now. */
   contentOf(path: string): Uint8Array {
     return this.#fileAt(path).content.slice(0, Number.MAX_SAFE_INTEGER);
@@ -197,6 +207,7 @@ export class MemoryDisk implements Disk {
         durable: new GrowingBytes(),
         pending: [],
         syncedCount: 0,
+        unreadable: new Set(),
       };
       change(directory, new Map([[name, node]]));
     }
@@ -418,11 +429,13 @@ class MemoryFile implements DiskFile {
     this.#open();
     await this.#begin("read", length);
     if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
+    this.#refuseUnreadable(offset, length);
     return this.#node.content.slice(offset, length);
   }
 
   readSync(offset: number, length: number): Uint8Array {
     this.#open();
+    this.#refuseUnreadable(offset, length);
     return this.#node.content.slice(offset, length);
   }
 
@@ -438,9 +451,17 @@ class MemoryFile implements DiskFile {
     if (fits > 0) {
       const kept = Uint8Array.from(bytes.subarray(0, fits));
       this.#node.content.write(offset, kept);
+      for (const page of pagesOf(offset, fits)) this.#node.unreadable.delete(page);
       this.#node.pending.push({ kind: "write", offset, bytes: kept });
     }
     if (fits < bytes.length) throw osError("ENOSPC", this.path);
+  }
+
+  #refuseUnreadable(offset: number, length: number): void {
+    const { unreadable, content } = this.#node;
+    if (unreadable.size === 0) return;
+    const readable = Math.min(length, content.length - offset);
+    if (pagesOf(offset, readable).some((page) => unreadable.has(page))) throw osError("EIO", this.path);
   }
 
   async sync(): Promise<void> {
@@ -530,6 +551,12 @@ function crashDirectory(directory: DirectoryNode, prng: Prng): void {
     if (node.kind === "directory") crashDirectory(node, prng);
     else crashFile(node, prng);
   }
+}
+
+function pagesOf(offset: number, length: number): number[] {
+  const first = Math.floor(offset / PAGE_SIZE_BYTES);
+  const last = Math.floor((offset + length - 1) / PAGE_SIZE_BYTES);
+  return length <= 0 ? [] : Array.from({ length: last - first + 1 }, (_, at) => first + at);
 }
 
 function crashFile(file: FileNode, prng: Prng): void {

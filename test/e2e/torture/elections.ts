@@ -80,6 +80,26 @@ export async function runElections(options: ElectionOptions): Promise<ElectionSu
   }
 }
 
+/** A follower alone: away for `pauseMs` while clients write, and back. Checks nothing but that it could be done. */
+export async function runPause(options: {
+  readonly nodes: number;
+  readonly seed: number;
+  readonly pauseMs: number;
+}): Promise<TermCheck> {
+  const cluster = await FaultCluster.start({ nodes: options.nodes, ownDisks: false });
+  const alive = setInterval(() => undefined, 1_000);
+  const writers = new Writers(cluster, options.seed);
+  try {
+    return await checkTerm(cluster, writers, BACKGROUND_WRITER_COUNT, () =>
+      pauseFollower(cluster, options.pauseMs),
+    );
+  } finally {
+    clearInterval(alive);
+    writers.close();
+    await cluster.dispose(false);
+  }
+}
+
 /** Clients that write one small file after another. */
 class Writers {
   readonly #grpc: readonly GrpcDrive[];

@@ -1,10 +1,11 @@
 /**
  * The long torture run: npm run torture -- --minutes 30 --seed N --nodes 5 [--clients 10] [--kinds kill-leader,pause-leader]
  * or, of elections alone: npm run torture -- --elections [--nodes 3]
+ * or, of a follower that is away for two minutes under load: npm run torture -- --pause-follower 120 --nodes 3
  * Prints what it does and, at the end, the figures as JSON. Ends with 1 when anything is wrong; logs and data are kept then.
  */
 import { parseArgs } from "node:util";
-import { runElections } from "./elections.ts";
+import { runElections, runPause } from "./elections.ts";
 import { FAULT_KINDS } from "./nemesis.ts";
 import { runTorture } from "./torture.ts";
 
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     clients: { type: "string", default: "10" },
     kinds: { type: "string", default: FAULT_KINDS.join() },
     elections: { type: "boolean", default: false },
+    "pause-follower": { type: "string" },
   },
 });
 
@@ -48,6 +50,17 @@ async function elections(): Promise<void> {
   if (failover.p50Ms > FAILOVER_P50_MS_MAX) throw new Error(`fail-over takes ${failover.p50Ms} ms`);
 }
 
+async function pause(seconds: number): Promise<void> {
+  const check = await runPause({
+    nodes: Number(values.nodes),
+    seed: Number(values.seed),
+    pauseMs: seconds * 1_000,
+  });
+  log(JSON.stringify(check, undefined, 2));
+  if (check.termAfter !== check.termBefore)
+    throw new Error("a leader was elected because a follower was away");
+}
+
 async function faults(): Promise<void> {
   const summary = await runTorture({
     nodes: Number(values.nodes),
@@ -65,4 +78,6 @@ async function faults(): Promise<void> {
   log(JSON.stringify(summary, undefined, 2));
 }
 
-await (values.elections ? elections() : faults());
+const seconds = values["pause-follower"];
+if (seconds !== undefined) await pause(Number(seconds));
+else await (values.elections ? elections() : faults());

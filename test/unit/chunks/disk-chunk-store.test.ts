@@ -559,6 +559,29 @@ describe("DiskChunkStore", function () {
       expect(stats.extentCount).to.equal(60 - 14 + 2);
     });
 
+    it("is made anew when an old copy is in its place, which ends in a segment that is gone", async () => {
+      const fixture = new StoreFixture({ segmentSizeBytesMax: 50_000 });
+      const store = await fixture.open();
+      for (let i = 1; i <= 5; i += 1) await putSmall(store, i);
+      await store.close();
+      const second = await fixture.open();
+      for (let i = 6; i <= 60; i += 1) await putSmall(second, i);
+      for (let i = 1; i <= 50; i += 1) await second.removeExtent(extentKey(i));
+      await second.close();
+      await (await fixture.open()).close();
+      await fixture.closeIndex();
+      const firstSegment = fixture.disk.filesBelow("/chunks/log")[0];
+      expect(fixture.stores.spoil("chunks", "older", new SeededPrng(1))).to.equal(true);
+
+      const after = await fixture.open();
+
+      expect(firstSegment).to.not.equal(LOG_PATH);
+      expect(await after.listExtents(undefined, 100)).to.have.length(10);
+      for (let i = 51; i <= 60; i += 1) {
+        expect((await after.verifyExtent(extentKey(i))).sizeBytes).to.equal(4096);
+      }
+    });
+
     it("of another store is not believed", async () => {
       const fixture = new StoreFixture();
       const store = await fixture.open();

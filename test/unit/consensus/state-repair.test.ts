@@ -3,6 +3,7 @@
 import { expect } from "chai";
 import { must } from "../../../src/std/assert.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
+import { SeededPrng } from "../../../src/std/prng.ts";
 import { TestCluster, type TestMember } from "../../support/consensus-cluster.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 
@@ -97,6 +98,25 @@ describe("A damaged state", function () {
       await expectWhole(victim, 120);
     });
   }
+
+  it("comes from the leader when an old copy of its store is in its place and the log was cut", async () => {
+    cluster = new TestCluster(3, { tuning: SHORT_LOG });
+    for (const member of cluster.members) member.overrides = { logSegmentSizeBytes: 2000 };
+    await cluster.start();
+    for (let from = 0; from < 120; from += 30) {
+      await write(cluster, from, 30);
+      await cluster.clock.advance(1000);
+    }
+    const victim = must(cluster.followers(await cluster.leader())[0], "a follower");
+    const [name] = await victim.stores.list();
+    await victim.stop();
+    expect(victim.stores.spoil(must(name, "a store"), "older", new SeededPrng(1))).to.equal(true);
+
+    await victim.start();
+
+    expect(victim.live.status().isMending).to.equal(true);
+    await expectWhole(victim, 120);
+  });
 
   it("comes from the leader over a crash at any operation of the disk", async function () {
     this.timeout(60_000);
