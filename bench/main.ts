@@ -1,11 +1,15 @@
 /**
  * `npm run bench [-- --quick] [-- row ...]`: every row of the speed table that exists, each beside its limit or peer in the
  * same run. Prints the table and writes it to bench/out/latest.md; figures worth keeping go to bench/RESULTS.md by hand.
+ *
+ * `npm run bench -- scale [--entries N] [--keep DIR]`: N is 10,000,000 when absent; what it makes (1 GB for a million entries) is
+ * kept in DIR for the next run.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { startCluster, type TestCluster } from "../test/support/use-cluster.ts";
 import { cacheRows } from "./rows/cache.ts";
 import { catalogRows } from "./rows/catalog.ts";
@@ -14,11 +18,15 @@ import { failover, listing, metadataWrites } from "./rows/metadata.ts";
 import { manySmallFiles } from "./rows/million.ts";
 import { repairRows } from "./rows/repair.ts";
 import { streamWithDelay } from "./rows/delayed-stream.ts";
+import { scaleRows } from "./rows/scale.ts";
 import { formatTable, hardware, type Row } from "./table.ts";
 
 const GIB = 1024 ** 3;
-const quick = process.argv.includes("--quick");
-const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+const { values: settings, positionals: wanted } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: "boolean" }, entries: { type: "string" }, keep: { type: "string" } },
+});
+const quick = settings.quick === true;
 const runs = quick ? 1 : 5;
 
 async function withCluster(work: (cluster: TestCluster) => Promise<readonly Row[]>): Promise<readonly Row[]> {
@@ -41,6 +49,12 @@ const sections: Record<string, () => Promise<readonly Row[]>> = {
   cache: () => cacheRows(quick ? 1 : 3, quick ? 2000 : 4000),
   repair: () => repairRows((quick ? 1 : 4) * GIB, quick ? 1 : 3),
   million: () => withCluster((cluster) => manySmallFiles(cluster, quick ? 20_000 : 1_000_000)),
+  scale: () =>
+    scaleRows({
+      entryCount: Number(settings.entries ?? (quick ? 100_000 : 10_000_000)),
+      keep: settings.keep,
+      log: (line) => void process.stdout.write(`  ${line}\n`),
+    }),
   stream: () => withCluster((cluster) => streamWithDelay(cluster, runs)),
 };
 

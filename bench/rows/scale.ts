@@ -1,0 +1,311 @@
+/**
+ * Rows about a node with very many entries: restart, snapshot and catch-up, with the longest pauses and the memory meanwhile.
+ *
+ * Three real processes. The first two hold the entries (scale-data.ts makes them without the network), the third is as far
+ * behind as the cluster was when it was formed, so that it can only catch up by a snapshot. The longest pause of a node is
+ * the longest delay of its event loop (`nodejs_eventloop_lag_max_seconds`): nothing that it does, applying included, can
+ * have taken longer without a break.
+ */
+import { existsSync } from "node:fs";
+import { cp, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { must } from "../../src/std/assert.ts";
+import { startCluster, type ClusterNode, type TestCluster } from "../../test/support/use-cluster.ts";
+import { send } from "../http-load.ts";
+import { NetdiskClient } from "../netdisk-client.ts";
+import { copyState, fill, FILES_PER_FOLDER } from "../scale-data.ts";
+import { folderPath } from "../scale-encoder.ts";
+import { anonymousBytes, judgeAtMost, spread, summary, type Row } from "../table.ts";
+
+/** The goals: see the table of the design. */
+const PAUSE_MS_MAX = 50;
+const MEMORY_MB_MAX = 300;
+const READY_SECONDS_MAX = 10;
+const CATCH_UP_SECONDS_MAX = 300;
+
+/** Clients that make folders while pauses are measured. */
+const WRITER_COUNT = 8;
+
+/** How long pauses are measured without a snapshot. */
+const STEADY_MS = 20_000;
+
+const START_WITHIN_MS = 30 * 60_000;
+const SAMPLE_INTERVAL_MS = 500;
+const MB = 1e6;
+
+/** The timer that delays are measured by comes this often; a delay is told with this time in it. */
+const LAG_RESOLUTION_MS = 10;
+
+/** Settings of scaleRows(). */
+export interface ScaleOptions {
+  readonly entryCount: number;
+  /** Where the made data is kept for later runs, and taken from when it is there. */
+  readonly keep: string | undefined;
+  readonly log: (line: string) => void;
+}
+
+/** What was seen of a node while it was watched. */
+interface Seen {
+  /** Longest delay of the event loop in milliseconds, and the largest of the 99th percentiles of each interval. */
+  readonly pauseMs: number;
+  readonly pauseP99Ms: number;
+  readonly memoryMb: number;
+}
+
+/** Watches a node until `work` ends. */
+async function watch<T>(node: ClusterNode, work: () => Promise<T>): Promise<T & { readonly seen: Seen }> {
+  let [pauseMs, pauseP99Ms, memoryMb] = [0, 0, 0];
+  let isOver = false;
+  // The first answer is of the time before.
+  await lagOf(node);
+  const sampling = (async () => {
+    while (!isOver) {
+      await new Promise((resolve) => setTimeout(resolve, SAMPLE_INTERVAL_MS));
+      memoryMb = Math.max(memoryMb, anonymousBytes(must(node.pid, "a running node")) / MB);
+      const { maxMs, p99Ms } = await lagOf(node);
+      pauseMs = Math.max(pauseMs, maxMs);
+      pauseP99Ms = Math.max(pauseP99Ms, p99Ms);
+    }
+  })();
+  try {
+    const result = await work();
+    isOver = true;
+    await sampling;
+    return { ...result, seen: { pauseMs, pauseP99Ms, memoryMb } };
+  } finally {
+    isOver = true;
+  }
+}
+
+/** A metric of a node. */
+async function metricOf(node: ClusterNode, name: string): Promise<number> {
+  const text = (await send("GET", `${node.httpUrl}/metrics`)).body.toString();
+  return metricIn(text, name);
+}
+
+function metricIn(text: string, name: string): number {
+  const match = new RegExp(`${name}(?:{[^}]*})? ([0-9.e+-]+)`).exec(text);
+  return Number(must(match?.[1], `the metric ${name}`));
+}
+
+/** Delay of a node's event loop since it was asked last. */
+async function lagOf(node: ClusterNode): Promise<{ readonly maxMs: number; readonly p99Ms: number }> {
+  const text = (await send("GET", `${node.httpUrl}/metrics`)).body.toString();
+  const lagMs = (name: string): number =>
+    Math.max(0, metricIn(text, `nodejs_eventloop_lag_${name}_seconds`) * 1000 - LAG_RESOLUTION_MS);
+  return { maxMs: lagMs("max"), p99Ms: lagMs("p99") };
+}
+
+/** Waits until a node has applied an entry. */
+async function reaches(node: ClusterNode, index: number): Promise<void> {
+  const endMs = performance.now() + START_WITHIN_MS;
+  while ((await metricOf(node, "raft_applied_index")) < index) {
+    if (performance.now() > endMs) throw new Error(`${node.nodeId} did not catch up:\n${node.logTail()}`);
+    await new Promise((resolve) => setTimeout(resolve, SAMPLE_INTERVAL_MS));
+  }
+}
+
+/** Seconds from the start of a process until it is ready. */
+async function secondsToReady(node: ClusterNode): Promise<number> {
+  const begun = performance.now();
+  node.start();
+  await node.ready(START_WITHIN_MS);
+  return (performance.now() - begun) / 1000;
+}
+
+/** The last event of that name in a node's log. */
+async function lastEvent(node: ClusterNode, name: string): Promise<Record<string, unknown> | undefined> {
+  const lines = (await readFile(node.logPath, "utf8"))
+    .split("\n")
+    .filter((line) => line.includes(`"${name}"`));
+  const line = lines.at(-1);
+  return line === undefined ? undefined : (JSON.parse(line) as Record<string, unknown>);
+}
+
+/** Fills the data directories of a cluster that is not running; returns how that went. */
+async function prepare(cluster: TestCluster, { entryCount, keep, log }: ScaleOptions): Promise<string> {
+  const [first, second] = [cluster.node(0), cluster.node(1)];
+  const kept = keep === undefined ? undefined : join(keep, String(entryCount));
+  let how = "taken from an earlier run";
+  if (kept !== undefined && existsSync(kept)) {
+    for (const node of cluster.nodes)
+      await cp(join(kept, node.nodeId), node.dataDirectory, { recursive: true, force: true });
+  } else {
+    for (const node of cluster.nodes) node.start();
+    await Promise.all(cluster.nodes.map((node) => node.ready()));
+    await Promise.all(cluster.nodes.map((node) => node.signal("SIGTERM")));
+    const filled = await fill(first.dataDirectory, entryCount, (count, seconds) =>
+      log(`${count} entries, ${Math.round(count / seconds)}/s`),
+    );
+    how = `${Math.round(entryCount / filled.seconds)}/s applied, longest batch ${filled.batchMsMax.toFixed(0)} ms`;
+    if (kept !== undefined)
+      for (const node of cluster.nodes)
+        await cp(node.dataDirectory, join(kept, node.nodeId), { recursive: true });
+  }
+  await copyState(first.dataDirectory, second.dataDirectory);
+  return how;
+}
+
+/** All rows. Takes the time of some 50 us an entry to make them, and a few minutes. */
+export async function scaleRows(options: ScaleOptions): Promise<readonly Row[]> {
+  const { entryCount, log } = options;
+  // The members that hold the copies do not run, and must not be given up meanwhile.
+  const environment = { NETDISK_CLUSTER_LOST_AFTER_MS: String(24 * 3600 * 1000) };
+  const cluster = await startCluster({ nodes: 3, stopped: true, environment });
+  try {
+    const made = await prepare(cluster, options);
+    log(`made: ${made}`);
+    const rows = await measure(cluster, options);
+    const million = (entryCount / 1e6).toLocaleString("en");
+    return [
+      row(`${million} million files made by applying commands`, made),
+      ...rows.map((each) => ({ ...each, work: `${million} million files: ${each.work}` })),
+    ];
+  } finally {
+    await cluster.dispose();
+  }
+}
+
+async function measure(cluster: TestCluster, { entryCount, log }: ScaleOptions): Promise<readonly Row[]> {
+  const [first, second, third] = [cluster.node(0), cluster.node(1), cluster.node(2)];
+  const rows: Row[] = [];
+  const add = (each: Row): void => {
+    log(`${each.work}: ${each.measured} (${each.verdict})`);
+    rows.push(each);
+  };
+  first.start();
+  second.start();
+  await Promise.all([first.ready(START_WITHIN_MS), second.ready(START_WITHIN_MS)]);
+  const leader = await cluster.leader();
+  add(await listing(leader, entryCount));
+  const steady = await watch(leader, () => writes(leader, STEADY_MS));
+  add(pauses("leader, writes alone", steady.seen, steady));
+  add(memory("leader, writes alone", steady.seen));
+  const target = await metricOf(leader, "raft_applied_index");
+  const done = await watch(leader, async () => {
+    const begun = performance.now();
+    third.start();
+    const load = { isOver: false };
+    const [result, receiver] = await Promise.all([
+      writes(leader, load),
+      watchFromStart(third, async () => {
+        await third.ready(START_WITHIN_MS);
+        await reaches(third, target);
+        load.isOver = true;
+      }),
+    ]);
+    return { ...result, receiver, seconds: (performance.now() - begun) / 1000 };
+  });
+  add(
+    judged(
+      "empty follower, start -> caught up",
+      `${done.seconds.toFixed(0)} s`,
+      done.seconds,
+      CATCH_UP_SECONDS_MAX,
+      "s",
+    ),
+  );
+  const made = await lastEvent(leader, "snapshot_made");
+  add(row("of that, the snapshot to a file", `${(Number(made?.["duration_ms"]) / 1000).toFixed(0)} s`));
+  add(pauses("leader, writes beside the snapshot", done.seen, done));
+  add(memory("leader, beside the snapshot", done.seen));
+  add(memory("follower that is given the snapshot", done.receiver));
+  // All three have the entries now, so that the two others go on meanwhile.
+  const follower = leader === first ? second : first;
+  const stopBegun = performance.now();
+  await follower.signal("SIGTERM");
+  const stopSeconds = (performance.now() - stopBegun) / 1000;
+  const seconds = await secondsToReady(follower);
+  const stopped = `${seconds.toFixed(1)} s (stopping ${stopSeconds.toFixed(1)} s)`;
+  add(judged("orderly stop, start -> ready", stopped, seconds, READY_SECONDS_MAX, "s"));
+  await follower.kill();
+  const afterKill = await secondsToReady(follower);
+  add(judged("SIGKILL, start -> ready", `${afterKill.toFixed(1)} s`, afterKill, READY_SECONDS_MAX, "s"));
+  return rows;
+}
+
+interface Writes {
+  readonly perSecond: number;
+  readonly latencyMsMax: number;
+}
+
+/** Makes folders through one node for a time, or until `isOver`. */
+async function writes(node: ClusterNode, until: number | { readonly isOver: boolean }): Promise<Writes> {
+  const client = new NetdiskClient(node.grpcAddress);
+  let latencyMsMax = 0;
+  let count = 0;
+  const begun = performance.now();
+  const isOver = (): boolean =>
+    typeof until === "number" ? performance.now() - begun >= until : until.isOver;
+  await Promise.all(
+    Array.from({ length: WRITER_COUNT }, async (_, writer) => {
+      while (!isOver()) {
+        const startMs = performance.now();
+        await client.createDirectory(`/written/${writer}/${String(performance.now())}-${count}`);
+        latencyMsMax = Math.max(latencyMsMax, performance.now() - startMs);
+        count += 1;
+      }
+    }),
+  );
+  client.close();
+  return { perSecond: (count * 1000) / (performance.now() - begun), latencyMsMax };
+}
+
+/** Highest anonymous memory of a node that is just being started. */
+async function watchFromStart(node: ClusterNode, work: () => Promise<void>): Promise<Pick<Seen, "memoryMb">> {
+  let memoryMb = 0;
+  const timer = setInterval(() => {
+    if (node.pid !== undefined && node.running) memoryMb = Math.max(memoryMb, anonymousBytes(node.pid) / MB);
+  }, SAMPLE_INTERVAL_MS);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  return { memoryMb };
+}
+
+async function listing(node: ClusterNode, entryCount: number): Promise<Row> {
+  const folderCount = Math.ceil(entryCount / FILES_PER_FOLDER);
+  const times: number[] = [];
+  for (let run = 0; run < 41; run += 1) {
+    const path = `/${folderPath((run * 7919) % folderCount).join("/")}`;
+    const begun = performance.now();
+    const answer = await send("GET", `${node.httpUrl}/api/files?path=${encodeURIComponent(path)}&limit=1000`);
+    if (answer.status !== 200) throw new Error(answer.body.toString());
+    times.push(performance.now() - begun);
+  }
+  const { median } = summary(times);
+  return judged("first page of a folder", `${spread(times, 1)} ms`, median, 15, "ms");
+}
+
+function row(work: string, measured: string): Row {
+  return { work, measured, compared: "-", ratio: "-", reach: "-", verdict: "reached" };
+}
+
+function judged(work: string, measured: string, figure: number, goal: number, unit: string): Row {
+  return {
+    work,
+    measured,
+    compared: "-",
+    ratio: "-",
+    reach: `<= ${goal} ${unit}`,
+    verdict: judgeAtMost(figure, goal),
+  };
+}
+
+function pauses(work: string, { pauseMs, pauseP99Ms }: Seen, { perSecond, latencyMsMax }: Writes): Row {
+  const load = `at ${perSecond.toFixed(0)} writes/s, the slowest ${latencyMsMax.toFixed(0)} ms`;
+  const measured = `${pauseMs.toFixed(0)} ms, 99 % below ${pauseP99Ms.toFixed(0)} ms, ${load}`;
+  return judged(`longest pause of the ${work}`, measured, pauseMs, PAUSE_MS_MAX, "ms");
+}
+
+function memory(work: string, { memoryMb }: Pick<Seen, "memoryMb">): Row {
+  return judged(
+    `anonymous memory of the ${work}`,
+    `${memoryMb.toFixed(0)} MB`,
+    memoryMb,
+    MEMORY_MB_MAX,
+    "MB",
+  );
+}
