@@ -31,7 +31,7 @@ function encode(index: number, body: CommandBody, requestId = ""): Uint8Array {
 }
 
 function setUp(): Uint8Array[] {
-  const node = { nodeId: "n", address: "h:1", httpUrl: "", publicUrl: "", zone: "" };
+  const node = { nodeId: "n", address: "h:1", httpUrl: "", publicUrl: "", zone: "", isStorageOnly: false };
   return [
     ...MEMBER_IDS.map((memberId) =>
       encode(0, {

@@ -24,6 +24,8 @@ export interface TokenSettings {
   readonly lifetimeSeconds: number | undefined;
   /** Whether to wait until a node has joined with it. */
   readonly wait: boolean;
+  /** Whether the node is to keep no tree and have no vote. */
+  readonly storageOnly?: boolean | undefined;
 }
 
 /** Makes a token with which a node joins, or takes the place of another. */
@@ -35,11 +37,11 @@ export async function addNode(
   const { admin, drive, patience, output, io, nodes } = context;
   const secret = toHex(io.prng.bytes(SECRET_SIZE_BYTES));
   const requestId = patience.requestId();
-  const { lifetimeSeconds } = settings;
+  const { lifetimeSeconds, storageOnly } = settings;
   const lifetimeMs = lifetimeSeconds === undefined ? undefined : lifetimeSeconds * 1000;
   const before = await patience.read((signal) => admin.membership({ signal }));
   const made = await patience.run((signal) =>
-    admin.createJoinToken({ secret, lifetimeMs, replacesNode }, { requestId, signal }),
+    admin.createJoinToken({ secret, lifetimeMs, replacesNode, storageOnly }, { requestId, signal }),
   );
   const known = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
   const { command, hint } = joinCommand(made.token, nodes, known.nodes);

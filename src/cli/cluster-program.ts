@@ -66,8 +66,15 @@ function addMembershipCommands(cluster: Command, add: AddAction): void {
     wait: options["wait"] === true,
   });
   add(
-    tokenOptions(cluster.command("add").description("Make a token with which one more node joins.")),
-    (_, options) => (context) => addNode(context, undefined, tokenSettings(options)),
+    tokenOptions(cluster.command("add").description("Make a token with which one more node joins.")).option(
+      "--storage-only",
+      "one that holds copies alone: it keeps no tree and has no vote",
+    ),
+    (_, options) => (context) =>
+      addNode(context, undefined, {
+        ...tokenSettings(options),
+        storageOnly: options["storageOnly"] === true,
+      }),
   );
   add(
     tokenOptions(

@@ -49,6 +49,8 @@ export interface NodeIdentity {
   readonly cluster?: ClusterProposal;
   /** Of a node that joined with a token: the members then, and where they were. */
   readonly contacts?: readonly FoundingMember[];
+  /** Whether it joined as a storage-only node: it keeps no tree and has no vote, and never will. Absent for no. */
+  readonly isStorageOnly?: boolean;
 }
 
 function identityFile(directory: string): AtomicFileName {
@@ -107,7 +109,12 @@ function parseIdentity(text: string): NodeIdentity | undefined {
   if (phase !== "accepted" && phase !== "formed" && phase !== "started" && phase !== "removed")
     return undefined;
   if (cluster === undefined) return undefined;
-  const identity: NodeIdentity = { nodeId, memberId, incarnation, phase, cluster };
+  const { isStorageOnly = false } = value;
+  if (typeof isStorageOnly !== "boolean") return undefined;
+  const identity: NodeIdentity = {
+    ...{ nodeId, memberId, incarnation, phase, cluster },
+    ...(isStorageOnly && { isStorageOnly }),
+  };
   if (value["contacts"] === undefined) return identity;
   const contacts = parseMembers(value["contacts"]);
   return contacts === undefined ? undefined : { ...identity, contacts };

@@ -78,6 +78,8 @@ export interface ClusterMembership {
   readonly founders: ClusterProposal["members"];
   /** Where members are, as far as this node was told; newest last. */
   readonly contacts: readonly FoundingMember[];
+  /** Whether it keeps no tree and has no vote. */
+  readonly isStorageOnly: boolean;
 }
 
 /** One node's way into its cluster. */
@@ -185,7 +187,12 @@ export class Bootstrap {
       });
     }
     const { cluster: joined, members: contacts } = answer;
-    await this.#store({ ...this.#known(), phase: "formed", cluster: joined, contacts });
+    const { isStorageOnly } = token;
+    await this.#store({
+      ...this.#known(),
+      ...{ phase: "formed", cluster: joined, contacts },
+      ...(isStorageOnly && { isStorageOnly }),
+    });
   }
 
   /** Makes it durable that the cluster removed this member: it never starts again. */
@@ -253,10 +260,11 @@ export class Bootstrap {
   }
 
   #membership(cluster: ClusterProposal): ClusterMembership {
-    const { memberId, incarnation, phase, contacts = [] } = this.#known();
+    const { memberId, incarnation, phase, contacts = [], isStorageOnly = false } = this.#known();
     const { clusterId, members: founders } = cluster;
     const isStarted = phase === "started";
-    return { clusterId, memberId, incarnation, isStarted, founders, contacts: [...founders, ...contacts] };
+    const known = { clusterId, memberId, incarnation, isStarted, isStorageOnly };
+    return { ...known, founders, contacts: [...founders, ...contacts] };
   }
 
   #view(reports: ReadonlyMap<string, BootstrapReport>): BootstrapView {

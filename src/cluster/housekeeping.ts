@@ -7,10 +7,12 @@
  * command is harmless twice, and when two nodes believe to lead for a moment only one of them commits.
  */
 import type { CommandBody } from "../metadata/commands.ts";
-import { pendingWork } from "../metadata/view.ts";
-import { CLOCK_ADVANCE_MS_MAX } from "../drive/limits.ts";
+import { isTicketKeyDue } from "../metadata/ticket-keys.ts";
+import { clusterInfo, clusterTime, pendingWork } from "../metadata/view.ts";
+import { CLOCK_ADVANCE_MS_MAX, TICKET_KEY_SIZE_BYTES } from "../drive/limits.ts";
 import type { DriveError } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
+import type { Prng } from "../std/prng.ts";
 import { throwIfCanceled } from "./deadline.ts";
 import { valueOfKind, type MetadataClient } from "./metadata-client.ts";
 import { PacedLoop } from "./paced-loop.ts";
@@ -26,6 +28,8 @@ const CLOCK_ADVANCE_MS_MIN = 1;
 export interface HousekeepingOptions {
   readonly clock: Clock;
   readonly metadata: MetadataClient;
+  /** Source of the keys of tickets: one that nobody can guess. */
+  readonly prng: Prng;
   /** Called every round at the leader: for what only a leader does, and seldom. */
   readonly onLeading?: (() => void) | undefined;
   readonly onError?: (error: DriveError) => void;
@@ -89,6 +93,7 @@ export class Housekeeping {
     if (pending.recountable) bodies.push({ kind: "recount" });
     if (pending.materialisable) bodies.push({ kind: "materialise", directoryId: 0, path: [] });
     if (pending.evictable) bodies.push({ kind: "evict" });
+    await this.#rotateTicketKey(signal);
     let more = false;
     for (const body of bodies) {
       throwIfCanceled(signal);
@@ -96,6 +101,14 @@ export class Housekeeping {
       if (valueOfKind(result, "batch").more) more = true;
     }
     return more ? "busy" : "idle";
+  }
+
+  /** Makes a key for tickets when there is none, or it is old. */
+  async #rotateTicketKey(signal: AbortSignal): Promise<void> {
+    const { metadata, prng } = this.#options;
+    const reader = metadata.port.reader();
+    if (clusterInfo(reader) === undefined || !isTicketKeyDue(reader, clusterTime(reader))) return;
+    await this.#propose({ kind: "rotate-ticket-key", secret: prng.bytes(TICKET_KEY_SIZE_BYTES) }, signal);
   }
 
   #propose(body: CommandBody, signal: AbortSignal) {

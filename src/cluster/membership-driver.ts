@@ -1,7 +1,7 @@
 /**
  * Carries out the change of the membership that the tree records, at whoever leads, a step at a time.
  *
- *   add       not in the configuration -> learner -> caught up and registered -> voter -> done
+ *   add       (storage-only: registered -> done) not in the configuration -> learner -> caught up and registered -> voter -> done
  *   replace   the same, but the last step is a joint change: the new one votes, the former one goes
  *   remove    (the leader itself: hand over first) -> out of the configuration -> done
  *   transfer  hand over -> done, said by the new leader
@@ -133,6 +133,7 @@ export class MembershipDriver {
   }
 
   async #add(view: MembershipView, change: MembershipChange): Promise<"busy" | "idle"> {
+    if (change.isStorageOnly) return this.#addStorage(change);
     const { memberId, formerMemberId } = change;
     const { voters, learners } = view.config;
     if (voters.includes(memberId)) {
@@ -153,8 +154,19 @@ export class MembershipDriver {
     if (isThere && progress.isStreaming && behind <= CATCH_UP_ENTRY_COUNT_MAX) {
       return this.#promote(view, change);
     }
-    const waitedMs = clusterTime(metadata.port.reader()) - change.startTimeMs;
-    if (isThere || waitedMs < JOIN_TIMEOUT_MS) return "idle";
+    return isThere ? "idle" : this.#waitFor(change);
+  }
+
+  /** A storage-only node belongs once it has registered; consensus never hears of it. */
+  async #addStorage(change: MembershipChange): Promise<"busy" | "idle"> {
+    const isRegistered = findMember(this.#options.metadata.port.reader(), change.memberId) !== undefined;
+    return isRegistered ? this.#end(change, "") : this.#waitFor(change);
+  }
+
+  /** Waits for a node that was admitted, but not for ever. */
+  async #waitFor(change: MembershipChange): Promise<"busy" | "idle"> {
+    const waitedMs = clusterTime(this.#options.metadata.port.reader()) - change.startTimeMs;
+    if (waitedMs < JOIN_TIMEOUT_MS) return "idle";
     return this.#end(change, `It was not heard of for ${JOIN_TIMEOUT_MS / 60_000} minutes.`);
   }
 
@@ -175,15 +187,20 @@ export class MembershipDriver {
 
   async #remove(view: MembershipView, change: MembershipChange): Promise<"busy" | "idle"> {
     const { formerMemberId, isForced } = change;
-    if (!isInConfig(view.config, formerMemberId)) return this.#end(change, "");
+    const isIn = isInConfig(view.config, formerMemberId);
+    const reader = this.#options.metadata.port.reader();
+    // What consensus has let go of is out; a storage-only member never was in, and may hold the last copy of something.
+    const isStorageOnly = findMember(reader, formerMemberId)?.isStorageOnly === true;
+    if (!isIn && !isStorageOnly) return this.#end(change, "");
     if (!isForced) {
       const isVoter = view.config.voters.includes(formerMemberId);
       const after = view.config.voters.filter((id) => id !== formerMemberId);
       const unsafe =
         (isVoter ? findNoQuorum(after, (id) => this.#isLive(view, id)) : undefined) ??
-        findLastCopies(this.#options.metadata.port.reader(), formerMemberId);
+        findLastCopies(reader, formerMemberId);
       if (unsafe !== undefined) return this.#end(change, unsafe);
     }
+    if (!isIn) return this.#end(change, "");
     return this.#takeOut(view, formerMemberId, change.changeId);
   }
 

@@ -74,19 +74,22 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     }
     await metadata.port.linearize(options);
     const replacesMemberId = replacesNode === undefined ? 0 : this.#resolve(replacesNode);
-    if (replacesMemberId === 0) this.#checkRoom();
-    const tokenHash = hashOfToken({ clusterId, secret });
+    const replaced = findMember(metadata.port.reader(), replacesMemberId);
+    const isStorageOnly = replaced?.isStorageOnly ?? request.storageOnly ?? false;
+    if (replacesMemberId === 0 && !isStorageOnly) this.#checkRoom();
+    const token = { clusterId, secret, isStorageOnly };
+    const tokenHash = hashOfToken(token);
     await metadata.apply(
       { kind: "issue-join-token", tokenHash, lifetimeMs, replacesMemberId },
       "membership",
       options,
     );
-    return { token: formatToken({ clusterId, secret }), lifetimeMs };
+    return { token: formatToken(token), lifetimeMs };
   }
 
   /**
    * Admits a node that has a token; the same node may ask again. It starts as a learner once it runs, and votes when it has
-   * caught up. The entry point for joining, over the network and in the simulator.
+   * caught up; a storage-only one belongs once it has registered. The entry point for joining, over the network and in the simulator.
    * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), OVERLOADED
    */
   async admit(request: JoinRequest, signal?: AbortSignal): Promise<BegunChange> {
@@ -106,7 +109,9 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
       );
     }
     const { memberId, nodeId, address } = request;
-    const body = { kind: "admit-member", tokenHash: hashOfToken(token), memberId, nodeId, address } as const;
+    const { isStorageOnly } = token;
+    const tokenHash = hashOfToken(token);
+    const body = { kind: "admit-member", tokenHash, memberId, nodeId, address, isStorageOnly } as const;
     const { value } = await metadata.applyIdempotent(body, { signal });
     return { changeId: value.kind === "membership" ? value.changeId : 0 };
   }

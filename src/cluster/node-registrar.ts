@@ -70,6 +70,8 @@ export class NodeRegistrar {
   }
 
   async #renew(self: NodeRegistration, signal: AbortSignal): Promise<void> {
+    // Small files that come to a storage-only node are written by the voter that it hands them to.
+    if (self.isStorageOnly) return;
     const { clock, lease, metadata } = this.#options;
     const proposedAtMs = clock.monotonicMs();
     const due = proposedAtMs - this.#renewedAtMs >= LEASE_RENEW_AFTER_MS;
@@ -92,6 +94,7 @@ function isSame(a: NodeRegistration, b: NodeRegistration): boolean {
     a.address === b.address &&
     a.httpUrl === b.httpUrl &&
     a.publicUrl === b.publicUrl &&
-    a.zone === b.zone
+    a.zone === b.zone &&
+    a.isStorageOnly === b.isStorageOnly
   );
 }

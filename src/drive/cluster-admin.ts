@@ -22,6 +22,8 @@ export interface JoinTokenRequest {
   readonly lifetimeMs?: number | undefined;
   /** The node that the new one takes the place of. */
   readonly replacesNode?: string | undefined;
+  /** Whether the node is to keep no tree and have no vote; decided by `replacesNode` when there is one. False when absent. */
+  readonly storageOnly?: boolean | undefined;
 }
 
 /** A token with which one node may join. */

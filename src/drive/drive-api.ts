@@ -21,6 +21,12 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Options of a download. */
+export interface DownloadOptions extends ReadOptions {
+  /** What came with a redirect to this node: it then serves what the ticket says. Nodes that keep the tree need none. */
+  readonly ticket?: string | undefined;
+}
+
 /** Options of every mutation. */
 export interface WriteOptions {
   /** 1 to REQUEST_ID_SIZE_BYTES_MAX printable ASCII characters without spaces; one is made when absent. */
@@ -135,6 +141,8 @@ export interface Download {
   readonly progressId?: string | undefined;
   /** Public URL of the best node that has one and holds copies; undefined when there is none. */
   readonly redirectUrl: string | undefined;
+  /** Ticket that the node at redirectUrl wants to see; absent when it needs none. */
+  readonly redirectTicket?: string | undefined;
 }
 
 /** How this node judges another: "suspect" and "down" by silence. */
@@ -365,8 +373,8 @@ export interface DriveApi {
     options?: WriteOptions,
   ): Promise<PathEntry>;
 
-  /** Errors: PATH_NOT_FOUND, IS_A_DIRECTORY. */
-  openDownload(ref: EntryRef, options?: ReadOptions): Promise<Download>;
+  /** Errors: PATH_NOT_FOUND, IS_A_DIRECTORY, TICKET_INVALID. */
+  openDownload(ref: EntryRef, options?: DownloadOptions): Promise<Download>;
 
   /** Progress of an upload or download by its id, now and on every change (at most ten a second), until it is done or failed. */
   watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress>;

@@ -373,6 +373,12 @@ export const REASONS = {
     outcome: "definite",
     remedy: "Make a new token with netdisk cluster add; each is good for one node and for a limited time.",
   },
+  TICKET_INVALID: {
+    code: "permission_denied",
+    httpStatus: 403,
+    outcome: "definite",
+    remedy: "Ask for the file anew, without the ticket.",
+  },
   UNAUTHENTICATED: { code: "unauthenticated", httpStatus: 401, outcome: "definite", remedy: "Sign in." },
   PERMISSION_DENIED: {
     code: "permission_denied",

@@ -175,3 +175,21 @@ export const ARCHIVED_PATH_SIZE_BYTES_MAX = 65_534;
 /** Tasks on one page of a list: default and maximum; each may carry two payloads. */
 export const TASK_PAGE_SIZE_DEFAULT = 100;
 export const TASK_PAGE_SIZE_MAX = 1000;
+
+/** Bytes of the secret that tickets are signed with. */
+export const TICKET_KEY_SIZE_BYTES = 32;
+
+/** Age, in cluster time, at which the key of tickets is replaced; its predecessor stays good until the next one comes. */
+export const TICKET_KEY_MS = 24 * 60 * 60 * 1000;
+
+/** How long a ticket is good, in cluster time: a redirect is followed at once, a slow client asks anew. */
+export const TICKET_LIFETIME_MS = 5 * 60 * 1000;
+
+/** By how much a node's idea of cluster time may run ahead of that of the node that made the ticket. */
+export const TICKET_SLACK_MS = 10_000;
+
+/** A storage-only node that no voter has answered for this long serves nothing any more: what it knows may be over. */
+export const VOTER_CONTACT_MS_MAX = 30_000;
+
+/** Characters of a ticket: a name of 255 bytes, a media type, digests and numbers. */
+export const TICKET_LENGTH_MAX = 2048;

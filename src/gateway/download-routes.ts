@@ -9,6 +9,7 @@ import { z } from "zod";
 import type { Download, EntryRef } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
+import { TICKET_LENGTH_MAX } from "../drive/limits.ts";
 import { sendBytes } from "./byte-sender.ts";
 import { etagOf, header, judgeRead, lastModified, rangeApplies } from "./conditions.ts";
 import { contentDisposition, formatDigestField, isMediaType } from "./headers.ts";
@@ -21,10 +22,15 @@ const redirectSchema = z.enum(["never", "always", "auto"]).default("auto").meta(
     "auto: redirect to a node with a copy when this one has none; always: whenever another node can serve.",
 });
 
-const idQuerySchema = z.strictObject({ redirect: redirectSchema, consistency: consistencySchema });
-const pathQuerySchema = idQuerySchema.extend({ path: pathSchema });
+const ticketSchema = z.string().min(1).max(TICKET_LENGTH_MAX).optional().meta({
+  description: "What came with a redirect to this node, which serves the file for it.",
+});
 
-type DownloadQuery = z.output<typeof idQuerySchema>;
+const querySchema = z.strictObject({ redirect: redirectSchema, consistency: consistencySchema });
+const idQuerySchema = querySchema.extend({ ticket: ticketSchema });
+const pathQuerySchema = querySchema.extend({ path: pathSchema });
+
+type DownloadQuery = z.output<typeof querySchema> & { readonly ticket?: string | undefined };
 
 const DOWNLOAD_HEADERS = {
   Range: "One byte range; several, or a malformed one, get the whole file.",
@@ -70,11 +76,16 @@ function redirectTarget(download: Download, query: DownloadQuery): string | unde
   // The id, not the path, so that a rename meanwhile does not matter; "never", so that two nodes cannot send a client to and fro.
   const stale = query.consistency === "stale" ? "&consistency=stale" : "";
   const base = redirectUrl.replace(/\/+$/, "");
-  return `${base}/api/download/${download.entry.entryId}?redirect=never${stale}`;
+  const { redirectTicket } = download;
+  const ticket = redirectTicket === undefined ? "" : `&ticket=${redirectTicket}`;
+  return `${base}/api/download/${download.entry.entryId}?redirect=never${stale}${ticket}`;
 }
 
 async function download(ref: EntryRef, query: DownloadQuery, call: Call): Promise<Answer | undefined> {
-  const opened = await call.drive.openDownload(ref, readOptions(call, query));
+  const opened = await call.drive.openDownload(ref, {
+    ...readOptions(call, query),
+    ...(query.ticket !== undefined && { ticket: query.ticket }),
+  });
   const { entry } = opened;
   const { headers, method } = call.request;
   const target = redirectTarget(opened, query);

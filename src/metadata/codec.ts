@@ -105,6 +105,7 @@ export const nodeCodec: Codec<NodeRegistration> = message<NodeRegistration>({
   httpUrl: text(5),
   publicUrl: text(6),
   zone: text(7),
+  isStorageOnly: bool(8),
 });
 
 const locatorCodec: Codec<Locator> = message<Locator>({ baseId: uint(1), path: repeatedText(2) });
@@ -299,6 +300,7 @@ const BODIES: BodyCodecs = {
   },
   recount: { number: 54, codec: none },
   "request-scrub": { number: 55, codec: none },
+  "rotate-ticket-key": { number: 70, codec: message<BodyOf<"rotate-ticket-key">>({ secret: bytes(1) }) },
   "record-sha256": {
     number: 28,
     codec: message<BodyOf<"record-sha256">>({ contentId: uint(1), sha256: bytes(2) }),
@@ -331,6 +333,7 @@ const BODIES: BodyCodecs = {
       memberId: uint(2),
       nodeId: text(3),
       address: text(4),
+      isStorageOnly: bool(5),
     }),
   },
   "remove-member": {

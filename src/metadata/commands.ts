@@ -32,6 +32,8 @@ export interface NodeRegistration {
   /** URL under which clients outside reach the node; "" when there is none. */
   readonly publicUrl: string;
   readonly zone: string;
+  /** Whether it keeps no tree and has no vote: it holds copies alone. */
+  readonly isStorageOnly: boolean;
 }
 
 /** Members that are to hold an extent. */
@@ -226,6 +228,8 @@ export type CommandBody =
       readonly memberId: number;
       readonly nodeId: string;
       readonly address: string;
+      /** As its token says: it is never a learner or voter. */
+      readonly isStorageOnly: boolean;
     }
   /** Begins a "remove"; of a member that is being added, it takes the place of that change. */
   | { readonly kind: "remove-member"; readonly memberId: number; readonly isForced: boolean }
@@ -249,7 +253,9 @@ export type CommandBody =
       readonly eventIndex: number;
       readonly clusterTimeMs: number;
     }
-  | TaskCommandBody;
+  | TaskCommandBody
+  /** Makes a key for tickets, TICKET_KEY_SIZE_BYTES drawn by the proposer; ignored while the newest one is younger than TICKET_KEY_MS. */
+  | { readonly kind: "rotate-ticket-key"; readonly secret: Uint8Array };
 
 /** The kinds of commands. */
 export type CommandKind = CommandBody["kind"];

@@ -17,6 +17,7 @@
  *   0b time uploadId             -                    20 tokenHash              JoinTokenRecord
  *   01 02                        MembershipChange     21 memberId               RemovedMemberRecord
  *   22 memberId                  EvictionRecord     31 index                    TreeSnapshotRecord
+ *   01 10                        TicketKeysRecord
  *                                                     19 memberId               StoreRecord
  *                                                     1a memberId               RecountRecord
  *                                                   30 index contentId          -  (its copies changed)
@@ -72,6 +73,9 @@ export const STATE_KEY = new Uint8Array([TABLE.single, 0]);
 
 /** The key of the ClusterRecord. */
 export const CLUSTER_KEY = new Uint8Array([TABLE.single, 1]);
+
+/** The key of the TicketKeysRecord. */
+export const TICKET_KEYS_KEY = new Uint8Array([TABLE.single, 0x10]);
 
 /** The key of the change of the membership that is under way or ended last. */
 export const MEMBERSHIP_CHANGE_KEY = new Uint8Array([TABLE.single, 2]);

@@ -91,7 +91,7 @@ function store(
   wanted: Pick<MembershipChange, "kind"> & Partial<MembershipChange>,
 ): MembershipChange {
   const change: MembershipChange = {
-    ...{ memberId: 0, formerMemberId: 0, nodeId: "", address: "", isForced: false },
+    ...{ memberId: 0, formerMemberId: 0, nodeId: "", address: "", isForced: false, isStorageOnly: false },
     changeId: context.index,
     startTimeMs: context.state.clusterTimeMs,
     hasEnded: false,
@@ -140,7 +140,7 @@ export function issueJoinToken(context: ApplyContext, body: Body<"issue-join-tok
 
 /** admit-member. */
 export function admitMember(context: ApplyContext, body: Body<"admit-member">): ResultValue {
-  const { tokenHash, memberId, nodeId, address } = body;
+  const { tokenHash, memberId, nodeId, address, isStorageOnly } = body;
   if (memberId <= 0) refuse("ARGUMENT_INVALID", "A member id is positive.");
   refuseRemoved(context, memberId);
   const key = joinTokenKey(tokenHash);
@@ -169,7 +169,7 @@ export function admitMember(context: ApplyContext, body: Body<"admit-member">): 
   // Who is to be replaced may be gone by now: then there is one to add.
   const isReplacing = formerMemberId > 0 && findMember(context, formerMemberId) !== undefined;
   const change = begin(context, {
-    ...{ memberId, nodeId, address },
+    ...{ memberId, nodeId, address, isStorageOnly },
     ...(isReplacing ? { kind: "replace" as const, formerMemberId } : { kind: "add" as const }),
   });
   const used = { ...token, usedByMemberId: memberId, changeId: change.changeId };

@@ -364,6 +364,8 @@ export interface MembershipChange {
   readonly hasEnded: boolean;
   /** Why it failed; "" when it did not. */
   readonly failure: string;
+  /** Whether the one that comes keeps no tree and has no vote. */
+  readonly isStorageOnly: boolean;
 }
 
 /** Codec of MembershipChange. */
@@ -378,6 +380,7 @@ export const membershipChangeCodec: Codec<MembershipChange> = message<Membership
   startTimeMs: uint(8),
   hasEnded: bool(9),
   failure: text(10),
+  isStorageOnly: bool(11),
 });
 
 /** A member that was removed: its id is never used again. */
@@ -446,6 +449,7 @@ export const memberCodec: Codec<MemberRecord> = message<MemberRecord>({
   httpUrl: text(5),
   publicUrl: text(6),
   zone: text(7),
+  isStorageOnly: bool(8),
   storeGeneration: uint(20),
 });
 
@@ -488,6 +492,31 @@ export interface RecountRecord {
 export const recountCodec: Codec<RecountRecord> = message<RecountRecord>({
   contentId: uint(1),
   extentIndex: uint(2),
+});
+
+/** A key of tickets. */
+export interface TicketKeyRecord {
+  /** Its number, from 1. */
+  readonly keyId: number;
+  readonly secret: Uint8Array;
+  /** Cluster time at which it was made. */
+  readonly startTimeMs: number;
+}
+
+/** The keys of tickets, newest first; at most two. */
+export interface TicketKeysRecord {
+  readonly keys: readonly TicketKeyRecord[];
+}
+
+const ticketKeyCodec: Codec<TicketKeyRecord> = message<TicketKeyRecord>({
+  keyId: uint(1),
+  secret: bytes(2),
+  startTimeMs: uint(3),
+});
+
+/** Codec of TicketKeysRecord. */
+export const ticketKeysCodec: Codec<TicketKeysRecord> = message<TicketKeysRecord>({
+  keys: repeatedInner(1, ticketKeyCodec),
 });
 
 /** An event of the feed; see drive/change.ts. */

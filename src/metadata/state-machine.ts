@@ -39,6 +39,7 @@ import {
   renewTask,
   retryTask,
 } from "./tasks.ts";
+import { rotateTicketKey } from "./ticket-keys.ts";
 import { copyEntry, createDirectory, deleteEntry, moveEntry, updateEntry } from "./tree.ts";
 import { abortUpload, assignExtent, completeUpload, initUpload, putSmall, renewUpload } from "./uploads.ts";
 
@@ -215,6 +216,9 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
       return retryTask(context, body);
     case "cancel-task":
       return cancelTask(context, body);
+    case "rotate-ticket-key":
+      rotateTicketKey(context, body);
+      return NONE;
     default:
       return unreachable(body);
   }

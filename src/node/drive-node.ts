@@ -12,6 +12,7 @@ import { Membership } from "../cluster/membership.ts";
 import { MembershipDriver } from "../cluster/membership-driver.ts";
 import { Refusals } from "../cluster/refusals.ts";
 import { Consensus } from "../consensus/consensus.ts";
+import type { ClusterAdmin } from "../drive/cluster-admin.ts";
 import type { ServiceStatus } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
 import { SEAL_COUNT_MIN } from "../drive/limits.ts";
@@ -19,6 +20,7 @@ import { decodeResult, encodeResult } from "../metadata/codec.ts";
 import type { CommandResult } from "../metadata/commands.ts";
 import { isRemoved } from "../metadata/members.ts";
 import { MetadataStateMachine } from "../metadata/state-machine.ts";
+import { TreeAssignments } from "../replication/assignments.ts";
 import { CopyAudit } from "../replication/copy-audit.ts";
 import { Rebalancer } from "../replication/rebalancer.ts";
 import { Repair } from "../replication/repair.ts";
@@ -27,13 +29,15 @@ import type { Timer } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { LocalDrive } from "../transfer/local-drive.ts";
 import { TreeReads } from "../transfer/tree-reads.ts";
+import { TreeFeed, type VoterFeed } from "../transfer/voter-feed.ts";
 import { observe } from "./observation.ts";
 import type { TreeBackups } from "../backup/tree-backup.ts";
-import { treeBackups } from "./tree-backups.ts";
+import { clusterAdmin, treeBackups } from "./tree-backups.ts";
 import { Catalogs } from "./catalogs.ts";
 import { ClusterFounder } from "./cluster-founder.ts";
 import { ConsensusMembershipPort, ConsensusMetadataPort } from "./consensus-port.ts";
 import type { DriveNodeOptions } from "./drive-node-options.ts";
+import type { ServingNode } from "./serving-node.ts";
 import { openChunkStore, StoreKeeper, type NodeLoop, type OpenedStore } from "./store-keeper.ts";
 
 export type { DriveNodeOptions } from "./drive-node-options.ts";
@@ -57,7 +61,7 @@ interface Running {
 }
 
 /** A node without its edges. start() once, stop() any number of times. */
-export class DriveNode {
+export class DriveNode implements ServingNode {
   /** Consensus at this node, for what comes from the network; refuses with NODE_STARTING before start() has ended. */
   readonly consensus: Consensus<CommandResult>;
   readonly #options: DriveNodeOptions;
@@ -135,6 +139,7 @@ export class DriveNode {
       opened,
       {
         port,
+        assignments: new TreeAssignments(port, memberId),
         expectedMemberCount: () => consensus.confState().voters.length,
         refusals: this.#refusals,
       },
@@ -201,13 +206,12 @@ export class DriveNode {
       }),
       { start: () => undefined, stop: () => driver.stop() },
       new Housekeeping({
-        clock,
-        metadata,
+        ...{ clock, metadata, prng: this.#options.prng },
         onLeading: () => driver.look(),
         onError: keeper.onError("housekeeping"),
       }),
       new Repair({
-        ...{ clock, metadata, detector, placement, copier: keeper.copier, locks: keeper.locks },
+        ...{ clock, metadata, detector, placement, copies: keeper.copies },
         lostAfterMs: this.#options.lostAfterMs,
         onLost: (id) => this.#logger.warn("member_given_up", { member: id }),
         onError: keeper.onError("repair"),
@@ -235,9 +239,31 @@ export class DriveNode {
     return this.#active().membership;
   }
 
+  /** What an operator may do to the cluster at this node. @throws DriveError NODE_STARTING before start() has ended */
+  get admin(): ClusterAdmin {
+    return clusterAdmin(this.#active());
+  }
+
   /** Snapshots of the tree. @throws DriveError NODE_STARTING before start() has ended */
   get backups(): TreeBackups {
     return this.#active().backups;
+  }
+
+  /** The answers of this voter to a storage-only member. @throws DriveError NODE_STARTING before start() has ended, and while the state is made anew */
+  feedFor(memberId: number): VoterFeed {
+    const { drive, consensus } = this;
+    return new TreeFeed(
+      {
+        port: this.#active().keeper.plane.metadata.port,
+        consensus: {
+          voterIds: () => consensus.confState().voters,
+          term: () => consensus.status().term,
+        },
+        openFile: (caller, ref, options) => drive.openFor(caller, ref, options),
+        propose: async (command, options) => encodeResult((await consensus.propose(command, options)).result),
+      },
+      memberId,
+    );
   }
 
   /** This node's own chunk store. @throws DriveError NODE_STARTING before start() has ended */

@@ -9,6 +9,7 @@ import type {
   ChunkReceipt,
   ClusterStatus,
   Download,
+  DownloadOptions,
   DriveApi,
   Durability,
   EntryPage,
@@ -124,7 +125,7 @@ export class LateDrive implements DriveApi {
     return this.#drive().putFile(request, body, options);
   }
 
-  async openDownload(ref: EntryRef, options?: ReadOptions): Promise<Download> {
+  async openDownload(ref: EntryRef, options?: DownloadOptions): Promise<Download> {
     return this.#drive().openDownload(ref, options);
   }
 

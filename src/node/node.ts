@@ -13,8 +13,10 @@ import { PeerFinder } from "../cluster/peer-finder.ts";
 import { PeerGuard } from "../cluster/peer-guard.ts";
 import { peerAddresses, selfAddress, type Config } from "../config/config.ts";
 import type { ServiceStatus } from "../drive/drive-api.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { Gateway } from "../gateway/gateway.ts";
+import { grpcVoterFeed } from "../rpc/assignment-client.ts";
+import { assignmentService } from "../rpc/assignment-service.ts";
 import { ChannelPool } from "../rpc/channel-pool.ts";
 import { catalogService } from "../rpc/catalog-service.ts";
 import { chunkService } from "../rpc/chunk-service.ts";
@@ -42,14 +44,18 @@ import { removeStaleLocks } from "../std/lmdb-lock-file.ts";
 import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
+import type { VoterFeed } from "../transfer/voter-feed.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
 import { Caches, redisSettings, requestLimits } from "./caches.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
+import type { StoreKeeperOptions } from "./drive-node-options.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
 import { connectPostgres } from "./postgres.ts";
 import { resolvePeers } from "./resolve-peers.ts";
-import { clusterAdmin } from "./tree-backups.ts";
+import type { ServingNode } from "./serving-node.ts";
+import { StorageNode, type StorageNodeOptions } from "./storage-node.ts";
+import { makeVoterClients } from "./voter-clients.ts";
 
 /** How often the figures of this moment are taken into the metrics and readiness into the health service. */
 const OBSERVE_INTERVAL_MS = 500;
@@ -89,7 +95,8 @@ export class Node {
   #lock: DataLock | undefined;
   #bootstrap: Bootstrap | undefined;
   #membership: ClusterMembership | undefined;
-  #drive: DriveNode | undefined;
+  #drive: ServingNode | undefined;
+  #voter: DriveNode | undefined;
   #postgres: PostgresClient | undefined;
   #caches: Caches | undefined;
   #server: RpcServer | undefined;
@@ -159,9 +166,11 @@ export class Node {
     const membership = await this.#bootstrap.run(this.#stopSignal.signal);
     this.#membership = membership;
     this.#finder = this.#makeFinder(membership);
-    this.#postgres = await connectPostgres(this.#config.services, this.#clock, this.#metrics);
+    if (!membership.isStorageOnly) {
+      this.#postgres = await connectPostgres(this.#config.services, this.#clock, this.#metrics);
+    }
     this.#caches.join(membership.clusterId);
-    this.#drive = this.#makeDriveNode(this.#bootstrap, membership, url);
+    this.#drive = this.#makeServingNode(this.#bootstrap, membership, url);
     await this.#drive.start();
     this.#caches.tell(membership.memberId, this.#drive);
     this.#finder.start();
@@ -198,7 +207,7 @@ export class Node {
   #makeServer(): RpcServer {
     const { host, port } = parseAddress(this.#config.node.address);
     const identity = (): OwnIdentity => this.#identity();
-    const drive = (): DriveNode["drive"] => this.#started().drive;
+    const drive = (): ServingNode["drive"] => this.#started().drive;
     return new RpcServer({
       clock: this.#clock,
       prng: this.#prng,
@@ -211,8 +220,9 @@ export class Node {
         catalogService(drive),
         chunkService(drive),
         progressService(drive),
-        clusterService(drive, () => clusterAdmin(this.#started())),
-        raftService({ identity, handler: () => this.#started().consensus, status: () => this.#raftStatus() }),
+        clusterService(drive, () => this.#started().admin),
+        raftService({ identity, handler: () => this.#consensus(), status: () => this.#raftStatus() }),
+        assignmentService({ identity, feedFor: (memberId) => this.#started().feedFor(memberId) }),
         replicaService({ identity, replica: () => this.#started().replica }),
         nodeService({
           identity,
@@ -248,7 +258,7 @@ export class Node {
     });
   }
 
-  #makeDriveNode(bootstrap: Bootstrap, membership: ClusterMembership, httpUrl: string): DriveNode {
+  #makeServingNode(bootstrap: Bootstrap, membership: ClusterMembership, httpUrl: string): ServingNode {
     const config = this.#config;
     const clients = new PeerClients({
       pool: this.#pool,
@@ -257,8 +267,6 @@ export class Node {
       identity: () => this.#identity(),
       clock: this.#clock,
     });
-    this.#transport = new GrpcRaftTransport({ clients, clock: this.#clock, logger: this.#logger });
-    this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
     const stores = (name: string): CheckedOrderedStoreProvider => {
       const directory = `${config.data.directory}/${name}`;
       const provider = new LmdbOrderedStoreProvider({ directory, clock: this.#clock, isSealed: true });
@@ -266,39 +274,54 @@ export class Node {
         this.#options.onFatal(storeDamaged(directory, error)),
       );
     };
-    const drive = new DriveNode({
-      clusterId: membership.clusterId,
+    const common: StoreKeeperOptions & Pick<StorageNodeOptions, "onRefused"> = {
       memberId: membership.memberId,
-      founderIds: membership.founders.map((founder) => founder.memberId),
       registration: {
         nodeId: config.node.id,
         address: selfAddress(config),
         httpUrl,
         publicUrl: config.http.publicUrl ?? "",
         zone: config.node.zone,
+        isStorageOnly: membership.isStorageOnly,
       },
       disk: this.#disk,
       directory: config.data.directory,
-      whenAbsent: membership.isStarted ? "refuse" : "create",
-      onCreated: () => bootstrap.markStarted(),
-      stores: stores("stores"),
       indexes: stores("index"),
       clock: this.#clock,
       prng: this.#prng,
       digester: threadPoolDigester,
       logger: this.#logger,
       metrics: this.#metrics,
-      transport: this.#transport,
-      forwarder: this.#forwarder,
       heartbeats: new GrpcHeartbeat(clients),
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
+      reserveBytes: config.data.reserveBytes,
+      inFlightBytesMax: config.transfer.inFlightBytesMax,
+      detection: {
+        intervalMs: config.cluster.heartbeatMs,
+        suspectAfterMs: config.cluster.suspectAfterMs,
+        downAfterMs: config.cluster.downAfterMs,
+      },
+      orphanShareMax: config.data.orphanPercentMax / 100,
+      onRefused: (error) => void this.#stopRefused(bootstrap, error),
+      onFatal: this.#options.onFatal,
+    };
+    if (membership.isStorageOnly) return this.#makeStorageNode(common, membership, clients);
+    this.#transport = new GrpcRaftTransport({ clients, clock: this.#clock, logger: this.#logger });
+    this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
+    this.#voter = new DriveNode({
+      ...common,
+      clusterId: membership.clusterId,
+      founderIds: membership.founders.map((founder) => founder.memberId),
+      whenAbsent: membership.isStarted ? "refuse" : "create",
+      onCreated: () => bootstrap.markStarted(),
+      stores: stores("stores"),
+      transport: this.#transport,
+      forwarder: this.#forwarder,
       postgres: this.#postgres,
       outside: () => this.#outside(),
       relay: this.#caches?.relay,
       reports: this.#caches?.reports,
       cached: (port, reads) => this.#caches?.cachedStat(port, reads),
-      reserveBytes: config.data.reserveBytes,
-      inFlightBytesMax: config.transfer.inFlightBytesMax,
       tuning: {
         tickMs: config.raft.tickMs,
         electionTicks: config.raft.electionTicks,
@@ -306,18 +329,24 @@ export class Node {
         logEntryCountMax: config.raft.snapshotLogEntryCount,
         logKeepEntryCount: Math.floor(config.raft.snapshotLogEntryCount / 5),
       },
-      detection: {
-        intervalMs: config.cluster.heartbeatMs,
-        suspectAfterMs: config.cluster.suspectAfterMs,
-        downAfterMs: config.cluster.downAfterMs,
-      },
       lostAfterMs: config.cluster.lostAfterMs,
-      orphanShareMax: config.data.orphanPercentMax / 100,
-      onRefused: (error) => void this.#stopRefused(bootstrap, error),
-      onFatal: this.#options.onFatal,
     });
-    this.#transport.attach(drive.consensus);
-    return drive;
+    this.#transport.attach(this.#voter.consensus);
+    return this.#voter;
+  }
+
+  #makeStorageNode(
+    common: StoreKeeperOptions,
+    { contacts }: ClusterMembership,
+    clients: PeerClients,
+  ): StorageNode {
+    const voterClients = makeVoterClients(contacts, { clock: this.#clock, prng: this.#prng });
+    const voterFeed = (memberId: number): VoterFeed => grpcVoterFeed(clients, memberId);
+    return new StorageNode({
+      ...common,
+      ...{ contacts, voterFeed, voterClients },
+      outside: () => this.#outside(),
+    });
   }
 
   #peerReplica(memberId: number, clients: PeerClients): ReplicaPort | undefined {
@@ -372,9 +401,25 @@ export class Node {
   /** Admits a node that has a token. */
   async #admit(request: JoinRequest, signal: AbortSignal): Promise<JoinAnswer> {
     const drive = this.#started();
-    await drive.membership.admit(request, signal);
+    if (this.#voter === undefined) return this.#admitAtVoter(request, signal);
+    await this.#voter.membership.admit(request, signal);
     const { clusterId, founders } = this.#ownMembership();
     return { cluster: { clusterId, members: founders }, members: drive.memberAddresses() };
+  }
+
+  /** A storage-only node has no tree to record an admission in: it asks the members that it knows. */
+  async #admitAtVoter(request: JoinRequest, signal: AbortSignal): Promise<JoinAnswer> {
+    let failure = new DriveError("NO_LEADER", "No voter of the cluster can be reached.");
+    for (const { memberId, address } of this.#started().memberAddresses()) {
+      if (memberId === this.#ownMembership().memberId) continue;
+      try {
+        return await joinCluster(address, request, { pool: this.#pool, clock: this.#clock, signal });
+      } catch (error) {
+        if (!hasReason(error, "PEER_UNREACHABLE", "NOT_LEADER", "NO_LEADER", "NODE_STARTING")) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
   }
 
   /** The cluster does not want this process: a member that was removed never starts again. */
@@ -399,7 +444,13 @@ export class Node {
     throw new DriveError("NODE_STARTING", "The node does not belong to a cluster yet.");
   }
 
-  #started(): DriveNode {
+  #consensus(): DriveNode["consensus"] {
+    this.#started();
+    if (this.#voter !== undefined) return this.#voter.consensus;
+    throw new DriveError("NOT_LEADER", "This is a storage-only node: it takes no part in consensus.");
+  }
+
+  #started(): ServingNode {
     if (this.#stopSignal.signal.aborted) throw new DriveError("NODE_STOPPING", "The node is stopping.");
     if (this.#drive !== undefined) return this.#drive;
     throw new DriveError("NODE_STARTING", this.#bootstrap?.waitingReason ?? "The node is starting.");
@@ -416,7 +467,7 @@ export class Node {
   }
 
   #raftStatus(): RaftStatus {
-    const { consensus } = this.#started();
+    const consensus = this.#consensus();
     const status = consensus.status();
     return {
       ...status,

@@ -19,7 +19,7 @@ export interface Observed {
 /** See the file's comment. */
 export function observe(observed: Observed, memberId: number, metrics: Metrics): void {
   const { consensus, keeper, copyAudit, catalogs } = observed;
-  const { store, detector, meter, scrubber } = keeper;
+  const { store, meter, scrubber } = keeper;
   const { term, commitIndex, appliedIndex, role } = consensus.status();
   metrics.raft({ term, commitIndex, appliedIndex, leading: role === "leader" });
   metrics.chunkStore(store.stats());
@@ -51,10 +51,20 @@ export function observe(observed: Observed, memberId: number, metrics: Metrics):
       unansweredQuestions: unansweredCount,
     });
   }
+  observePeers(keeper, metrics);
+  catalogs.observe();
+}
+
+/** Takes the figures of a node without the tree into its metrics. */
+export function observeStore(keeper: StoreKeeper, metrics: Metrics): void {
+  metrics.chunkStore(keeper.store.stats());
+  observePeers(keeper, metrics);
+}
+
+function observePeers({ detector, store: { memberId } }: StoreKeeper, metrics: Metrics): void {
   const peers = { up: 0, suspect: 0, down: 0 };
   for (const peer of detector.states()) {
     if (peer.memberId !== memberId) peers[peer.health] += 1;
   }
   metrics.peers(peers);
-  catalogs.observe();
 }

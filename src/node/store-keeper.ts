@@ -14,8 +14,10 @@ import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { Refusals } from "../cluster/refusals.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
+import type { Assignments } from "../replication/assignments.ts";
 import { BackgroundPace } from "../replication/background-pace.ts";
 import { Compactor } from "../replication/compactor.ts";
+import { CopyMaker } from "../replication/copy-maker.ts";
 import { DropCollector } from "../replication/drop-collector.ts";
 import { ExtentLocks } from "../replication/extent-locks.ts";
 import { InventoryAudit } from "../replication/inventory-audit.ts";
@@ -47,6 +49,7 @@ export interface NodeLoop {
 /** What is told of the tree, beside the port. */
 export interface TreeSource {
   readonly port: MetadataPort;
+  readonly assignments: Assignments;
   /** How many members consensus has; see Placement. */
   readonly expectedMemberCount: () => number;
   /** Hears what peers and the tree say about this member. */
@@ -117,7 +120,8 @@ export class StoreKeeper {
   readonly copier: ReplicaCopier;
   readonly meter: RateMeter;
   readonly scrubber: Scrubber;
-  readonly locks: ExtentLocks;
+  /** Makes the copies that the tree expects of this node. */
+  readonly copies: CopyMaker;
   /** In the order in which they are started; the failure detector is apart. */
   readonly loops: readonly NodeLoop[];
   readonly #index: OrderedStore;
@@ -157,7 +161,8 @@ export class StoreKeeper {
     });
     const { metadata, lease, reports } = this.plane;
     opened.hearDamage((extent) => reports.reportBad(extent, memberId, "corrupt"));
-    this.locks = new ExtentLocks();
+    const locks = new ExtentLocks();
+    const { assignments } = tree;
     this.meter = new RateMeter(clock);
     this.copier = new ReplicaCopier({
       pace: new BackgroundPace({
@@ -174,6 +179,10 @@ export class StoreKeeper {
       memberId,
       plantedFault: plantedChunkFault,
       onBadReplica: (extent, id, finding) => reports.reportBad(extent, id, finding),
+    });
+    this.copies = new CopyMaker({
+      ...{ clock, metadata, assignments, locks, placement: this.plane.placement, copier: this.copier },
+      onError: this.onError("repair"),
     });
     this.scrubber = new Scrubber({
       clock,
@@ -196,7 +205,7 @@ export class StoreKeeper {
       }),
       new NodeRegistrar({ clock, metadata, lease, self, onError: this.onError("registration") }),
       new DropCollector({
-        ...{ clock, metadata, store, locks: this.locks, sweepIntervalMs: options.sweepIntervalMs },
+        ...{ clock, metadata, assignments, store, locks, sweepIntervalMs: options.sweepIntervalMs },
         isPinned: (contentId) => this.plane.pins.isPinned(contentId),
         orphanShareMax: options.orphanShareMax,
         onBrake: (found) => logger.error("collection_braked", { ...found }),
@@ -204,9 +213,7 @@ export class StoreKeeper {
         plantedFault: plantedChunkFault,
       }),
       new InventoryAudit({
-        clock,
-        metadata,
-        store,
+        ...{ clock, metadata, assignments, store },
         onMissing: (extent) => logger.error("copy_missing", { ...extent }),
         onError: this.onError("audit"),
       }),

@@ -14,8 +14,9 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
-import { clusterInfo, contentState, nextContentId, dropList } from "../metadata/view.ts";
+import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
+import { DROP_PAGE_COUNT, type Assignments, type ExtentLook } from "./assignments.ts";
 import type { ExtentLocks } from "./extent-locks.ts";
 import type { PlantedChunkFault } from "./planted-faults.ts";
 
@@ -23,8 +24,8 @@ import type { PlantedChunkFault } from "./planted-faults.ts";
 export const DROP_IDLE_MS = 5_000;
 /** Pause between two batches. */
 export const DROP_BUSY_MS = 20;
-/** Extents removed and confirmed with one command. */
-export const DROP_BATCH_COUNT = 256;
+/** Extents removed at once: each is locked and looked up on its own. */
+export const DROP_PARALLEL_COUNT = 16;
 /** How often the whole store is compared with the tree. */
 export const ORPHAN_SWEEP_INTERVAL_MS = 10 * 60 * 1000;
 /** Extents compared in one go. */
@@ -49,6 +50,7 @@ export interface BrakedSweep {
 export interface DropCollectorOptions {
   readonly clock: Clock;
   readonly metadata: MetadataClient;
+  readonly assignments: Assignments;
   readonly store: ChunkStore;
   readonly locks: ExtentLocks;
   /** Whether a content is being read from this node now. */
@@ -124,48 +126,41 @@ export class DropCollector {
 
   /** Removes a batch of what is listed for this member; true when there may be more. */
   async #dropListed(signal: AbortSignal): Promise<boolean> {
-    const { metadata, isPinned } = this.#options;
-    const { port } = metadata;
-    const listed = dropList(port.reader(), port.memberId, DROP_BATCH_COUNT);
+    const { metadata, assignments, isPinned } = this.#options;
+    const listed = await assignments.dropped(signal);
+    const waiting = listed[Symbol.iterator]();
     const removed: ExtentKey[] = [];
-    for (const extent of listed) {
-      if (signal.aborted) break;
-      if (isPinned(extent.contentId)) continue;
-      if (await this.#remove(extent, () => this.#isListed(extent))) {
-        removed.push(extent);
+    const work = async (): Promise<void> => {
+      for (const extent of waiting) {
+        if (signal.aborted) return;
+        if (isPinned(extent.contentId)) continue;
+        if (await this.#remove(extent, () => this.#isListed(extent))) removed.push(extent);
       }
-    }
+    };
+    await Promise.all(Array.from({ length: DROP_PARALLEL_COUNT }, work));
     if (removed.length === 0) return false;
-    const { memberId } = port;
+    const { memberId } = metadata.port;
     await metadata.applyIdempotent({ kind: "confirm-dropped", memberId, extents: removed }, { signal });
-    return listed.length === DROP_BATCH_COUNT;
+    return listed.length === DROP_PAGE_COUNT;
   }
 
-  #isListed({ contentId, extentIndex }: ExtentKey): boolean {
-    const { port } = this.#options.metadata;
-    const before =
-      extentIndex > 0
-        ? { contentId, extentIndex: extentIndex - 1 }
-        : { contentId: contentId - 1, extentIndex: Number.MAX_SAFE_INTEGER };
-    const [first] = dropList(port.reader(), port.memberId, 1, before);
-    return first?.contentId === contentId && first.extentIndex === extentIndex;
+  async #isListed(extent: ExtentKey): Promise<boolean> {
+    const [look] = await this.#options.assignments.look([extent], { fresh: false });
+    return look?.isDropped === true;
   }
 
   /** Compares a page of the store with the tree; true while a sweep is under way. */
   async #sweep(signal: AbortSignal): Promise<boolean> {
-    const { clock, store, metadata, isPinned } = this.#options;
+    const { clock, store, assignments, isPinned } = this.#options;
     const now = clock.monotonicMs();
     if (this.#sweepAfter === undefined && now - this.#sweptAtMs < this.#sweepIntervalMs) return false;
     const planted = await this.#plantedLook(signal);
     const page = await store.listExtents(this.#sweepAfter, ORPHAN_PAGE_COUNT);
-    if (planted === undefined) await metadata.port.linearize({ signal });
-    for (const extent of page) {
+    const looks = planted === undefined ? await assignments.look(page, { fresh: true, signal }) : [];
+    for (const [at, extent] of page.entries()) {
       if (signal.aborted) return false;
-      const isOrphan = planted?.(extent) ?? ((): boolean => this.#isOrphan(extent));
-      if (planted !== undefined && isOrphan() && !isPinned(extent.contentId)) {
-        await this.#remove(extent, isOrphan);
-      }
-      if (planted === undefined) this.#look(extent);
+      if (planted === undefined) this.#note(extent, must(looks[at], "an answer for each extent").state);
+      else if (!isPinned(extent.contentId)) await this.#remove(extent, planted(extent));
     }
     this.#sweepAfter = page.length === ORPHAN_PAGE_COUNT ? page.at(-1) : undefined;
     if (this.#sweepAfter !== undefined) return true;
@@ -174,18 +169,15 @@ export class DropCollector {
     return false;
   }
 
-  #isOrphan({ contentId }: ExtentKey): boolean {
-    const reader = this.#options.metadata.port.reader();
-    // No tree is no reason to remove anything, and neither is one that is older than the bytes.
-    if (clusterInfo(reader) === undefined || contentId >= nextContentId(reader)) return false;
-    return contentState(reader, contentId) === "unknown";
+  async #isOrphan(extent: ExtentKey): Promise<boolean> {
+    const [look] = await this.#options.assignments.look([extent], { fresh: false });
+    return look?.state === "unknown";
   }
 
-  #look(extent: ExtentKey): void {
-    const reader = this.#options.metadata.port.reader();
+  #note(extent: ExtentKey, state: ExtentLook["state"]): void {
     this.#seen.extentCount += 1;
-    if (extent.contentId >= nextContentId(reader)) this.#seen.futureCount += 1;
-    if (!this.#isOrphan(extent)) return;
+    if (state === "future") this.#seen.futureCount += 1;
+    if (state !== "unknown") return;
     this.#seen.orphanCount += 1;
     if (this.#seen.orphans.size < ORPHAN_COUNT_MAX) this.#seen.orphans.set(extentName(extent), extent);
   }
@@ -215,32 +207,35 @@ export class DropCollector {
   }
 
   /** The planted faults' idea of what is an orphan; undefined when none is planted, or it does not matter now. */
-  async #plantedLook(signal: AbortSignal): Promise<((extent: ExtentKey) => () => boolean) | undefined> {
-    const { metadata, store, plantedFault } = this.#options;
+  async #plantedLook(
+    signal: AbortSignal,
+  ): Promise<((extent: ExtentKey) => () => Promise<boolean>) | undefined> {
+    const { metadata, assignments, store, plantedFault } = this.#options;
     if (plantedFault === "sweep-asks-first") {
       await metadata.port.linearize({ signal });
       const extents = await store.listExtents(this.#sweepAfter, ORPHAN_PAGE_COUNT);
-      const known = extents.filter(
-        ({ contentId }) => contentState(metadata.port.reader(), contentId) !== "unknown",
-      );
+      const looks = await assignments.look(extents, { fresh: false, signal });
+      const known = extents.filter((_, at) => looks[at]?.state === "known");
       // What is removed in one round was looked up in the round before.
       const before = this.#plantedKnown;
       this.#plantedKnown = new Set(known.map(({ contentId }) => contentId));
-      return before === undefined ? undefined : (extent) => () => !before.has(extent.contentId);
+      return before === undefined
+        ? undefined
+        : (extent) => () => Promise.resolve(!before.has(extent.contentId));
     }
     if (plantedFault !== "sweep-ignores-failure") return undefined;
     try {
       await metadata.port.linearize({ signal });
       return undefined;
     } catch {
-      return () => () => true;
+      return () => () => Promise.resolve(true);
     }
   }
 
   /** Removes an extent when, with the lock held, it still may be; returns whether it did. */
-  #remove(extent: ExtentKey, mayRemove: () => boolean): Promise<boolean> {
+  #remove(extent: ExtentKey, mayRemove: () => Promise<boolean>): Promise<boolean> {
     return this.#options.locks.withLock(extent, async () => {
-      if (!mayRemove()) return false;
+      if (!(await mayRemove())) return false;
       await this.#options.store.removeExtent(extent);
       return true;
     });

@@ -12,9 +12,10 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
-import { getExtent, storeOf, listExtents } from "../metadata/view.ts";
+import { storeOf, type KeyedExtent } from "../metadata/view.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
+import { isHeldBy, type Assignments } from "./assignments.ts";
 
 /** Pause after a pass, or after a failure. */
 export const AUDIT_IDLE_MS = 5_000;
@@ -24,13 +25,11 @@ export const AUDIT_BUSY_MS = 20;
 export const AUDIT_INTERVAL_MS = 10 * 60 * 1000;
 /** The same while the store holds quarantined extents: the report of one may have been lost. */
 export const AUDIT_DAMAGED_INTERVAL_MS = 30_000;
-/** Extents compared in one go. */
-export const AUDIT_PAGE_COUNT = 500;
-
 /** What an InventoryAudit needs. */
 export interface InventoryAuditOptions {
   readonly clock: Clock;
   readonly metadata: MetadataClient;
+  readonly assignments: Assignments;
   readonly store: ChunkStore;
   /** Told of each copy that is missing or quarantined, beside the report to the tree: for the log. */
   readonly onMissing?: ((extent: ExtentKey) => void) | undefined;
@@ -64,22 +63,20 @@ export class InventoryAudit {
   }
 
   async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
-    const { clock, metadata, store } = this.#options;
+    const { clock, assignments, store } = this.#options;
     const now = clock.monotonicMs();
     const isDamaged = store.stats().quarantinedExtentCount > 0;
     const intervalMs = isDamaged ? AUDIT_DAMAGED_INTERVAL_MS : AUDIT_INTERVAL_MS;
     const isDue = this.#passedAtMs === undefined || now - this.#passedAtMs >= intervalMs || this.#isLost();
     if (!isDue && this.#after === undefined) return "idle";
-    // The first pass must see what was committed before the start, so this node's view must have caught up.
-    if (this.#after === undefined) await metadata.port.linearize({ signal });
-    const page = listExtents(metadata.port.reader(), this.#after, AUDIT_PAGE_COUNT);
-    for (const { contentId, extent } of page) {
+    // The first page is fresh, so that the first pass sees what was committed before the start.
+    const { extents, next } = await assignments.held(this.#after, signal);
+    for (const each of extents) {
       if (signal.aborted) return "idle";
-      await this.#compare({ contentId, extentIndex: extent.extentIndex }, signal);
+      await this.#compare(each, signal);
     }
-    const last = page.at(-1);
-    if (page.length === AUDIT_PAGE_COUNT && last !== undefined) {
-      this.#after = { contentId: last.contentId, extentIndex: last.extent.extentIndex };
+    if (next !== undefined) {
+      this.#after = next;
       return "busy";
     }
     this.#after = undefined;
@@ -102,25 +99,17 @@ export class InventoryAudit {
     await metadata.applyIdempotent({ kind: "return-store", memberId, storeIncarnation }, { signal });
   }
 
-  async #compare(extent: ExtentKey, signal: AbortSignal): Promise<void> {
-    const { metadata, store, onMissing } = this.#options;
-    if (!this.#isOurs(extent)) return;
+  async #compare({ contentId, extent: said }: KeyedExtent, signal: AbortSignal): Promise<void> {
+    const { metadata, assignments, store, onMissing } = this.#options;
+    const { memberId } = metadata.port;
+    const extent = { contentId, extentIndex: said.extentIndex };
     const state = await store.extentState(extent);
-    const root = getExtent(metadata.port.reader(), extent)?.root;
-    const isGood = state.kind === "sealed" && root !== undefined && bytesEqual(state.root, root);
+    if (state.kind === "sealed" && bytesEqual(state.root, said.root)) return;
     // What was dropped while the store was asked is no longer ours to have.
-    if (isGood || !this.#isOurs(extent)) return;
+    const [now] = await assignments.look([extent], { fresh: false, signal });
+    if (now?.extent === undefined || !isHeldBy(memberId, now.extent, this.#isLost())) return;
     const finding = state.kind === "quarantined" || state.kind === "sealed" ? "corrupt" : "lost";
     onMissing?.(extent);
-    const { memberId } = metadata.port;
     await metadata.applyIdempotent({ kind: "report-replica", ...extent, memberId, finding }, { signal });
-  }
-
-  #isOurs(extent: ExtentKey): boolean {
-    const { port } = this.#options.metadata;
-    const replicas = getExtent(port.reader(), extent)?.replicas ?? [];
-    // While this member is given up its verified copies show as lost; they are the ones to compare before it comes back.
-    const counts = this.#isLost() ? ["verified", "lost"] : ["verified"];
-    return replicas.some(({ memberId, state }) => memberId === port.memberId && counts.includes(state));
   }
 }

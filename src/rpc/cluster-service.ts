@@ -52,11 +52,12 @@ export function clusterService(drive: DriveSource, admin: AdminSource): ServedSe
       return { status: encodeMembership(await admin().membership(readOptions(request, call.signal))) };
     },
     async createJoinToken(request, call) {
-      const { secret, replacesNode } = request;
+      const { secret, replacesNode, storageOnly } = request;
       const lifetimeMs = toNumber(request.lifetimeMs, "lifetime_ms");
       const made = await admin().createJoinToken(
         {
           secret,
+          storageOnly,
           ...(lifetimeMs > 0 && { lifetimeMs }),
           ...(replacesNode !== "" && { replacesNode }),
         },

@@ -117,27 +117,40 @@ export class Failover {
   readonly prng: Prng;
   readonly timeoutMs: number;
   readonly #pool: ChannelPool;
-  readonly #nodes: readonly NodeClients[];
+  #nodes: readonly NodeClients[];
   #current = 0;
 
   constructor(options: FailoverOptions) {
     assert(options.addresses.length > 0, "there is at least one node");
-    const { pool, clock } = options;
-    this.clock = clock;
+    const { pool } = options;
+    this.clock = options.clock;
     this.prng = options.prng;
     this.timeoutMs = options.timeoutMs ?? FAILOVER_TIMEOUT_MS;
     this.#pool = pool;
-    this.#nodes = options.addresses.map((address) => {
-      const adapter = { channel: pool.channel(address, "bulk"), clock, address };
-      return {
-        address,
-        metadata: createGrpcClient(MetadataService, adapter),
-        chunks: createGrpcClient(ChunkService, adapter),
-        progress: createGrpcClient(ProgressService, adapter),
-        cluster: createGrpcClient(ClusterService, adapter),
-        catalog: createGrpcClient(CatalogService, adapter),
-      };
-    });
+    this.#nodes = options.addresses.map((address) => this.#clientsOf(address));
+  }
+
+  #clientsOf(address: string): NodeClients {
+    const adapter = { channel: this.#pool.channel(address, "bulk"), clock: this.clock, address };
+    return {
+      address,
+      metadata: createGrpcClient(MetadataService, adapter),
+      chunks: createGrpcClient(ChunkService, adapter),
+      progress: createGrpcClient(ProgressService, adapter),
+      cluster: createGrpcClient(ClusterService, adapter),
+      catalog: createGrpcClient(CatalogService, adapter),
+    };
+  }
+
+  /** From now on these nodes are asked; calls under way at others end there. */
+  setAddresses(addresses: readonly string[]): void {
+    assert(addresses.length > 0, "there is at least one node");
+    const before = this.#nodes;
+    const { address: current } = this.node;
+    this.#nodes = addresses.map(
+      (address) => before.find((node) => node.address === address) ?? this.#clientsOf(address),
+    );
+    this.#current = Math.max(0, addresses.indexOf(current));
   }
 
   get nodeCount(): number {

@@ -4,6 +4,7 @@
  * A client is kept as long as the member's address stays the same. Callers ask again for each call or stream, so a member that
  * moved is found at its new address.
  */
+import { AssignmentService } from "../../gen/netdisk/peer/v1/assignment_service_pb.ts";
 import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
 import { RaftService } from "../../gen/netdisk/peer/v1/raft_service_pb.ts";
 import { ReplicaService } from "../../gen/netdisk/peer/v1/replica_service_pb.ts";
@@ -27,6 +28,8 @@ export interface PeerClient {
   readonly raft: GrpcClient<typeof RaftService>;
   /** Heartbeats, over the control connection. */
   readonly node: GrpcClient<typeof NodeService>;
+  /** Assignments and the small part of the tree, over the control connection. */
+  readonly assignments: GrpcClient<typeof AssignmentService>;
   /** The chunk store, over the bulk connection. */
   readonly replica: GrpcClient<typeof ReplicaService>;
   /** Snapshots, over the bulk connection. */
@@ -69,6 +72,7 @@ export class PeerClients {
       address,
       raft: createGrpcClient(RaftService, control),
       node: createGrpcClient(NodeService, control),
+      assignments: createGrpcClient(AssignmentService, control),
       replica: createGrpcClient(ReplicaService, bulk),
       bulkRaft: createGrpcClient(RaftService, bulk),
     };

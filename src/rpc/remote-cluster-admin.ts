@@ -41,14 +41,20 @@ export class RemoteClusterAdmin implements ClusterAdmin {
     this.#failover = new Failover({ ...options, pool: this.#pool });
   }
 
+  /** From now on these nodes are asked. */
+  setAddresses(addresses: readonly string[]): void {
+    this.#failover.setAddresses(addresses);
+  }
+
   /** Closes all connections. Idempotent. */
   close(): void {
     this.#pool.close();
   }
 
   createJoinToken(request: JoinTokenRequest, options: AdminOptions = {}): Promise<JoinToken> {
-    const { secret, lifetimeMs = 0, replacesNode = "" } = request;
-    const message = { secret, lifetimeMs: toBigint(lifetimeMs), replacesNode, ...this.#requestId(options) };
+    const { secret, lifetimeMs = 0, replacesNode = "", storageOnly = false } = request;
+    const fields = { secret, replacesNode, storageOnly, ...this.#requestId(options) };
+    const message = { lifetimeMs: toBigint(lifetimeMs), ...fields };
     return this.#failover.run(options.signal, async ({ cluster }) => {
       const answer = await cluster.createJoinToken(message, { signal: options.signal });
       return { token: answer.token, lifetimeMs: toNumber(answer.lifetimeMs, "lifetime_ms") };

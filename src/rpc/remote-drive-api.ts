@@ -99,6 +99,11 @@ export class RemoteDriveApi implements DriveApi {
     this.catalog = new RemoteCatalog(this.#failover);
   }
 
+  /** From now on these nodes are asked. */
+  setAddresses(addresses: readonly string[]): void {
+    this.#failover.setAddresses(addresses);
+  }
+
   /** Closes all connections. Idempotent. */
   close(): void {
     this.#uploads.close();

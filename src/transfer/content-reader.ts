@@ -15,7 +15,7 @@ export interface ContentRange {
   readonly contentId: number;
   /** Of the whole content. */
   readonly sizeBytes: number;
-  /** The content's extents as they were known, in order. */
+  /** The content's extents as they were known, in order; looked at again for each, so what is behind it may become better. */
   readonly extents: readonly Extent[];
   /** [offset, offset + length) lies within the content. */
   readonly offset: number;
@@ -31,10 +31,10 @@ export async function* readContent(
   plane: DataPlane,
   range: ContentRange,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { contentId, sizeBytes, extents, offset, length, signal } = range;
+  const { contentId, sizeBytes, offset, length, signal } = range;
   const replicasOf = (extentIndex: number): readonly Replica[] => {
     const known = getExtent(plane.metadata.port.reader(), { contentId, extentIndex });
-    return (known ?? must(extents[extentIndex], "an extent within the content")).replicas;
+    return (known ?? must(range.extents[extentIndex], "an extent within the content")).replicas;
   };
   const unpin = plane.pins.pin(contentId);
   try {

@@ -8,7 +8,10 @@ import type { Download, PathEntry } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { readContent } from "./content-reader.ts";
+import { ticketKeys } from "../metadata/ticket-keys.ts";
+import { clusterTime } from "../metadata/view.ts";
 import type { DataPlane } from "./data-plane.ts";
+import { ticketFor } from "./ticket.ts";
 
 /** An open download. */
 export class ContentDownload implements Download {
@@ -16,10 +19,10 @@ export class ContentDownload implements Download {
   readonly path: string;
   readonly progressId: string;
   readonly #plane: DataPlane;
-  readonly #extents: readonly Extent[];
+  readonly #extents: () => readonly Extent[];
 
-  /** @param extents the content's extents at opening, in order */
-  constructor(plane: DataPlane, file: PathEntry, extents: readonly Extent[], progressId: string) {
+  /** @param extents the content's extents as known at opening, or better since, in order */
+  constructor(plane: DataPlane, file: PathEntry, extents: () => readonly Extent[], progressId: string) {
     this.#plane = plane;
     this.entry = file.entry;
     this.path = file.path;
@@ -29,18 +32,36 @@ export class ContentDownload implements Download {
 
   get local(): boolean {
     const own = this.#plane.metadata.port.memberId;
-    return this.#extents.every((extent) => isVerifiedAt(extent.replicas, own));
+    return this.#extents().every((extent) => isVerifiedAt(extent.replicas, own));
   }
 
   get redirectUrl(): string | undefined {
+    return this.#redirectTo()?.publicUrl;
+  }
+
+  get redirectTicket(): string | undefined {
+    const { metadata, directory } = this.#plane;
+    const target = this.#redirectTo();
+    if (target === undefined || directory.find(target.memberId)?.isStorageOnly !== true) return undefined;
+    const reader = metadata.port.reader();
+    const [key] = ticketKeys(reader);
+    if (key === undefined) return undefined;
+    return ticketFor(this.entry, target.memberId, clusterTime(reader), key);
+  }
+
+  /** The best other node that clients reach and that holds all of the file. */
+  #redirectTo(): { readonly memberId: number; readonly publicUrl: string } | undefined {
     const own = this.#plane.metadata.port.memberId;
-    const [first] = this.#extents;
+    const extents = this.#extents();
+    const [first] = extents;
     if (first === undefined) return undefined;
     for (const memberId of this.#plane.placement.rankReaders(first.replicas)) {
       if (memberId === own || this.#plane.detector.state(memberId).health !== "up") continue;
-      const publicUrl = this.#plane.directory.find(memberId)?.publicUrl ?? "";
-      if (publicUrl === "") continue;
-      if (this.#extents.every((extent) => isVerifiedAt(extent.replicas, memberId))) return publicUrl;
+      const member = this.#plane.directory.find(memberId);
+      if (member === undefined || member.publicUrl === "") continue;
+      // Until the first key was made nobody can be sent to a node that wants a ticket.
+      if (member.isStorageOnly && ticketKeys(this.#plane.metadata.port.reader()).length === 0) continue;
+      if (extents.every((extent) => isVerifiedAt(extent.replicas, memberId))) return member;
     }
     return undefined;
   }
@@ -54,7 +75,13 @@ export class ContentDownload implements Download {
     checkRange(sizeBytes, offset, length);
     const progress = this.#plane.progress.open(this.progressId, "download", length);
     try {
-      const range = { contentId, sizeBytes, extents: this.#extents, offset, length, signal };
+      const extents = this.#extents;
+      const range = {
+        ...{ contentId, sizeBytes, offset, length, signal },
+        get extents() {
+          return extents();
+        },
+      };
       for await (const piece of readContent(this.#plane, range)) {
         progress.addTransferred(piece.length);
         yield piece;

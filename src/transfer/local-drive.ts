@@ -30,6 +30,8 @@ import type { EntryAttributes, Locator, OnConflict } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
 import type { CommandBody } from "../metadata/commands.ts";
+import { ticketKeys } from "../metadata/ticket-keys.ts";
+import { clusterTime } from "../metadata/view.ts";
 import { deferred } from "../std/deferred.ts";
 import { watchChanges } from "./change-watch.ts";
 import { clusterStatus, type ConsensusView } from "./cluster-status.ts";
@@ -39,8 +41,10 @@ import { locatorOf, newPathLocator } from "./locators.ts";
 import { FilePutter } from "./put-file.ts";
 import { watchUploadElsewhere } from "./progress-elsewhere.ts";
 import type { ProgressRelay } from "./progress-relay.ts";
+import { ticketFor } from "./ticket.ts";
 import { TreeReads } from "./tree-reads.ts";
 import { UploadManager } from "./upload-manager.ts";
+import type { OpenedFile } from "./voter-feed.ts";
 
 /** How long stop() waits for background work, such as a third seal that is late. */
 export const STOP_WAIT_MS = 2000;
@@ -203,9 +207,20 @@ export class LocalDrive implements DriveApi {
     return new ContentDownload(
       this.#plane,
       file,
-      extents,
+      () => extents,
       `download-${file.entry.entryId}-${this.#downloadCount}`,
     );
+  }
+
+  /** Opens a file for a storage-only member to serve: a ticket for it alone, and where the bytes are. Errors as openDownload(). */
+  async openFor(memberId: number, ref: EntryRef, options?: ReadOptions): Promise<OpenedFile> {
+    const { entry, path } = await this.#reads.statFile(ref, options);
+    const extents = this.#reads.extentsOf(entry);
+    checkExtents(entry, extents);
+    const reader = this.#plane.metadata.port.reader();
+    const [key] = ticketKeys(reader);
+    if (key === undefined) throw new DriveError("NODE_STARTING", "The cluster has no key for tickets yet.");
+    return { ticket: ticketFor(entry, memberId, clusterTime(reader), key), path, extents };
   }
 
   watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress> {

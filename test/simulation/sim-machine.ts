@@ -251,6 +251,7 @@ export class SimMachine {
         httpUrl: `http://10.0.0.${memberId}:8080`,
         publicUrl: "",
         zone: "",
+        isStorageOnly: false,
       },
       disk: wrapDisk === undefined ? disk : wrapDisk(disk),
       directory: DATA_DIRECTORY,

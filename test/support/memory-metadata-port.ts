@@ -107,6 +107,7 @@ export function registrationOf(
     httpUrl: `http://127.0.0.1:${9080 + memberId}`,
     publicUrl: "",
     zone: "",
+    isStorageOnly: false,
     ...overrides,
   };
 }

@@ -9,6 +9,7 @@ import { MemoryReplicas } from "./memory-replicas.ts";
 import { MemoryTree, registrationOf } from "./memory-metadata-port.ts";
 import type { UploadRequest } from "../../src/drive/drive-api.ts";
 import { valueOfKind } from "../../src/cluster/metadata-client.ts";
+import { TreeAssignments, type Assignments } from "../../src/replication/assignments.ts";
 import { BackgroundPace } from "../../src/replication/background-pace.ts";
 import { RateMeter } from "../../src/replication/rate-meter.ts";
 import type { StateMachineLimits } from "../../src/metadata/context.ts";
@@ -38,6 +39,7 @@ function cachingDigester(): Digester {
 export interface TestNode {
   readonly memberId: number;
   readonly plane: DataPlane;
+  readonly assignments: Assignments;
   readonly drive: LocalDrive;
 }
 
@@ -100,7 +102,8 @@ export class TestDrives {
       },
       problems: () => [],
     });
-    return { memberId, plane, drive };
+    const assignments = new TreeAssignments(plane.metadata.port, memberId);
+    return { memberId, plane, assignments, drive };
   }
 
   /** Replaces a member's process by a fresh one. */

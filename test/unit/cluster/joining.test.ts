@@ -18,7 +18,11 @@ import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
-const TOKEN = formatToken({ clusterId: "cluster-a", secret: "0123456789abcdef0123456789abcdef" });
+const TOKEN = formatToken({
+  clusterId: "cluster-a",
+  secret: "0123456789abcdef0123456789abcdef",
+  isStorageOnly: false,
+});
 const FOUNDERS = [
   { memberId: 1, address: "a:1" },
   { memberId: 2, address: "b:1" },
@@ -118,7 +122,11 @@ describe("A node that joins with a token", () => {
     await expectReason("WRONG_CLUSTER", () => misled.run());
 
     await (await open(() => Promise.resolve(ANSWER))).run();
-    const foreign = formatToken({ clusterId: "cluster-b", secret: "0123456789abcdef0123456789abcdef" });
+    const foreign = formatToken({
+      clusterId: "cluster-b",
+      secret: "0123456789abcdef0123456789abcdef",
+      isStorageOnly: false,
+    });
     const member = await open(() => Promise.resolve(ANSWER), { token: foreign });
     await expectReason("WRONG_CLUSTER", () => member.run());
   });

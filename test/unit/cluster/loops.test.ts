@@ -138,7 +138,7 @@ describe("Housekeeping", () => {
     const parts = setUp();
     const follower = new MetadataClient(parts.tree.port(2), new SeededPrng(2));
     const loops = [parts.metadata, follower].map(
-      (metadata) => new Housekeeping({ clock: parts.clock, metadata }),
+      (metadata) => new Housekeeping({ clock: parts.clock, metadata, prng: new SeededPrng(3) }),
     );
 
     for (const loop of loops) loop.start();
@@ -151,7 +151,7 @@ describe("Housekeeping", () => {
 
   it("counts no time for which the node did not lead or could not commit", async () => {
     const parts = setUp();
-    const loop = new Housekeeping({ clock: parts.clock, metadata: parts.metadata });
+    const loop = new Housekeeping({ clock: parts.clock, metadata: parts.metadata, prng: new SeededPrng(3) });
     parts.tree.leaderId = 2;
     loop.start();
     await parts.clock.advance(60_000);
@@ -196,7 +196,7 @@ describe("Housekeeping", () => {
     tree.apply({ kind: "abort-upload", uploadId });
     for (let i = 0; i <= DROP_GRACE_MS / 10_000; i += 1)
       tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
-    const loop = new Housekeeping({ clock, metadata });
+    const loop = new Housekeeping({ clock, metadata, prng: new SeededPrng(3) });
 
     loop.start();
     await clock.advance(3_000);

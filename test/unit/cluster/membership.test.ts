@@ -408,14 +408,81 @@ describe("Membership", () => {
     });
   });
 
+  describe("a storage-only node", () => {
+    async function joinStorage(memberId: number, replacesNode?: string): Promise<string> {
+      const { token } = await membershipAt(2).createJoinToken({
+        secret: Buffer.from(sha256(utf8(`token of ${memberId}`))).toString("hex"),
+        ...(replacesNode === undefined ? { storageOnly: true } : { replacesNode }),
+      });
+      await membershipAt(3).admit({ token, memberId, nodeId: `node-${memberId}`, address: `h${memberId}:1` });
+      return token;
+    }
+
+    const registerStorage = (memberId: number): void =>
+      void tree.apply({ kind: "register-node", node: registrationOf(memberId, { isStorageOnly: true }) });
+
+    it("belongs once it has registered, and consensus never hears of it", async () => {
+      drive(1, 2, 3);
+      await joinStorage(4);
+      await rounds(3);
+      expect(await change()).to.include({ kind: "add", phase: "joining", memberId: 4 });
+
+      registerStorage(4);
+      await rounds(2);
+      expect(await change()).to.include({ kind: "add", phase: "done", nodeId: "node-4" });
+      expect(consensus.changes).to.deep.equal([]);
+      const { members } = await membershipAt(1).membership();
+      expect(members.find(({ memberId }) => memberId === 4)).to.include({ part: "none" });
+    });
+
+    it("may join also when there are as many voters as there may be", async () => {
+      setUp(VOTER_COUNT_MAX);
+      await joinStorage(VOTER_COUNT_MAX + 1);
+      expect(await change()).to.include({ kind: "add", phase: "joining" });
+    });
+
+    it("is replaced by one that is storage-only too, whatever is asked for, and is gone then", async () => {
+      drive(1, 2, 3);
+      registerStorage(4);
+      const token = await joinStorage(5, "node-4");
+      expect(findToken(token)).to.include({ isStorageOnly: true });
+      registerStorage(5);
+      await rounds(2);
+      expect(await change()).to.include({ kind: "replace", phase: "done" });
+      expect(isRemoved(tree.port(1).reader(), 4)).to.equal(true);
+      expect(consensus.changes).to.deep.equal([]);
+    });
+
+    it("is given up when it is not heard of in time", async () => {
+      drive(1, 2, 3);
+      await joinStorage(4);
+      for (let waitedMs = 0; waitedMs < JOIN_TIMEOUT_MS; waitedMs += 10_000) {
+        tree.apply({ kind: "advance-clock", elapsedMs: 10_000 });
+      }
+      await rounds(3);
+      expect(await change()).to.include({ kind: "add", phase: "failed" });
+      expect(isRemoved(tree.port(1).reader(), 4)).to.equal(true);
+    });
+
+    it("is removed without a step of consensus", async () => {
+      drive(1, 2, 3);
+      registerStorage(4);
+      await membershipAt(1).removeNode("node-4", { force: false });
+      await rounds(2);
+      expect(await change()).to.include({ kind: "remove", phase: "done", formerNodeId: "node-4" });
+      expect(isRemoved(tree.port(1).reader(), 4)).to.equal(true);
+    });
+  });
+
   describe("a token", () => {
     it("names its cluster, and is taken by no other", async () => {
-      expect(findToken(formatToken({ clusterId: "c", secret: SECRET }))).to.deep.equal({
+      expect(findToken(formatToken({ clusterId: "c", secret: SECRET, isStorageOnly: true }))).to.deep.equal({
         clusterId: "c",
         secret: SECRET,
+        isStorageOnly: true,
       });
       const request = { memberId: 4, nodeId: "n", address: "a:1" };
-      const foreign = formatToken({ clusterId: "another", secret: SECRET });
+      const foreign = formatToken({ clusterId: "another", secret: SECRET, isStorageOnly: false });
       await expectReason("WRONG_CLUSTER", () => membershipAt(1).admit({ ...request, token: foreign }));
       await expectReason("JOIN_TOKEN_INVALID", () =>
         membershipAt(1).admit({ ...request, token: "nonsense" }),

@@ -40,6 +40,7 @@ const node = {
   httpUrl: "h",
   publicUrl: "p",
   zone: "z",
+  isStorageOnly: true,
 };
 const entry: Entry = {
   ...{
@@ -133,7 +134,7 @@ const bodies: CommandBody[] = [
   { kind: "materialise", directoryId: 1, path: ["a"] },
   { kind: "confirm-dropped", memberId: 1, extents: [{ contentId: 2, extentIndex: 3 }] },
   { kind: "issue-join-token", tokenHash: digest, lifetimeMs: 1, replacesMemberId: BIG },
-  { kind: "admit-member", tokenHash: digest, memberId: BIG, nodeId: "n", address: "a" },
+  { kind: "admit-member", tokenHash: digest, memberId: BIG, nodeId: "n", address: "a", isStorageOnly: true },
   { kind: "remove-member", memberId: BIG, isForced: true },
   { kind: "transfer-leadership", memberId: BIG, leaderId: 2 },
   { kind: "end-membership-change", changeId: BIG, failure: "f" },
@@ -155,6 +156,7 @@ const bodies: CommandBody[] = [
   { kind: "release-task", hold: { taskId: 1, fence: 2 } },
   { kind: "retry-task", taskId: BIG },
   { kind: "cancel-task", taskId: BIG },
+  { kind: "rotate-ticket-key", secret: digest },
 ];
 
 const task: Task = {
@@ -358,7 +360,7 @@ describe("records", () => {
       records.membershipChangeCodec as never,
       {
         ...{ changeId: 1, kind: "transfer", memberId: 2, formerMemberId: BIG, nodeId: "n", address: "a" },
-        ...{ isForced: true, startTimeMs: 3, hasEnded: true, failure: "f" },
+        ...{ isForced: true, startTimeMs: 3, hasEnded: true, failure: "f", isStorageOnly: true },
       },
     ],
     [
@@ -379,6 +381,12 @@ describe("records", () => {
       tasks.TaskTotalsSchema,
       taskRecords.taskTotalsCodec as never,
       { nextTaskId: BIG, counts: [0, 1, BIG], plannedIndex: 3 },
+    ],
+    [
+      "TicketKeysRecord",
+      gen.TicketKeysRecordSchema,
+      records.ticketKeysCodec as never,
+      { keys: [{ keyId: 1, secret: new Uint8Array(32).fill(7), startTimeMs: BIG }] },
     ],
     [
       "StoredChange",

@@ -119,6 +119,7 @@ export class Harness {
       httpUrl: "",
       publicUrl: "",
       zone: "",
+      isStorageOnly: false,
     };
     this.ok({ kind: "register-node", node });
   }

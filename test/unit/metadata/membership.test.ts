@@ -33,6 +33,7 @@ function admit(memberId: number, token = "t"): CommandBody {
     memberId,
     nodeId,
     address: `10.0.0.${memberId}:1`,
+    isStorageOnly: false,
   };
 }
 
@@ -201,7 +202,7 @@ describe("a member that was removed", () => {
     expect(harness.apply(remove(103))).to.include({ outcome: "rejected", reason: "MEMBER_REMOVED" });
     const node = {
       ...{ memberId: 103, nodeId: "n", storeIncarnation: "s", address: "a" },
-      ...{ httpUrl: "", publicUrl: "", zone: "" },
+      ...{ httpUrl: "", publicUrl: "", zone: "", isStorageOnly: false },
     };
     harness.refused("MEMBER_REMOVED", { kind: "register-node", node });
     harness.refused("SEAL_REJECTED", {

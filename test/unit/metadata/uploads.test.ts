@@ -263,7 +263,15 @@ describe("uploads", () => {
     init(small, "/a");
     init(small, "/b");
     small.refused("OVERLOADED", initBody("/c"));
-    const node = { nodeId: "n", storeIncarnation: "s", address: "a:1", httpUrl: "", publicUrl: "", zone: "" };
+    const node = {
+      nodeId: "n",
+      storeIncarnation: "s",
+      address: "a:1",
+      httpUrl: "",
+      publicUrl: "",
+      zone: "",
+      isStorageOnly: false,
+    };
     small.refused("OVERLOADED", { kind: "register-node", node: { ...node, memberId: 104 } });
     small.register(103, "again");
   });

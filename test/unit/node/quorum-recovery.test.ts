@@ -189,7 +189,15 @@ describe("recoverQuorum", function () {
 
   it("counts a founder that was removed earlier neither as lost nor as one that answers", async () => {
     const directory = join(root, "removed");
-    const node = { nodeId: "b", memberId: 2, address: "127.0.0.1:2", httpUrl: "", publicUrl: "", zone: "" };
+    const node = {
+      nodeId: "b",
+      memberId: 2,
+      address: "127.0.0.1:2",
+      httpUrl: "",
+      publicUrl: "",
+      zone: "",
+      isStorageOnly: false,
+    };
     await makeMember(directory, [
       { kind: "register-node", node: { ...node, storeIncarnation: "s" } },
       { kind: "remove-member", memberId: 2, isForced: true },

@@ -7,8 +7,9 @@ import { AUDIT_INTERVAL_MS, InventoryAudit } from "../../../src/replication/inve
 import { patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 function auditOf(drives: TestDrives, memberId: number): InventoryAudit {
-  const { clock, metadata } = drives.node(memberId).plane;
-  return new InventoryAudit({ clock, metadata, store: drives.replicas.store(memberId) });
+  const { plane, assignments } = drives.node(memberId);
+  const { clock, metadata } = plane;
+  return new InventoryAudit({ clock, metadata, assignments, store: drives.replicas.store(memberId) });
 }
 
 async function put(drives: TestDrives): Promise<number> {

@@ -4,13 +4,16 @@
  * repair and rebalancing under the test's clock.
  */
 import { expect } from "chai";
+import { CopyMaker } from "../../../src/replication/copy-maker.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { IMBALANCE_BYTES_MIN, MOVING_COUNT_MAX, Rebalancer } from "../../../src/replication/rebalancer.ts";
-import { Repair } from "../../../src/replication/repair.ts";
+import { HIGH_WATER_SHARE } from "../../../src/replication/placement.ts";
+import { LOST_AFTER_MS_DEFAULT, Repair } from "../../../src/replication/repair.ts";
 import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
 import { counters, dropList } from "../../../src/metadata/view.ts";
 import { inlineDigester } from "../../../src/std/digest.ts";
 import { idleLoad } from "../../support/fake-detector.ts";
+import { registrationOf } from "../../support/memory-metadata-port.ts";
 import { freePace, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 async function put(drives: TestDrives, count: number): Promise<void> {
@@ -22,14 +25,16 @@ async function put(drives: TestDrives, count: number): Promise<void> {
 
 function startLoops(drives: TestDrives, memberIds: readonly number[]): { stop(): Promise<void> }[] {
   return memberIds.flatMap((memberId) => {
-    const { plane } = drives.node(memberId);
+    const { plane, assignments } = drives.node(memberId);
     const { clock, metadata, detector, placement, budget } = plane;
     const onBadReplica = plane.reports.reportBad.bind(plane.reports);
     const copier = new ReplicaCopier({
       ...freePace(clock),
       ...{ ports: drives.replicas, detector, digester: inlineDigester, budget, memberId, onBadReplica },
     });
-    const repair = new Repair({ clock, metadata, detector, placement, copier, locks: new ExtentLocks() });
+    const locks = new ExtentLocks();
+    const copies = new CopyMaker({ clock, metadata, assignments, placement, copier, locks });
+    const repair = new Repair({ clock, metadata, detector, placement, copies });
     const rebalancer = new Rebalancer({ clock, metadata, detector, placement });
     repair.start();
     rebalancer.start();
@@ -119,5 +124,73 @@ describe("Rebalancer", () => {
       expect(await copiesAt(drives, 4, 6)).to.equal(isFull ? 0 : 6);
       expect(await copiesAt(drives, 2, 6)).to.equal(isFull ? 6 : 0);
     }
+  });
+});
+
+describe("Zones", () => {
+  const ZONES = ["a", "b", "c"];
+  const FILE_COUNT = 24;
+  /** Members 1 to 3 vote, 4 to 7 are storage-only; by turns in zones a, b and c. */
+  const MEMBERS = [1, 2, 3, 4, 5, 6, 7];
+  const zoneOf = (memberId: number): string => ZONES[(memberId - 1) % 3] ?? "";
+
+  /** Members whose disks are very unlike: zone a has nearly all of the space. */
+  function setUp(): TestDrives {
+    const drives = new TestDrives(MEMBERS.length);
+    for (const memberId of MEMBERS) {
+      const isStorageOnly = memberId > 3;
+      const node = registrationOf(memberId, { zone: zoneOf(memberId), isStorageOnly });
+      drives.tree.apply({ kind: "register-node", node });
+      const freeBytes = zoneOf(memberId) === "a" ? 8e12 : 2e11 * memberId;
+      drives.detector.loads.set(memberId, idleLoad({ freeBytes, totalBytes: 9e12 }));
+    }
+    return drives;
+  }
+
+  async function holdersOf(drives: TestDrives, at: number): Promise<readonly number[]> {
+    const { nodeIds } = await drives.drive().durability({ path: `/f${at}` });
+    return nodeIds.map((nodeId) => Number(nodeId.replace("node-", "")));
+  }
+
+  it("have one copy each, however uneven their space is, and every member takes part by its space", async () => {
+    const drives = setUp();
+    await put(drives, FILE_COUNT);
+    for (let at = 0; at < FILE_COUNT; at += 1) {
+      const holders = await holdersOf(drives, at);
+      expect(new Set(holders.map(zoneOf)).size, `copies at ${holders.join()}`).to.equal(3);
+    }
+  });
+
+  it("may be lost as a whole: the copies are made anew in the others, but never on a disk above its high-water mark", async () => {
+    const drives = setUp();
+    await put(drives, FILE_COUNT);
+    const gone = MEMBERS.filter((memberId) => zoneOf(memberId) === "c");
+    const rest = MEMBERS.filter((memberId) => zoneOf(memberId) !== "c");
+    const fullId = 5;
+    const before = await copiesAt(drives, fullId, FILE_COUNT);
+    const full = idleLoad({ freeBytes: 9e12 * (1 - HIGH_WATER_SHARE) - 1, totalBytes: 9e12 });
+    drives.detector.loads.set(fullId, full);
+    for (const memberId of rest) {
+      if (memberId !== fullId) {
+        drives.detector.loads.set(memberId, idleLoad({ freeBytes: 8e12, totalBytes: 9e12 }));
+      }
+    }
+    for (const memberId of gone) {
+      drives.kill(memberId);
+      drives.detector.sinceMs.set(memberId, LOST_AFTER_MS_DEFAULT);
+    }
+    const loops = startLoops(drives, rest);
+    await drives.clock.advance(120_000);
+    await stopAll(loops);
+
+    for (let at = 0; at < FILE_COUNT; at += 1) {
+      const holders = await holdersOf(drives, at);
+      expect(
+        holders.filter((memberId) => rest.includes(memberId)),
+        `/f${at}`,
+      ).to.have.length(3);
+      expect([...new Set(holders.map(zoneOf))].sort()).to.deep.equal(["a", "b"]);
+    }
+    expect(await copiesAt(drives, fullId, FILE_COUNT)).to.equal(before);
   });
 });

@@ -9,6 +9,7 @@ import {
   ORPHAN_BRAKE_COUNT_MIN,
   ORPHAN_SWEEP_INTERVAL_MS,
 } from "../../../src/replication/drop-collector.ts";
+import { CopyMaker } from "../../../src/replication/copy-maker.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { InventoryAudit } from "../../../src/replication/inventory-audit.ts";
 import {
@@ -38,7 +39,7 @@ function loopsOf(
   errors: string[] = [],
   plantedFault?: PlantedChunkFault,
 ): Loops {
-  const { plane } = drives.node(memberId);
+  const { plane, assignments } = drives.node(memberId);
   const { clock, metadata, detector, placement, budget } = plane;
   const locks = new ExtentLocks();
   const copier = new ReplicaCopier({
@@ -54,10 +55,11 @@ function loopsOf(
   const onError = (error: Error): void => {
     errors.push(error.message);
   };
-  const repair = new Repair({ clock, metadata, detector, placement, copier, locks, onError });
+  const copies = new CopyMaker({ clock, metadata, assignments, placement, copier, locks, onError });
+  const repair = new Repair({ clock, metadata, detector, placement, copies, onError });
   const store = drives.replicas.store(memberId);
   const isPinned = (contentId: number): boolean => plane.pins.isPinned(contentId);
-  const collector = new DropCollector({ clock, metadata, store, locks, isPinned, onError });
+  const collector = new DropCollector({ clock, metadata, assignments, store, locks, isPinned, onError });
   return { repair, collector };
 }
 
@@ -201,8 +203,9 @@ describe("Repair", () => {
 
     drives.revive(3);
     drives.detector.sinceMs.delete(3);
-    const { clock, metadata } = drives.node(3).plane;
-    const audit = new InventoryAudit({ clock, metadata, store: drives.replicas.store(3) });
+    const { plane, assignments } = drives.node(3);
+    const { clock, metadata } = plane;
+    const audit = new InventoryAudit({ clock, metadata, assignments, store: drives.replicas.store(3) });
     audit.start();
     let writes = 0;
     drives.replicas.onCall = (call) => {
@@ -419,10 +422,11 @@ describe("DropCollector", () => {
     for (let i = 0; i <= ORPHAN_BRAKE_COUNT_MIN; i += 1) {
       await store.writeChunk({ contentId: orphan + i, extentIndex: 0 }, 0, bytes, sha256(bytes));
     }
-    const { clock, metadata } = drives.node(2).plane;
+    const { plane, assignments } = drives.node(2);
+    const { clock, metadata } = plane;
     const found: BrakedSweep[] = [];
     const options = {
-      ...{ clock, metadata, store, locks: new ExtentLocks(), isPinned: () => false },
+      ...{ clock, metadata, assignments, store, locks: new ExtentLocks(), isPinned: () => false },
       onBrake: (sweep: BrakedSweep) => found.push(sweep),
     };
     const braked = new DropCollector(options);

@@ -5,6 +5,7 @@
  */
 import { expect } from "chai";
 import { DropCollector } from "../../../src/replication/drop-collector.ts";
+import { CopyMaker } from "../../../src/replication/copy-maker.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { Repair } from "../../../src/replication/repair.ts";
 import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
@@ -37,7 +38,7 @@ function disturb(drives: TestDrives, prng: SeededPrng): void {
 
 function startLoops(drives: TestDrives): { stop(): Promise<void> }[] {
   return MEMBERS.flatMap((memberId) => {
-    const { plane } = drives.node(memberId);
+    const { plane, assignments } = drives.node(memberId);
     const { clock, metadata, detector, placement, budget } = plane;
     const locks = new ExtentLocks();
     const onBadReplica = plane.reports.reportBad.bind(plane.reports);
@@ -51,10 +52,11 @@ function startLoops(drives: TestDrives): { stop(): Promise<void> }[] {
       memberId,
       onBadReplica,
     });
-    const repair = new Repair({ clock, metadata, detector, placement, copier, locks });
+    const copies = new CopyMaker({ clock, metadata, assignments, placement, copier, locks });
+    const repair = new Repair({ clock, metadata, detector, placement, copies });
     const store = drives.replicas.store(memberId);
     const isPinned = (contentId: number): boolean => plane.pins.isPinned(contentId);
-    const collector = new DropCollector({ clock, metadata, store, locks, isPinned });
+    const collector = new DropCollector({ clock, metadata, assignments, store, locks, isPinned });
     repair.start();
     collector.start();
     return [repair, collector];
