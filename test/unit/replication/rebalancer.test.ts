@@ -180,6 +180,10 @@ describe("Zones", () => {
       drives.detector.sinceMs.set(memberId, LOST_AFTER_MS_DEFAULT);
     }
     const loops = startLoops(drives, rest);
+    await drives.clock.advance(10_000);
+    expect(drives.tree.count("declare-lost")).to.equal(gone.length);
+    // What the leader's housekeeping does.
+    for (const _ of gone) drives.tree.apply({ kind: "recount" });
     await drives.clock.advance(120_000);
     await stopAll(loops);
 

@@ -40,7 +40,10 @@ function advanceClusterTime(drives: TestDrives, elapsedMs: number): void {
   }
 }
 
-describe("Scrubber", () => {
+describe("Scrubber", function () {
+  // Two of these pass days of virtual time.
+  this.timeout(20_000);
+
   it("begins by itself, finds damage that nobody read, and reports it before the pass", async () => {
     const drives = new TestDrives(3);
     advanceClusterTime(drives, 1000);
