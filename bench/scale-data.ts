@@ -121,7 +121,7 @@ export async function fill(
   const apply = (body: CommandBody): void =>
     applyAll([encodeCommand({ requestId: "", deadlineMs: 0, wallTimeMs: 0, body })]);
   for (const memberId of HOLDER_IDS) {
-    const urls = { httpUrl: "", publicUrl: "", zone: "" };
+    const urls = { httpUrl: "", publicUrl: "", zone: "", isStorageOnly: false };
     // A port that nobody listens on: these members never answer.
     const node = { ...urls, nodeId: `holder${memberId}`, address: "127.0.0.1:1", memberId };
     apply({ kind: "register-node", node: { ...node, storeIncarnation: `store-${memberId}` } });
