@@ -189,10 +189,19 @@ describe("A cluster with Redis", function () {
       },
       { withinMs: 60_000 },
     );
+    await eventually(
+      "the metrics say that Redis is up, answered, and had an entry",
+      async () => {
+        const metrics = await (await fetch(`${cluster.node(0).httpUrl}/metrics`)).text();
+        const wanted = [
+          /netdisk_redis_up\{[^}]*\} 1/,
+          /netdisk_redis_calls_total\{[^}]*call="cache_get",outcome="done"[^}]*\} [1-9]/,
+          /netdisk_entry_cache_reads_total\{outcome="hit"[^}]*\} [1-9]/,
+        ];
+        return wanted.every((pattern) => pattern.test(metrics));
+      },
+      { withinMs: 60_000 },
+    );
     await expectWell();
-    const metrics = await (await fetch(`${cluster.node(0).httpUrl}/metrics`)).text();
-    expect(metrics).to.match(/netdisk_redis_up\{[^}]*\} 1/);
-    expect(metrics).to.match(/netdisk_redis_calls_total\{[^}]*call="cache_get",outcome="done"[^}]*\} [1-9]/);
-    expect(metrics).to.match(/netdisk_entry_cache_reads_total\{outcome="hit"[^}]*\} [1-9]/);
   });
 });
