@@ -21,6 +21,9 @@ const FLIP_DISTANCE_BYTES = 3 * MIB;
 /** With less than this no node holds so much more than the others that copies are moved to a new one. */
 const REBALANCED_BYTES_MIN = 12 * 1024 * MIB;
 
+/** A write that was tried again elsewhere may leave bytes that belong to no file, until two sweeps have seen them. */
+const LEFTOVER_BYTES_MAX = 256 * 1024;
+
 /** What to run. */
 export interface HealJobOptions {
   /** Bytes of files before anything happens. */
@@ -239,15 +242,17 @@ class HealJob {
     this.#log(`draining ${victim.nodeId}`);
     await this.#command("cluster", "drain", victim.nodeId);
     await eventually(
-      "it holds nothing",
+      "it gave its copies away",
       async () => {
         const { nodes, replicas } = await this.#status();
         const left = nodes.find(({ nodeId }) => nodeId === victim.nodeId)?.liveBytes;
-        return left === 0 && replicas["fullyReplicatedCount"] === replicas["extentCount"];
+        return (
+          (left ?? 0) < LEFTOVER_BYTES_MAX && replicas["fullyReplicatedCount"] === replicas["extentCount"]
+        );
       },
       { withinMs: this.#patienceMs, everyMs: 500 },
     );
-    this.#log(`${victim.nodeId} holds nothing any more; removing it`);
+    this.#log(`${victim.nodeId} gave its copies away; removing it`);
     this.#away.add(victim);
     await this.#command("cluster", "remove", victim.nodeId);
     await victim.ended();
