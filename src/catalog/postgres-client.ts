@@ -41,6 +41,14 @@ export interface PostgresHealth {
   readonly detail: string;
 }
 
+/** Connections of the pool at this moment. */
+export interface PoolCounts {
+  readonly busy: number;
+  readonly idle: number;
+  /** Questions and changes that wait for a connection. */
+  readonly waiting: number;
+}
+
 /** Told of every statement or transaction: how long it took and whether it failed. */
 export type OnPostgresCall = (call: "query" | "project", durationMs: number, failed: boolean) => void;
 
@@ -87,6 +95,12 @@ export class PostgresClient {
     return this.#health;
   }
 
+  /** How the pool is used. */
+  get pool(): PoolCounts {
+    const { totalCount, idleCount, waitingCount } = this.#pool;
+    return { busy: totalCount - idleCount, idle: idleCount, waiting: waitingCount };
+  }
+
   /** Runs a question of a user. @throws DriveError CATALOG_UNAVAILABLE */
   query<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     return this.#run("query", QUERY_TIMEOUT_MS, "BEGIN READ ONLY", work);
@@ -125,9 +139,9 @@ export class PostgresClient {
       client = await this.#pool.connect();
       const watched = client;
       const value = await this.#within(timeoutMs + TIMEOUT_MARGIN_MS, async () => {
-        await watched.query(`SET statement_timeout = ${timeoutMs}`);
+        // Both in one message: a question of a user is five of them, and each waits for the server's turn.
+        await watched.query(`SET statement_timeout = ${timeoutMs}; ${begin ?? ""}`);
         if (begin === undefined) return work(watched);
-        await watched.query(begin);
         const done = await work(watched);
         await watched.query("COMMIT");
         return done;

@@ -10,8 +10,8 @@ import type { Connection, PostgresClient } from "./postgres-client.ts";
 import { checkClaim, holdCheckpoint, queueJobs, type Checkpoint } from "./postgres-projection.ts";
 import { insertChunks, type ChunkRow } from "./postgres-rows.ts";
 
-/** Rows that one batch of new paths writes at most. */
-export const PATH_BATCH_COUNT = 10_000;
+/** Rows that one batch of new paths writes at most: the feed waits for it, about a second on a busy machine. */
+export const PATH_BATCH_COUNT = 2500;
 /** Rows that one batch of deletions takes out at most; copies and chunks go with each. */
 export const DELETE_BATCH_COUNT = 2000;
 /** Rows of chunks that one batch writes at most. */

@@ -77,8 +77,12 @@ export const COMMAND_SIZE_BYTES_MAX = MIB;
 /** Cluster time moves at most this far in one command. */
 export const CLOCK_ADVANCE_MS_MAX = 10_000;
 
-/** Change events kept for subscribers that lag: at most this many. */
-export const CHANGE_COUNT_MAX = 100_000;
+/**
+ * Change events kept for subscribers that lag: at most this many, and as many notes of changed copies. Some 160 bytes each, 50 MB
+ * in the store and in each snapshot, as much as 150,000 files take; two minutes at 2,000 files/s, and hours of common use. Whoever
+ * is further behind scans everything, which for a million files is little slower than as many events.
+ */
+export const CHANGE_COUNT_MAX = 300_000;
 
 /** Copies that every extent should have, and the fewest that an acknowledgement needs. */
 export const REPLICA_COUNT = 3;

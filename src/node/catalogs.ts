@@ -35,12 +35,14 @@ export class Catalogs {
   readonly #metrics: Metrics;
   readonly #names: NameFollower;
   readonly #projector: PostgresProjector | undefined;
+  readonly #postgres: PostgresClient | undefined;
 
   constructor(options: CatalogsOptions) {
     const { clock, port, metrics, postgres } = options;
     const logger = options.logger.child("catalog");
     this.#madeAtMs = clock.wallMs();
     this.#metrics = metrics;
+    this.#postgres = postgres;
     const told =
       (catalog: "embedded" | "postgres") =>
       (why: string): void => {
@@ -118,9 +120,9 @@ export class Catalogs {
     this.#metrics.catalog({
       embeddedLagCount: this.#names.lagCount(),
       postgres:
-        projector === undefined || stats === undefined
+        projector === undefined || stats === undefined || this.#postgres === undefined
           ? undefined
-          : { ...stats, isUp: projector.status().state === "up" },
+          : { ...stats, isUp: projector.status().state === "up", pool: this.#postgres.pool },
     });
   }
 }

@@ -82,6 +82,7 @@ export interface CatalogSample {
         readonly folderCount: number;
         readonly chunkCount: number;
         readonly missingManifestCount: number;
+        readonly pool: { readonly busy: number; readonly idle: number; readonly waiting: number };
       }
     | undefined;
 }
@@ -173,6 +174,7 @@ export class PrometheusMetrics implements Metrics {
   readonly #syncDuration: Histogram<"target">;
   readonly #catalogLag: Gauge<"catalog">;
   readonly #postgresUp: Gauge;
+  readonly #postgresConnections: Gauge<"state">;
   readonly #catalogWaiting: Gauge<"work">;
   readonly #postgresDuration: Histogram<"call" | "outcome">;
   readonly #projectedRows: Counter;
@@ -276,6 +278,11 @@ export class PrometheusMetrics implements Metrics {
       "catalog",
     ]);
     this.#postgresUp = this.#gauge("postgres_up", "1 while PostgreSQL answers, 0 while it does not.");
+    this.#postgresConnections = this.#gauge(
+      "postgres_connections",
+      "Connections to PostgreSQL in use and idle, and transactions that wait for one.",
+      ["state"],
+    );
     this.#catalogWaiting = this.#gauge("catalog_waiting", "Work that the projection left for later.", [
       "work",
     ]);
@@ -378,6 +385,8 @@ export class PrometheusMetrics implements Metrics {
     if (embeddedLagCount !== undefined) this.#catalogLag.set({ catalog: "embedded" }, embeddedLagCount);
     if (postgres === undefined) return;
     this.#postgresUp.set(postgres.isUp ? 1 : 0);
+    for (const state of ["busy", "idle", "waiting"] as const)
+      this.#postgresConnections.set({ state }, postgres.pool[state]);
     if (postgres.lagCount !== undefined) this.#catalogLag.set({ catalog: "postgres" }, postgres.lagCount);
     this.#catalogWaiting.set({ work: "folders" }, postgres.folderCount);
     this.#catalogWaiting.set({ work: "chunks" }, postgres.chunkCount);

@@ -144,7 +144,7 @@ describe("PostgreSQL with faults", function () {
     const up = running.tested.projector.status();
 
     expect(down.state).to.equal("degraded");
-    expect(down.detail).to.match(/ECONNREFUSED|terminat|57P01/);
+    expect(down.detail).to.match(/ECONNREFUSED|terminat|57P0[13]/);
     expect(up).to.include({ state: "up", detail: "" });
     expect(up.sinceMs).to.be.greaterThan(down.sinceMs);
     expect(running.fallbackCount).to.be.greaterThan(fallbacksBefore);

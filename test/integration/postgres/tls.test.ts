@@ -28,6 +28,14 @@ const RULES = [
   "hostssl all bearer 127.0.0.1/32 cert",
 ];
 
+/** What an operator sees of it: whether it is up, its connections, how long it takes, how far it is behind. */
+const FIGURES = [
+  /^netdisk_postgres_up\{.*\} 1$/m,
+  /^netdisk_postgres_connections\{.*state="idle".*\} [1-9]/m,
+  /^netdisk_postgres_transaction_duration_seconds_count\{.*call="project",outcome="done"\} /m,
+  /^netdisk_catalog_lag_commands\{.*catalog="postgres".*\} /m,
+];
+
 describe("PostgreSQL over TLS", function () {
   this.timeout(120_000);
   this.slow(10_000);
@@ -201,13 +209,21 @@ describe("PostgreSQL over TLS", function () {
       );
     try {
       const up = await detail("up");
+      const figures = await eventually(
+        "the figures are taken",
+        async () => {
+          const text = await (await fetch(`${node.httpUrl}/metrics`)).text();
+          return FIGURES.every((figure) => figure.test(text)) && text;
+        },
+        { withinMs: 15_000, everyMs: 200 },
+      );
       await node.signal("SIGTERM");
       node.start({ POSTGRES_CA_FILE: stranger.certificatePath });
       const refused = await detail("issued by somebody");
       await node.signal("SIGTERM");
       node.start({ POSTGRES_PASSWORD_FILE: passwordFile });
       const wrongPassword = await detail("password authentication failed");
-      const shown = [up, refused, wrongPassword, readFileSync(node.logPath, "utf8")].join("\n");
+      const shown = [up, refused, wrongPassword, figures, readFileSync(node.logPath, "utf8")].join("\n");
 
       expect(refused).to.include("degraded");
       expect(shown).to.include("round_failed");
