@@ -77,7 +77,11 @@ describe("netdisk cluster", () => {
     const { code, out } = await run(["add", "--lifetime", "600"], admin);
     expect(code).to.equal(0);
     expect(out).to.include("netdisk serve --join ndj1.c.s --cluster-peers h:1,h:2");
-    expect(admin.calls).to.deep.equal([{ secret: true, lifetimeMs: 600_000, replacesNode: undefined }]);
+    const wanted = { secret: true, lifetimeMs: 600_000, replacesNode: undefined };
+    expect(admin.calls).to.deep.equal([{ ...wanted, storageOnly: false }]);
+
+    await run(["add", "--lifetime", "600", "--storage-only"], admin);
+    expect(admin.calls[1]).to.deep.equal({ ...wanted, storageOnly: true });
   });
 
   it("replace names the node that goes, and waits for the new one with its progress", async () => {
@@ -98,7 +102,8 @@ describe("netdisk cluster", () => {
       "replacing node3 by node4: caught up, about to vote",
       "replacing node3 by node4: done",
     ]);
-    expect(admin.calls).to.deep.equal([{ secret: true, lifetimeMs: undefined, replacesNode: "node3" }]);
+    const wanted = { secret: true, lifetimeMs: undefined, replacesNode: "node3", storageOnly: undefined };
+    expect(admin.calls).to.deep.equal([wanted]);
   });
 
   it("remove ends with 0 when the node is out, and with 1 when it stayed", async () => {

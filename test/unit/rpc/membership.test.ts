@@ -114,10 +114,11 @@ describe("the membership over gRPC", function () {
 
   it("carries requests with their id, one made when there is none", async () => {
     const secret = "0".repeat(32);
-    await remote.createJoinToken({ secret, replacesNode: "n", lifetimeMs: 5 }, { requestId: "r" });
+    const whole = { secret, replacesNode: "n", lifetimeMs: 5, storageOnly: true };
+    await remote.createJoinToken(whole, { requestId: "r" });
     await remote.createJoinToken({ secret });
-    expect(calls[0]).to.deep.equal({ request: { secret, replacesNode: "n", lifetimeMs: 5 }, requestId: "r" });
-    expect(calls[1]).to.deep.include({ request: { secret } });
+    expect(calls[0]).to.deep.equal({ request: whole, requestId: "r" });
+    expect(calls[1]).to.deep.include({ request: { secret, storageOnly: false } });
     expect((calls[1] as { requestId: string }).requestId).to.have.length(32);
     expect(await remote.removeNode("n", { force: true }, { requestId: "q" })).to.deep.equal({ changeId: 11 });
     expect(calls[2]).to.deep.equal({ node: "n", force: true, requestId: "q" });
