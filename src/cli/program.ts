@@ -11,6 +11,7 @@ import { CATALOG_PAGE_SIZE_MAX, CATALOG_SORTS, USAGE_GROUPS } from "../drive/cat
 import type { OnConflict } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { AssertionError } from "../std/assert.ts";
+import { addTaskCommands } from "./task-program.ts";
 import { duplicates, rebuildCatalog, search, usage } from "./catalog-commands.ts";
 import { addClusterCommands, type Action } from "./cluster-program.ts";
 import type { CliIo } from "./cli-io.ts";
@@ -106,6 +107,7 @@ function buildProgram(io: CliIo, output: Output, run: { code: number }): Command
   addTransferCommands(program, io, output, set);
   addEntryCommands(program, io, output, set);
   addCatalogCommands(program, io, output, set);
+  addTaskCommands(program, (command, make) => addDriveAction(command, program, io, output, set, make));
   return program;
 }
 

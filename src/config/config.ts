@@ -101,6 +101,10 @@ export interface Config {
     /** File with the certificate of the authority that signed its own; the machine's authorities when absent. */
     readonly redisCaFile: string | undefined;
     readonly rabbitmqUrl: string | undefined;
+    /** File with the password for it, in place of one in the URL. */
+    readonly rabbitmqPasswordFile: string | undefined;
+    /** File with the certificate of the authority that signed its own; the machine's authorities when absent. */
+    readonly rabbitmqCaFile: string | undefined;
   };
 }
 
@@ -144,6 +148,8 @@ export function defaultConfig(): Config {
       redisPasswordFile: undefined,
       redisCaFile: undefined,
       rabbitmqUrl: undefined,
+      rabbitmqPasswordFile: undefined,
+      rabbitmqCaFile: undefined,
     },
   };
 }

@@ -248,8 +248,20 @@ export const SETTINGS: readonly Setting[] = [
   row(
     "services.rabbitmqUrl",
     { type: "url", schemes: ["amqp", "amqps"], bareAddress: true },
-    "RabbitMQ, as a URL or host:port. Accepted and checked; not used by this version.",
+    "RabbitMQ, which hands background tasks to the nodes, as a URL or host:port; amqps:// is TLS, the path is the virtual host, one for each cluster. Never needed to serve.",
     { environment: ["RABBITMQ_URL"], optional: true, secret: true },
+  ),
+  row(
+    "services.rabbitmqPasswordFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the password for RabbitMQ, in place of one in the URL.",
+    { environment: ["RABBITMQ_PASSWORD_FILE"], optional: true },
+  ),
+  row(
+    "services.rabbitmqCaFile",
+    { type: "text", pattern: /^.{1,4096}$/, rule: "a path of at most 4,096 characters" },
+    "File with the certificate (PEM) of the authority that signed that of RabbitMQ, for amqps://. Absent: the machine's own authorities.",
+    { environment: ["RABBITMQ_CA_FILE"], optional: true },
   ),
 ];
 

@@ -7,6 +7,7 @@
  */
 import type { CatalogApi } from "./catalog.ts";
 import type { Change } from "./change.ts";
+import type { TaskApi } from "./task.ts";
 import type { Entry, EntryAttributes, OnConflict, Precondition } from "./entry.ts";
 
 /** An entry by id or by absolute path. */
@@ -391,4 +392,7 @@ export interface DriveApi {
 
   /** Search and reports over the whole drive. Reading it fails as methods do while there is no drive. */
   readonly catalog: CatalogApi;
+
+  /** Work in the background. Reading it fails as methods do while there is no drive. */
+  readonly tasks: TaskApi;
 }

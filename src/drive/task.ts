@@ -11,6 +11,8 @@
  * claim before it: only who holds the newest may renew, finish or fail the task, so a worker that slept past its lease cannot.
  */
 
+import { DriveError } from "./errors.ts";
+
 /** What a task is about: bytes that were committed, a prepared download, copies of extents. */
 export type TaskKind = "upload" | "download" | "replication";
 
@@ -134,3 +136,16 @@ export interface TaskApi {
   /** Lets a task that failed or was cancelled be tried anew; one that waits or runs is left alone. Errors: TASK_NOT_FOUND, TASK_STATE_CONFLICT, OVERLOADED. */
   retry(taskId: number, options?: TaskWriteOptions): Promise<Task>;
 }
+
+function refuse(): Promise<never> {
+  return Promise.reject(new DriveError("TASK_NOT_FOUND", "This node keeps no tasks."));
+}
+
+/** A drive without tasks: of a node that does not keep the tree. */
+export const noTasks: TaskApi = {
+  create: refuse,
+  get: refuse,
+  list: () => Promise.resolve({ tasks: [], nextCursor: undefined }),
+  cancel: refuse,
+  retry: refuse,
+};

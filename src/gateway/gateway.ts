@@ -21,6 +21,7 @@ import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { BodyReader } from "./body-reader.ts";
 import { catalogRoutes } from "./catalog-routes.ts";
+import { taskRoutes } from "./task-routes.ts";
 import { rawErrorAnswer } from "./client-error.ts";
 import { registerConnectRoutes } from "./connect-routes.ts";
 import { downloadRoutes } from "./download-routes.ts";
@@ -91,7 +92,14 @@ export class Gateway {
     this.#options = options;
     this.#limits = { ...GATEWAY_LIMITS, ...options.limits };
     this.#services = this.#makeServices();
-    this.#routes = [...uploadRoutes, ...downloadRoutes, ...fileRoutes, ...catalogRoutes, ...progressRoutes];
+    this.#routes = [
+      ...uploadRoutes,
+      ...downloadRoutes,
+      ...fileRoutes,
+      ...catalogRoutes,
+      ...taskRoutes,
+      ...progressRoutes,
+    ];
     let document: unknown;
     const described = nodeRoutes(
       () => (document ??= openApiDocument(this.#routes, { version: this.#options.version })),

@@ -42,6 +42,7 @@ export function openApiDocument(routes: readonly Route[], options: DocumentOptio
       { name: "uploads", description: "Bytes in." },
       { name: "downloads", description: "Bytes out." },
       { name: "files", description: "The tree." },
+      { name: "tasks", description: "Work in the background." },
       { name: "node", description: "The node and its cluster." },
     ],
     paths,

@@ -78,7 +78,7 @@ export interface Route {
   /** Path with parameters as ":name". */
   readonly path: string;
   readonly summary: string;
-  readonly tag: "uploads" | "downloads" | "files" | "node";
+  readonly tag: "uploads" | "downloads" | "files" | "tasks" | "node";
   readonly params: z.ZodObject | undefined;
   readonly query: z.ZodObject | undefined;
   /** A JSON schema, raw bytes, or none. */

@@ -21,22 +21,13 @@ export interface Sha256Finding {
   readonly sha256: Uint8Array;
 }
 
-/** The media type of a file whose client gave none. */
-export interface MediaTypeFinding {
-  readonly entryId: number;
-  /** The content that it was found for: with another one nothing is recorded. */
-  readonly contentId: number;
-  readonly mediaType: string;
-}
-
 /** What a task found out about files. */
 export interface TaskFindings {
   readonly sha256s: readonly Sha256Finding[];
-  readonly mediaTypes: readonly MediaTypeFinding[];
 }
 
 /** No findings. */
-export const NO_FINDINGS: TaskFindings = { sha256s: [], mediaTypes: [] };
+export const NO_FINDINGS: TaskFindings = { sha256s: [] };
 
 /** A run of the change feed for which upload tasks are made: commands after `afterIndex`, up to `throughIndex`. */
 export interface PlannedRun {
@@ -103,10 +94,6 @@ const holdCodec = message<TaskHold>({ taskId: uint(1), fence: uint(2) });
 
 const findingsCodec = message<TaskFindings>({
   sha256s: repeatedInner(1, message<Sha256Finding>({ contentId: uint(1), sha256: bytes(2) })),
-  mediaTypes: repeatedInner(
-    2,
-    message<MediaTypeFinding>({ entryId: uint(1), contentId: uint(2), mediaType: text(3) }),
-  ),
 });
 
 const taskIdCodec = message<{ readonly taskId: number }>({ taskId: uint(1) });

@@ -39,7 +39,6 @@ import {
   taskKey,
   TASK_TOTALS_KEY,
 } from "./keys.ts";
-import { fillMediaType } from "./tree.ts";
 import {
   cellOf,
   TASK_CELL_COUNT,
@@ -286,11 +285,11 @@ export function renewTask(context: ApplyContext, body: Body<"renew-task">): Resu
 }
 
 // What was found of a file that is gone, or has other bytes by now, is of no use to anybody and left out.
-function record(context: ApplyContext, { sha256s, mediaTypes }: TaskFindings): void {
+function record(context: ApplyContext, { sha256s }: TaskFindings): void {
   const { taskFindingCountMax } = context.limits;
-  if (sha256s.length + mediaTypes.length > taskFindingCountMax) {
+  if (sha256s.length > taskFindingCountMax) {
     refuse("ARGUMENT_INVALID", `A renewal records at most ${taskFindingCountMax} findings.`, {
-      finding_count: String(sha256s.length + mediaTypes.length),
+      finding_count: String(sha256s.length),
     });
   }
   for (const { contentId, sha256 } of sha256s) {
@@ -299,7 +298,6 @@ function record(context: ApplyContext, { sha256s, mediaTypes }: TaskFindings): v
       recordSha256(context, { kind: "record-sha256", contentId, sha256 });
     }
   }
-  for (const finding of mediaTypes) fillMediaType(context, finding);
 }
 
 /** finish-task. */

@@ -335,23 +335,6 @@ export function updateEntry(context: ApplyContext, body: Body<"update-entry">): 
   return entryValue(context, spot, row);
 }
 
-/**
- * Gives a file a media type that has none, while it still has the content that the type was found for. Its version stays: no user
- * changed it, and a client that has just written it may go on with If-Match.
- */
-export function fillMediaType(
-  context: ApplyContext,
-  found: { readonly entryId: number; readonly contentId: number; readonly mediaType: string },
-): void {
-  const { entryId, contentId, mediaType } = found;
-  checkAttributes({ mediaType });
-  const spot = findSpot(context, entryId);
-  if (spot?.row?.kind !== "file" || spot.row.contentId !== contentId || spot.row.mediaType !== "") return;
-  const row: EntryRecord = { ...spot.row, mediaType };
-  putRow(context, spot, row);
-  context.emit("updated", entryAt(context, spot, row));
-}
-
 /** What a file row says of its content. */
 export interface FileContent {
   readonly contentId: number;

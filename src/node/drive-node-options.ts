@@ -1,4 +1,5 @@
 /** The ports and settings of a node without its edges: what every node needs for its chunk store, and what a voter needs beyond. */
+import type { RabbitMqLink } from "../tasks/rabbitmq-link.ts";
 import type { PostgresClient } from "../catalog/postgres-client.ts";
 import type { HeartbeatPort } from "../cluster/failure-detector-port.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
@@ -83,6 +84,8 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   /** Makes what answers stat() in place of the tree and its reads; nothing does when absent. */
   readonly cached?:
     ((port: MetadataPort, reads: Pick<DriveApi, "stat">) => Pick<DriveApi, "stat"> | undefined) | undefined;
+  /** RabbitMQ for tasks, which starts and stops it. None where it is not configured. */
+  readonly rabbitmq?: RabbitMqLink | undefined;
   /** Further services outside of the node, for its status. */
   readonly outside?: (() => readonly ServiceStatus[]) | undefined;
   readonly tuning?: Partial<ConsensusTuning> | undefined;

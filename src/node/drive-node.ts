@@ -38,6 +38,7 @@ import { ClusterFounder } from "./cluster-founder.ts";
 import { ConsensusMembershipPort, ConsensusMetadataPort } from "./consensus-port.ts";
 import type { DriveNodeOptions } from "./drive-node-options.ts";
 import type { ServingNode } from "./serving-node.ts";
+import { TaskRunner } from "./task-runner.ts";
 import { openChunkStore, StoreKeeper, type NodeLoop, type OpenedStore } from "./store-keeper.ts";
 
 export type { DriveNodeOptions } from "./drive-node-options.ts";
@@ -56,6 +57,7 @@ interface Running {
   readonly membership: Membership;
   readonly catalogs: Catalogs;
   readonly backups: TreeBackups;
+  readonly tasks: TaskRunner;
   /** All but the failure detector. */
   readonly loops: readonly NodeLoop[];
 }
@@ -160,12 +162,21 @@ export class DriveNode implements ServingNode {
       logger,
       metrics: this.#options.metrics,
     });
+    const tasks = new TaskRunner({
+      ...{ clock, metadata, keeper, clusterId: this.#options.clusterId },
+      workerIds: () =>
+        consensus.confState().voters.filter((id) => id === memberId || detector.state(id).health === "up"),
+      rabbitmq: this.#options.rabbitmq,
+      logger,
+      metrics: this.#options.metrics,
+    });
     const drive = new LocalDrive({
       plane,
       catalog: catalogs.api,
       relay: this.#options.relay,
       reports: this.#options.reports,
       cached: this.#options.cached?.(port, new TreeReads(metadata)),
+      tasks: tasks.api,
       services: () => this.services(),
       consensus: {
         term: () => consensus.status().term,
@@ -222,8 +233,9 @@ export class DriveNode implements ServingNode {
       }),
       copyAudit,
       ...keeper.loops,
+      tasks,
     ];
-    return { keeper, consensus, drive, copyAudit, membership, catalogs, backups, loops };
+    return { keeper, consensus, drive, copyAudit, membership, catalogs, backups, tasks, loops };
   }
 
   /** The drive. @throws DriveError NODE_STARTING before start() has ended, and while the state is made anew */
@@ -331,7 +343,8 @@ export class DriveNode implements ServingNode {
 
   /** Services outside of the node; those of the drive itself once it has started. */
   services(): readonly ServiceStatus[] {
-    const own = this.#running === undefined ? [] : [this.#running.catalogs.service()];
+    const { catalogs, tasks } = this.#running ?? {};
+    const own = catalogs === undefined || tasks === undefined ? [] : [catalogs.service(), tasks.service()];
     return [...own, ...(this.#options.outside?.() ?? [])];
   }
 

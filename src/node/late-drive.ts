@@ -25,6 +25,7 @@ import type {
   WriteOptions,
 } from "../drive/drive-api.ts";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
+import type { TaskApi } from "../drive/task.ts";
 
 /** Hands every call on to the drive, once there is one. */
 export class LateDrive implements DriveApi {
@@ -152,6 +153,11 @@ export class LateDrive implements DriveApi {
   /** @throws DriveError NODE_STARTING or NODE_STOPPING */
   get catalog(): CatalogApi {
     return this.#drive().catalog;
+  }
+
+  /** @throws DriveError NODE_STARTING or NODE_STOPPING */
+  get tasks(): TaskApi {
+    return this.#drive().tasks;
   }
 
   readiness(): Readiness {

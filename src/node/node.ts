@@ -6,6 +6,8 @@
  * stop() goes the other way round: readiness off, clients' requests finish, leadership is handed over, files are closed.
  */
 import type { PostgresClient } from "../catalog/postgres-client.ts";
+import type { RabbitMqLink } from "../tasks/rabbitmq-link.ts";
+import { taskService } from "../rpc/task-service.ts";
 import { Bootstrap, type BootstrapExchange, type ClusterMembership } from "../cluster/bootstrap.ts";
 import type { JoinAnswer, JoinOptions } from "../cluster/join.ts";
 import type { JoinRequest } from "../cluster/membership.ts";
@@ -52,6 +54,7 @@ import type { StoreKeeperOptions } from "./drive-node-options.ts";
 import { DATA_NAMES, DriveNode } from "./drive-node.ts";
 import { LateDrive } from "./late-drive.ts";
 import { connectPostgres } from "./postgres.ts";
+import { rabbitmqLink } from "./rabbitmq.ts";
 import { resolvePeers } from "./resolve-peers.ts";
 import type { ServingNode } from "./serving-node.ts";
 import { StorageNode, type StorageNodeOptions } from "./storage-node.ts";
@@ -98,6 +101,7 @@ export class Node {
   #drive: ServingNode | undefined;
   #voter: DriveNode | undefined;
   #postgres: PostgresClient | undefined;
+  #rabbitmq: RabbitMqLink | undefined;
   #caches: Caches | undefined;
   #server: RpcServer | undefined;
   #gateway: Gateway | undefined;
@@ -168,6 +172,7 @@ export class Node {
     this.#finder = this.#makeFinder(membership);
     if (!membership.isStorageOnly) {
       this.#postgres = await connectPostgres(this.#config.services, this.#clock, this.#metrics);
+      this.#rabbitmq = await rabbitmqLink(config.services, this.#clock);
     }
     this.#caches.join(membership.clusterId);
     this.#drive = this.#makeServingNode(this.#bootstrap, membership, url);
@@ -218,6 +223,7 @@ export class Node {
       services: [
         metadataService(drive),
         catalogService(drive),
+        taskService(drive),
         chunkService(drive),
         progressService(drive),
         clusterService(drive, () => this.#started().admin),
@@ -318,6 +324,7 @@ export class Node {
       transport: this.#transport,
       forwarder: this.#forwarder,
       postgres: this.#postgres,
+      rabbitmq: this.#rabbitmq,
       outside: () => this.#outside(),
       relay: this.#caches?.relay,
       reports: this.#caches?.reports,

@@ -6,6 +6,7 @@ import { clusterInfo, clusterTime, counters, storeOf } from "../metadata/view.ts
 import type { CopyAudit } from "../replication/copy-audit.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Catalogs } from "./catalogs.ts";
+import type { TaskRunner } from "./task-runner.ts";
 import type { StoreKeeper } from "./store-keeper.ts";
 
 /** The parts of a node that have figures. */
@@ -14,6 +15,7 @@ export interface Observed {
   readonly keeper: StoreKeeper;
   readonly copyAudit: CopyAudit;
   readonly catalogs: Catalogs;
+  readonly tasks: TaskRunner;
 }
 
 /** See the file's comment. */
@@ -53,6 +55,7 @@ export function observe(observed: Observed, memberId: number, metrics: Metrics):
   }
   observePeers(keeper, metrics);
   catalogs.observe();
+  observed.tasks.observe();
 }
 
 /** Takes the figures of a node without the tree into its metrics. */

@@ -169,7 +169,7 @@ export class StoreKeeper {
         clock,
         bytesPerSecond: () => Infinity,
         busyBytesPerSecond: REPAIR_BUSY_BYTES_PER_SECOND,
-        isBusy: () => this.#isUsed(),
+        isBusy: () => this.isUsed(),
       }),
       meter: this.meter,
       ports: this.replicas,
@@ -189,7 +189,7 @@ export class StoreKeeper {
       metadata,
       store,
       progress: new ScrubProgressFile(options.disk, `${options.directory}/chunks`),
-      isBusy: () => this.#isUsed(),
+      isBusy: () => this.isUsed(),
       firstWaitMs: options.scrubFirstWaitMs,
       onDamaged: (extent) => logger.error("scrub_found_damage", { ...extent }),
       onError: this.onError("scrub"),
@@ -221,7 +221,7 @@ export class StoreKeeper {
       new Compactor({
         clock,
         store,
-        isBusy: () => this.#isUsed(),
+        isBusy: () => this.isUsed(),
         idleMs: options.compactionIdleMs,
         onCompacted: (result) => logger.debug("segment_compacted", { ...result }),
         onError: this.onError("compaction"),
@@ -262,7 +262,7 @@ export class StoreKeeper {
   }
 
   /** Users come first: their bytes at this node, and those that other nodes tell of with their heartbeats. */
-  #isUsed(): boolean {
+  isUsed(): boolean {
     const { plane, copier, detector } = this;
     const own = plane.metadata.port.memberId;
     return (

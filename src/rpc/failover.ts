@@ -10,6 +10,7 @@ import { assert, must } from "../std/assert.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { Prng } from "../std/prng.ts";
 import { CatalogService } from "../../gen/netdisk/v1/catalog_service_pb.ts";
+import { TaskService } from "../../gen/netdisk/v1/task_service_pb.ts";
 import { ChunkService } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import { ClusterService } from "../../gen/netdisk/v1/cluster_service_pb.ts";
 import { MetadataService } from "../../gen/netdisk/v1/metadata_service_pb.ts";
@@ -44,6 +45,7 @@ export interface NodeClients {
   readonly progress: GrpcClient<typeof ProgressService>;
   readonly cluster: GrpcClient<typeof ClusterService>;
   readonly catalog: GrpcClient<typeof CatalogService>;
+  readonly tasks: GrpcClient<typeof TaskService>;
 }
 
 /** Settings of Failover. */
@@ -139,6 +141,7 @@ export class Failover {
       progress: createGrpcClient(ProgressService, adapter),
       cluster: createGrpcClient(ClusterService, adapter),
       catalog: createGrpcClient(CatalogService, adapter),
+      tasks: createGrpcClient(TaskService, adapter),
     };
   }
 

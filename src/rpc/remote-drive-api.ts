@@ -8,6 +8,7 @@
 import { create } from "@bufbuild/protobuf";
 import { PutFileRequestSchema } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import type { CatalogApi } from "../drive/catalog.ts";
+import type { TaskApi } from "../drive/task.ts";
 import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
@@ -52,6 +53,7 @@ import { decodeProgress } from "../contract/progress-codec.ts";
 import { Failover, judge } from "./failover.ts";
 import { UPLOAD_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
 import { RemoteCatalog } from "./remote-catalog.ts";
+import { RemoteTasks } from "./remote-tasks.ts";
 import { openRemoteDownload } from "./remote-download.ts";
 import { RemoteUploads } from "./remote-upload.ts";
 import {
@@ -88,6 +90,8 @@ export class RemoteDriveApi implements DriveApi {
   readonly #uploads: RemoteUploads;
   /** Search and reports, answered by whichever node can. */
   readonly catalog: CatalogApi;
+  /** Work in the background. */
+  readonly tasks: TaskApi;
   #problem: string | undefined;
 
   constructor(options: RemoteDriveOptions) {
@@ -97,6 +101,7 @@ export class RemoteDriveApi implements DriveApi {
     this.#failover = new Failover({ addresses, clock, prng, pool: this.#pool, timeoutMs });
     this.#uploads = new RemoteUploads(this.#failover);
     this.catalog = new RemoteCatalog(this.#failover);
+    this.tasks = new RemoteTasks(this.#failover);
   }
 
   /** From now on these nodes are asked. */

@@ -25,6 +25,8 @@ const RECONNECT_MS_MIN = 200;
 const RECONNECT_MS_MAX = 5000;
 /** An answer of the broker is awaited this long. */
 export const ANSWER_TIMEOUT_MS = 5000;
+/** Nobody waits longer than this for the end of something that is over. */
+const GOODBYE_TIMEOUT_MS = 1000;
 /** Two of these without a byte from the broker and the connection is dead. */
 const HEARTBEAT_SECONDS = 5;
 
@@ -145,8 +147,9 @@ export class RabbitMqLink {
       this.#consumers.delete(consumer);
       const channel = this.#session?.consumers.get(consumer);
       this.#session?.consumers.delete(consumer);
-      // Fails when the connection is gone, which has closed the channel too.
-      await channel?.close().catch(() => undefined);
+      // Fails, or is never answered, when the connection goes, which closes the channel too.
+      if (channel !== undefined)
+        await this.#within(GOODBYE_TIMEOUT_MS, () => channel.close()).catch(() => undefined);
     };
   }
 
@@ -207,7 +210,8 @@ export class RabbitMqLink {
     this.#session = undefined;
     // A broker that is frozen does not answer to a good-bye.
     const closing = model;
-    if (closing !== undefined) await this.#within(1000, () => closing.close()).catch(() => undefined);
+    if (closing !== undefined)
+      await this.#within(GOODBYE_TIMEOUT_MS, () => closing.close()).catch(() => undefined);
     if (!signal.aborted) {
       await sleep(clock, this.#pauseMs, signal).catch(() => undefined);
       this.#pauseMs = Math.min(RECONNECT_MS_MAX, this.#pauseMs * 2);

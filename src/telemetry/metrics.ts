@@ -6,6 +6,7 @@
  * Does not measure anything by itself except the process metrics.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { noTaskMetrics, PrometheusTaskMetrics, type TaskMetrics } from "./task-metrics.ts";
 import { noCacheMetrics, PrometheusCacheMetrics, type CacheMetrics } from "./cache-metrics.ts";
 
 /** A request over HTTP that was answered. */
@@ -121,6 +122,7 @@ export interface Metrics {
   catalogFellBack(): void;
   /** Redis, and what is kept in it. */
   readonly cache: CacheMetrics;
+  readonly tasks: TaskMetrics;
   /** Everything now, as a scrape wants it. */
   render(): Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -143,6 +145,7 @@ const seconds = (durationMs: number): number => Math.max(0, durationMs) / 1000;
 /** Metrics kept in a Prometheus registry of their own. */
 export class PrometheusMetrics implements Metrics {
   readonly cache: CacheMetrics;
+  readonly tasks: TaskMetrics;
   readonly #registry = new Registry();
   readonly #httpDuration: Histogram<"method" | "route" | "status">;
   readonly #httpInFlight: Gauge<"kind">;
@@ -189,6 +192,7 @@ export class PrometheusMetrics implements Metrics {
       1,
     );
     this.cache = new PrometheusCacheMetrics(this.#registry);
+    this.tasks = new PrometheusTaskMetrics(this.#registry);
     this.#httpDuration = this.#histogram(
       "http_request_duration_seconds",
       "HTTP requests by route and status.",
@@ -454,5 +458,6 @@ export const noMetrics: Metrics = {
   catalogRebuilt: () => undefined,
   catalogFellBack: () => undefined,
   cache: noCacheMetrics,
+  tasks: noTaskMetrics,
   render: () => Promise.resolve({ contentType: "text/plain", text: "" }),
 };

@@ -6,6 +6,7 @@
  * parsed here, so nothing below sees an unchecked name.
  */
 import { noCatalog, type CatalogApi } from "../drive/catalog.ts";
+import { noTasks, type TaskApi } from "../drive/task.ts";
 import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
@@ -70,6 +71,8 @@ export interface LocalDriveOptions {
   readonly relay?: ProgressRelay | undefined;
   /** What nodes told of themselves, for the status. */
   readonly reports?: NodeReports | undefined;
+  /** The tasks; none when absent. */
+  readonly tasks?: TaskApi | undefined;
   /** Services outside of the node. */
   readonly services?: (() => readonly ServiceStatus[]) | undefined;
 }
@@ -270,6 +273,10 @@ export class LocalDrive implements DriveApi {
   readiness(): Readiness {
     const problems = this.#options.problems();
     return { ready: problems.length === 0, problems, services: this.#options.services?.() };
+  }
+
+  get tasks(): TaskApi {
+    return this.#options.tasks ?? noTasks;
   }
 
   get catalog(): CatalogApi {

@@ -26,7 +26,8 @@ export interface PlannedChange {
 }
 
 const POLL_MS = 100;
-const CALL_DEADLINE_MS = 20_000;
+// Less than a healed cluster is given to serve: a call that was lost must not keep a new machine from being started for longer.
+const CALL_DEADLINE_MS = 5_000;
 /** Answers that only mean "not now", or "ask another". Everything else is a bug. */
 const PASSING_REASONS: ReadonlySet<ErrorReason> = new Set([
   "NO_LEADER",

@@ -6,6 +6,7 @@
  * edge does with them are public.
  */
 import { noCatalog, type CatalogApi } from "../../src/drive/catalog.ts";
+import { noTasks, type TaskApi } from "../../src/drive/task.ts";
 import { DriveError, type ErrorReason } from "../../src/drive/errors.ts";
 import { ROOT_ENTRY_ID, type Entry, type EntryAttributes, type OnConflict } from "../../src/drive/entry.ts";
 import { formatPath, parseNewFilePath, parseNewPath, parsePath } from "../../src/drive/path.ts";
@@ -62,6 +63,8 @@ export class MemoryDrive implements DriveApi {
   wallMs = Date.UTC(2026, 0, 2, 3, 4, 5);
   /** What is asked for searches and reports. */
   catalog: CatalogApi = noCatalog;
+  /** Work in the background. */
+  tasks: TaskApi = noTasks;
   /** What readiness() reports. */
   problems: string[] = [];
   /** Whether downloads say that the node has local copies, and where they point otherwise. */

@@ -148,7 +148,6 @@ const bodies: CommandBody[] = [
     ...{ kind: "renew-task", hold: { taskId: 1, fence: BIG }, leaseMs: 2, doneCount: 3, totalCount: 4 },
     findings: {
       sha256s: [{ contentId: BIG, sha256: digest }],
-      mediaTypes: [{ entryId: BIG, contentId: 2, mediaType: "text/plain" }],
     },
   },
   { kind: "finish-task", hold: { taskId: 1, fence: 2 }, result: digest },

@@ -19,7 +19,7 @@ import type { CommandBody, CommandResult } from "../../../src/metadata/commands.
 import { NO_FINDINGS, type TaskFindings } from "../../../src/metadata/task-records.ts";
 import { dueTasks, countTasks, findTask, listTasks, plannedIndex } from "../../../src/metadata/task-view.ts";
 import { backoffMs } from "../../../src/metadata/tasks.ts";
-import { getEntry, pendingWork } from "../../../src/metadata/view.ts";
+import { getContent, getEntry, pendingWork } from "../../../src/metadata/view.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { Harness, present } from "./harness.ts";
@@ -285,9 +285,13 @@ describe("the bounds of tasks", () => {
     const held = task(harness, claim(taskId, 101, TASK_LEASE_MS_MIN));
     harness.ok(renew(held, NO_FINDINGS, TASK_LEASE_MS_MAX));
     harness.refused("ARGUMENT_INVALID", renew(held, NO_FINDINGS, TASK_LEASE_MS_MAX + 1));
-    const mediaTypes = [1, 2, 3].map((id) => ({ entryId: id + 1000, contentId: id, mediaType: "a/b" }));
-    harness.ok(renew(held, { sha256s: [], mediaTypes: mediaTypes.slice(1) }));
-    harness.refused("ARGUMENT_INVALID", renew(held, { sha256s: [], mediaTypes }));
+    const sha256s = [1, 2, 3].map((contentId) => ({ contentId, sha256: new Uint8Array(32) }));
+    harness.ok(renew(held, { sha256s: sha256s.slice(1) }));
+    harness.refused("ARGUMENT_INVALID", renew(held, { sha256s }));
+    harness.refused(
+      "ARGUMENT_INVALID",
+      renew(held, { sha256s: [{ contentId: 1, sha256: new Uint8Array(31) }] }),
+    );
     harness.refused("ARGUMENT_INVALID", finish(held, bytes(TASK_PAYLOAD_SIZE_BYTES_MAX + 1)));
     harness.ok(finish(held, bytes(TASK_PAYLOAD_SIZE_BYTES_MAX)));
   });
@@ -332,32 +336,22 @@ describe("the plan of upload tasks", () => {
 });
 
 describe("findings of a task", () => {
-  const typed = (entryId: number, contentId: number): TaskFindings => ({
-    sha256s: [],
-    mediaTypes: [{ entryId, contentId, mediaType: "text/plain" }],
+  const found = (contentId: number): TaskFindings => ({
+    sha256s: [{ contentId, sha256: new Uint8Array(32).fill(7) }],
   });
 
-  it("give a file a media type without a new version, and a catalog is told", () => {
+  it("are kept with the content, once, and are of no use for one that is gone", () => {
     const harness = new Harness().bootstrap();
     const file = harness.put("/a");
-    harness.ok(renew(running(harness), typed(file.entryId, file.contentId)));
-
-    expect(getEntry(harness.store, file.entryId)).to.deep.equal({ ...file, mediaType: "text/plain" });
-  });
-
-  it("leave a file alone that has other bytes, a media type of its own, or is gone", () => {
-    const harness = new Harness().bootstrap();
-    const other = harness.put("/other");
-    const own = harness.put("/own", { attributes: { mediaType: "image/png" } });
-    const gone = harness.put("/gone");
-    harness.remove("/gone");
     const held = running(harness);
-    harness.ok(renew(held, typed(other.entryId, other.contentId + 1)));
-    harness.ok(renew(held, typed(own.entryId, own.contentId)));
-    harness.ok(renew(held, typed(gone.entryId, gone.contentId)));
+    harness.ok(renew(held, found(file.contentId)));
+    harness.ok(renew(held, { sha256s: [{ contentId: file.contentId, sha256: new Uint8Array(32).fill(8) }] }));
+    harness.ok(renew(held, found(file.contentId + 1000)));
 
-    expect(getEntry(harness.store, other.entryId)).to.deep.equal(other);
-    expect(getEntry(harness.store, own.entryId)).to.deep.equal(own);
+    expect(Buffer.from(present(getContent(harness.store, file.contentId)).sha256)).to.deep.equal(
+      Buffer.alloc(32, 7),
+    );
+    expect(getEntry(harness.store, file.entryId)).to.deep.equal(file);
   });
 
   it("are not recorded for a worker that lost its claim", () => {
@@ -365,7 +359,7 @@ describe("findings of a task", () => {
     const file = harness.put("/a");
     const held = running(harness);
     harness.ok({ kind: "cancel-task", taskId: held.taskId });
-    harness.refused("TASK_CLAIM_LOST", renew(held, typed(file.entryId, file.contentId)));
+    harness.refused("TASK_CLAIM_LOST", renew(held, found(file.contentId)));
   });
 });
 

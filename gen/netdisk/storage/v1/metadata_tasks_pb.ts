@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/metadata_tasks.proto.
  */
 export const file_netdisk_storage_v1_metadata_tasks: GenFile = /*@__PURE__*/
-  fileDesc("CiduZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfdGFza3MucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSI9ChJTdG9yZWRUYXNrUHJvZ3Jlc3MSEgoKZG9uZV9jb3VudBgBIAEoBBITCgt0b3RhbF9jb3VudBgCIAEoBCIyCg9TdG9yZWRUYXNrRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkirwMKClRhc2tSZWNvcmQSDwoHdGFza19pZBgBIAEoBBIqCgRraW5kGAIgASgOMhwubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tLaW5kEiwKBXN0YXRlGAMgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tTdGF0ZRILCgNrZXkYBCABKAkSFQoNYXR0ZW1wdF9jb3VudBgFIAEoBBIZChFhdHRlbXB0X2NvdW50X21heBgGIAEoBBINCgVmZW5jZRgHIAEoBBIRCgltZW1iZXJfaWQYCCABKAQSEwoLZHVlX3RpbWVfbXMYCSABKAQSOAoIcHJvZ3Jlc3MYCiABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza1Byb2dyZXNzEhYKDmNyZWF0ZV90aW1lX21zGAsgASgEEhYKDnVwZGF0ZV90aW1lX21zGAwgASgEEhIKCnBhcmFtZXRlcnMYDSABKAwSDgoGcmVzdWx0GA4gASgMEjIKBWVycm9yGA8gASgLMiMubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tFcnJvciJJCgpUYXNrVG90YWxzEhQKDG5leHRfdGFza19pZBgBIAEoBBIOCgZjb3VudHMYAiADKAQSFQoNcGxhbm5lZF9pbmRleBgDIAEoBCIwCg5TdG9yZWRUYXNrSG9sZBIPCgd0YXNrX2lkGAEgASgEEg0KBWZlbmNlGAIgASgEIj4KEFN0b3JlZFBsYW5uZWRSdW4SEwoLYWZ0ZXJfaW5kZXgYASABKAQSFQoNdGhyb3VnaF9pbmRleBgCIAEoBCI5ChNTdG9yZWRTaGEyNTZGaW5kaW5nEhIKCmNvbnRlbnRfaWQYASABKAQSDgoGc2hhMjU2GAIgASgMIlIKFlN0b3JlZE1lZGlhVHlwZUZpbmRpbmcSEAoIZW50cnlfaWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIo8BChJTdG9yZWRUYXNrRmluZGluZ3MSOAoHc2hhMjU2cxgBIAMoCzInLm5ldGRpc2suc3RvcmFnZS52MS5TdG9yZWRTaGEyNTZGaW5kaW5nEj8KC21lZGlhX3R5cGVzGAIgAygLMioubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZE1lZGlhVHlwZUZpbmRpbmcimQEKEUNyZWF0ZVRhc2tDb21tYW5kEi8KCXRhc2tfa2luZBgBIAEoDjIcLm5ldGRpc2suc3RvcmFnZS52MS5UYXNrS2luZBILCgNrZXkYAiABKAkSEgoKcGFyYW1ldGVycxgDIAEoDBIyCgRwbGFuGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYW5uZWRSdW4iSAoQQ2xhaW1UYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEEhEKCW1lbWJlcl9pZBgCIAEoBBIQCghsZWFzZV9tcxgDIAEoBCK5AQoQUmVuZXdUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEhAKCGxlYXNlX21zGAIgASgEEhIKCmRvbmVfY291bnQYAyABKAQSEwoLdG90YWxfY291bnQYBCABKAQSOAoIZmluZGluZ3MYBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0ZpbmRpbmdzIlUKEUZpbmlzaFRhc2tDb21tYW5kEjAKBGhvbGQYASABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0hvbGQSDgoGcmVzdWx0GAIgASgMInYKD0ZhaWxUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGlzX2ZpbmFsGAQgASgIIkYKElJlbGVhc2VUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkIiMKEFJldHJ5VGFza0NvbW1hbmQSDwoHdGFza19pZBgBIAEoBCIkChFDYW5jZWxUYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEIjkKCVRhc2tWYWx1ZRIsCgR0YXNrGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tSZWNvcmQqbgoIVGFza0tpbmQSGQoVVEFTS19LSU5EX1VOU1BFQ0lGSUVEEAASFAoQVEFTS19LSU5EX1VQTE9BRBABEhYKElRBU0tfS0lORF9ET1dOTE9BRBACEhkKFVRBU0tfS0lORF9SRVBMSUNBVElPThADKp0BCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfV0FJVElORxABEhYKElRBU0tfU1RBVEVfUlVOTklORxACEhMKD1RBU0tfU1RBVEVfRE9ORRADEhUKEVRBU0tfU1RBVEVfRkFJTEVEEAQSGAoUVEFTS19TVEFURV9DQU5DRUxMRUQQBWIGcHJvdG8z");
+  fileDesc("CiduZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfdGFza3MucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSI9ChJTdG9yZWRUYXNrUHJvZ3Jlc3MSEgoKZG9uZV9jb3VudBgBIAEoBBITCgt0b3RhbF9jb3VudBgCIAEoBCIyCg9TdG9yZWRUYXNrRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkirwMKClRhc2tSZWNvcmQSDwoHdGFza19pZBgBIAEoBBIqCgRraW5kGAIgASgOMhwubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tLaW5kEiwKBXN0YXRlGAMgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tTdGF0ZRILCgNrZXkYBCABKAkSFQoNYXR0ZW1wdF9jb3VudBgFIAEoBBIZChFhdHRlbXB0X2NvdW50X21heBgGIAEoBBINCgVmZW5jZRgHIAEoBBIRCgltZW1iZXJfaWQYCCABKAQSEwoLZHVlX3RpbWVfbXMYCSABKAQSOAoIcHJvZ3Jlc3MYCiABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza1Byb2dyZXNzEhYKDmNyZWF0ZV90aW1lX21zGAsgASgEEhYKDnVwZGF0ZV90aW1lX21zGAwgASgEEhIKCnBhcmFtZXRlcnMYDSABKAwSDgoGcmVzdWx0GA4gASgMEjIKBWVycm9yGA8gASgLMiMubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tFcnJvciJJCgpUYXNrVG90YWxzEhQKDG5leHRfdGFza19pZBgBIAEoBBIOCgZjb3VudHMYAiADKAQSFQoNcGxhbm5lZF9pbmRleBgDIAEoBCIwCg5TdG9yZWRUYXNrSG9sZBIPCgd0YXNrX2lkGAEgASgEEg0KBWZlbmNlGAIgASgEIj4KEFN0b3JlZFBsYW5uZWRSdW4SEwoLYWZ0ZXJfaW5kZXgYASABKAQSFQoNdGhyb3VnaF9pbmRleBgCIAEoBCI5ChNTdG9yZWRTaGEyNTZGaW5kaW5nEhIKCmNvbnRlbnRfaWQYASABKAQSDgoGc2hhMjU2GAIgASgMIlQKElN0b3JlZFRhc2tGaW5kaW5ncxI4CgdzaGEyNTZzGAEgAygLMicubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFNoYTI1NkZpbmRpbmdKBAgCEAMimQEKEUNyZWF0ZVRhc2tDb21tYW5kEi8KCXRhc2tfa2luZBgBIAEoDjIcLm5ldGRpc2suc3RvcmFnZS52MS5UYXNrS2luZBILCgNrZXkYAiABKAkSEgoKcGFyYW1ldGVycxgDIAEoDBIyCgRwbGFuGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYW5uZWRSdW4iSAoQQ2xhaW1UYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEEhEKCW1lbWJlcl9pZBgCIAEoBBIQCghsZWFzZV9tcxgDIAEoBCK5AQoQUmVuZXdUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEhAKCGxlYXNlX21zGAIgASgEEhIKCmRvbmVfY291bnQYAyABKAQSEwoLdG90YWxfY291bnQYBCABKAQSOAoIZmluZGluZ3MYBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0ZpbmRpbmdzIlUKEUZpbmlzaFRhc2tDb21tYW5kEjAKBGhvbGQYASABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0hvbGQSDgoGcmVzdWx0GAIgASgMInYKD0ZhaWxUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGlzX2ZpbmFsGAQgASgIIkYKElJlbGVhc2VUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkIiMKEFJldHJ5VGFza0NvbW1hbmQSDwoHdGFza19pZBgBIAEoBCIkChFDYW5jZWxUYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEIjkKCVRhc2tWYWx1ZRIsCgR0YXNrGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tSZWNvcmQqbgoIVGFza0tpbmQSGQoVVEFTS19LSU5EX1VOU1BFQ0lGSUVEEAASFAoQVEFTS19LSU5EX1VQTE9BRBABEhYKElRBU0tfS0lORF9ET1dOTE9BRBACEhkKFVRBU0tfS0lORF9SRVBMSUNBVElPThADKp0BCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfV0FJVElORxABEhYKElRBU0tfU1RBVEVfUlVOTklORxACEhMKD1RBU0tfU1RBVEVfRE9ORRADEhUKEVRBU0tfU1RBVEVfRkFJTEVEEAQSGAoUVEFTS19TVEFURV9DQU5DRUxMRUQQBWIGcHJvdG8z");
 
 /**
  * How much of a task is done, in units of its kind.
@@ -310,41 +310,6 @@ export const StoredSha256FindingSchema: GenMessage<StoredSha256Finding> = /*@__P
   messageDesc(file_netdisk_storage_v1_metadata_tasks, 6);
 
 /**
- * The media type of a file whose client gave none.
- *
- * @generated from message netdisk.storage.v1.StoredMediaTypeFinding
- */
-export type StoredMediaTypeFinding = Message<"netdisk.storage.v1.StoredMediaTypeFinding"> & {
-  /**
-   * The file.
-   *
-   * @generated from field: uint64 entry_id = 1;
-   */
-  entryId: bigint;
-
-  /**
-   * The content that it was found for.
-   *
-   * @generated from field: uint64 content_id = 2;
-   */
-  contentId: bigint;
-
-  /**
-   * The media type.
-   *
-   * @generated from field: string media_type = 3;
-   */
-  mediaType: string;
-};
-
-/**
- * Describes the message netdisk.storage.v1.StoredMediaTypeFinding.
- * Use `create(StoredMediaTypeFindingSchema)` to create a new message.
- */
-export const StoredMediaTypeFindingSchema: GenMessage<StoredMediaTypeFinding> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 7);
-
-/**
  * What a task found out about files.
  *
  * @generated from message netdisk.storage.v1.StoredTaskFindings
@@ -356,13 +321,6 @@ export type StoredTaskFindings = Message<"netdisk.storage.v1.StoredTaskFindings"
    * @generated from field: repeated netdisk.storage.v1.StoredSha256Finding sha256s = 1;
    */
   sha256s: StoredSha256Finding[];
-
-  /**
-   * Of files.
-   *
-   * @generated from field: repeated netdisk.storage.v1.StoredMediaTypeFinding media_types = 2;
-   */
-  mediaTypes: StoredMediaTypeFinding[];
 };
 
 /**
@@ -370,7 +328,7 @@ export type StoredTaskFindings = Message<"netdisk.storage.v1.StoredTaskFindings"
  * Use `create(StoredTaskFindingsSchema)` to create a new message.
  */
 export const StoredTaskFindingsSchema: GenMessage<StoredTaskFindings> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 8);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 7);
 
 /**
  * Makes a task, or moves the checkpoint of the planner, or both.
@@ -412,7 +370,7 @@ export type CreateTaskCommand = Message<"netdisk.storage.v1.CreateTaskCommand"> 
  * Use `create(CreateTaskCommandSchema)` to create a new message.
  */
 export const CreateTaskCommandSchema: GenMessage<CreateTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 9);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 8);
 
 /**
  * Gives a task to a member.
@@ -447,7 +405,7 @@ export type ClaimTaskCommand = Message<"netdisk.storage.v1.ClaimTaskCommand"> & 
  * Use `create(ClaimTaskCommandSchema)` to create a new message.
  */
 export const ClaimTaskCommandSchema: GenMessage<ClaimTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 10);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 9);
 
 /**
  * Lengthens a claim, and records progress and findings.
@@ -496,7 +454,7 @@ export type RenewTaskCommand = Message<"netdisk.storage.v1.RenewTaskCommand"> & 
  * Use `create(RenewTaskCommandSchema)` to create a new message.
  */
 export const RenewTaskCommandSchema: GenMessage<RenewTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 11);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 10);
 
 /**
  * Ends a task well.
@@ -524,7 +482,7 @@ export type FinishTaskCommand = Message<"netdisk.storage.v1.FinishTaskCommand"> 
  * Use `create(FinishTaskCommandSchema)` to create a new message.
  */
 export const FinishTaskCommandSchema: GenMessage<FinishTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 12);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 11);
 
 /**
  * Ends an attempt badly.
@@ -566,7 +524,7 @@ export type FailTaskCommand = Message<"netdisk.storage.v1.FailTaskCommand"> & {
  * Use `create(FailTaskCommandSchema)` to create a new message.
  */
 export const FailTaskCommandSchema: GenMessage<FailTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 13);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 12);
 
 /**
  * Gives a claim back, as if it had not been made.
@@ -587,7 +545,7 @@ export type ReleaseTaskCommand = Message<"netdisk.storage.v1.ReleaseTaskCommand"
  * Use `create(ReleaseTaskCommandSchema)` to create a new message.
  */
 export const ReleaseTaskCommandSchema: GenMessage<ReleaseTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 14);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 13);
 
 /**
  * A task that failed or was cancelled is to be tried anew.
@@ -608,7 +566,7 @@ export type RetryTaskCommand = Message<"netdisk.storage.v1.RetryTaskCommand"> & 
  * Use `create(RetryTaskCommandSchema)` to create a new message.
  */
 export const RetryTaskCommandSchema: GenMessage<RetryTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 15);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 14);
 
 /**
  * Ends a task because a user says so.
@@ -629,7 +587,7 @@ export type CancelTaskCommand = Message<"netdisk.storage.v1.CancelTaskCommand"> 
  * Use `create(CancelTaskCommandSchema)` to create a new message.
  */
 export const CancelTaskCommandSchema: GenMessage<CancelTaskCommand> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 16);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 15);
 
 /**
  * A task after a command about it.
@@ -650,7 +608,7 @@ export type TaskValue = Message<"netdisk.storage.v1.TaskValue"> & {
  * Use `create(TaskValueSchema)` to create a new message.
  */
 export const TaskValueSchema: GenMessage<TaskValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 17);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 16);
 
 /**
  * What a task is about.
