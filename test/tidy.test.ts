@@ -110,7 +110,7 @@ const BANNED: readonly { readonly what: RegExp; readonly allowed: RegExp; readon
 ];
 
 /** Where a process begins. */
-const ENTRIES = ["main.ts", "std/lmdb-check-child.ts", "consensus/snapshot-dump-child.ts"];
+const ENTRIES = ["main.ts", "std/lmdb-check-child.ts"];
 
 const LINES_MAX = 600;
 

@@ -18,6 +18,7 @@ import type { CliIo } from "./cli-io.ts";
 import { cp, ls, mkdir, mv, rm, statPaths } from "./entry-commands.ts";
 import { EXIT_INTERRUPTED, EXIT_OK, exitCodeOf, UsageError } from "./exit-code.ts";
 import { get } from "./get.ts";
+import { getZip } from "./get-zip.ts";
 import { findHttpPort } from "./http-port.ts";
 import { parseBasePort, parseInteger, parseNodeCount, parseNodes } from "./option-values.ts";
 import { Output, OutputClosedError } from "./output.ts";
@@ -233,11 +234,13 @@ function addTransferCommands(program: Command, io: CliIo, output: Output, set: (
     .description("Fetch files and folders, verified by tree hash; run again it goes on.")
     .argument("<paths...>", 'PATH... DEST: paths on the drive, and where they go here ("-": stdout)')
     .option("--overwrite", "replace files here that differ")
+    .option("--zip", "all of it as one ZIP archive, prepared by the cluster; DEST is its file, or a folder")
     .option("-q, --quiet", "no progress and no summary");
   addDriveAction(getCommand, program, io, output, set, (paths, options) => {
     const [sources, destination] = splitDestination(paths, "PATH... DEST");
     const settings = { overwrite: options["overwrite"] === true, quiet: options["quiet"] === true };
-    return (context) => get(context, sources, destination, settings);
+    const fetch = options["zip"] === true ? getZip : get;
+    return (context) => fetch(context, sources, destination, settings);
   });
 }
 

@@ -2,9 +2,8 @@
  * Snapshots of the replicated state: made when a follower needs one, streamed to it, and received.
  *
  * The store itself is the durable state of this node, so that the log can be cut without any snapshot; one is made only for a
- * follower whose next entry was cut off. It is dumped from a frozen view of the store into a checksummed local file, within a
- * bounded time, because an open view keeps the store's file growing: by another process where the store is a file that one
- * can read (snapshot-dump.ts), else here, in pieces with a pause between them (state-dump.ts). The
+ * follower whose next entry was cut off. It is dumped from a frozen view of the store into a checksummed local file, in
+ * pieces with a pause between them, and within a bounded time, because an open view keeps the store's file growing. The
  * file serves all followers that ask until the log has been cut beyond it. A received one is written to a file, loaded into
  * the next generation of the store and checked before the core hears of it; the core's decision to install it then only
  * switches a pointer (replicated-store.ts).
@@ -17,22 +16,17 @@ import { isNoSpace } from "../segments/segment-error.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import type { StoreState } from "./codec.ts";
 import { waitFor } from "./deadline.ts";
 import type { PreparedGeneration, ReplicatedStore } from "./replicated-store.ts";
-import { dumpAside } from "./snapshot-dump.ts";
 import { readPieces } from "./snapshot-file.ts";
-import { DumpEndedError, metadataOf, stateOf, writeDump, type DumpLimits } from "./state-dump.ts";
+import { DumpEndedError, metadataOf, stateOf, writeDump } from "./state-dump.ts";
 import { SNAPSHOT_PIECE_SIZE_BYTES_MAX, type RaftTransport } from "./transport.ts";
 
 /** A dump that failed is not tried again before this much time has passed. */
 const DUMP_RETRY_MS = 5000;
 
 const NO_BYTES = new Uint8Array(0);
-/** A dump for followers, written or being written. */
-const DUMP_FILE_NAME = /^snapshot-(?:\d+|unfinished)\.dump$/;
-const UNFINISHED_NAME = "snapshot-unfinished.dump";
-const RECEIVED_NAME = "receiving.tmp";
+const DUMP_NAME = /^snapshot-\d+\.dump$|^receiving\.tmp$/;
 
 /** Dependencies of Snapshots. */
 export interface SnapshotsOptions {
@@ -81,7 +75,7 @@ export class Snapshots {
   async start(): Promise<void> {
     const { disk, directory } = this.#options;
     for (const name of await disk.list(directory)) {
-      if (DUMP_FILE_NAME.test(name) || name === RECEIVED_NAME) await disk.remove(`${directory}/${name}`);
+      if (DUMP_NAME.test(name)) await disk.remove(`${directory}/${name}`);
     }
   }
 
@@ -135,7 +129,7 @@ export class Snapshots {
     if (this.#stop.signal.aborted) throw this.#stop.signal.reason as Error;
     if (this.#isReceiving) throw new DriveError("OVERLOADED", "Another snapshot is being received.");
     this.#isReceiving = true;
-    const path = `${this.#options.directory}/${RECEIVED_NAME}`;
+    const path = `${this.#options.directory}/receiving.tmp`;
     try {
       await this.#write(path, pieces);
       const prepared = await this.#options.store.prepareInstall(path);
@@ -244,39 +238,24 @@ export class Snapshots {
     const { store, disk, directory, clock, dumpTimeoutMs } = this.#options;
     // A turn later: the core asks in the middle of its own work.
     await Promise.resolve();
-    for (const name of await disk.list(directory)) {
-      if (DUMP_FILE_NAME.test(name)) await disk.remove(`${directory}/${name}`);
-    }
-    // Its index is only known once it is written.
-    const path = `${directory}/${UNFINISHED_NAME}`;
-    try {
-      const limits = { clock, timeoutMs: dumpTimeoutMs, signal };
-      const frozen = store.store.frozenFile?.();
-      const state =
-        frozen === undefined ? await this.#dumpHere(path, limits) : await dumpAside(frozen, path, limits);
-      const finished = `${directory}/snapshot-${state.appliedIndex}.dump`;
-      await disk.rename(path, finished);
-      return { path: finished, snapshot: { metadata: metadataOf(state), data: NO_BYTES } };
-    } catch (error) {
-      // Half a dump is of no use, and on a full disk its space is.
-      await disk.remove(path);
-      throw error;
-    }
-  }
-
-  /** Writes the state as it is now, in pieces between other work. */
-  async #dumpHere(path: string, limits: DumpLimits): Promise<StoreState> {
-    const { store, disk } = this.#options;
     const view = store.store.snapshot();
     try {
+      const state = stateOf(view);
+      const path = `${directory}/snapshot-${state.appliedIndex}.dump`;
+      for (const name of await disk.list(directory)) {
+        if (/^snapshot-\d+\.dump$/.test(name)) await disk.remove(`${directory}/${name}`);
+      }
       const file = await disk.open(path, "create");
       try {
-        const state = stateOf(view);
-        await writeDump(file, view, state, limits);
-        return state;
+        await writeDump(file, view, state, { clock, timeoutMs: dumpTimeoutMs, signal });
+      } catch (error) {
+        // Half a dump is of no use, and on a full disk its space is.
+        await disk.remove(path);
+        throw error;
       } finally {
         await file.close();
       }
+      return { path, snapshot: { metadata: metadataOf(state), data: NO_BYTES } };
     } finally {
       view.close();
     }

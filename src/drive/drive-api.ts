@@ -5,35 +5,19 @@
  * metadata/. Every method may fail with the reasons of drive/errors.ts; those that matter are named. Every mutation takes a
  * request id: the same id again, within REQUEST_RETENTION_MS, returns the first answer and changes nothing.
  */
+import type { EntryRef, ReadOptions, WriteOptions } from "./call-options.ts";
 import type { CatalogApi } from "./catalog.ts";
 import type { Change } from "./change.ts";
 import type { TaskApi } from "./task.ts";
-import type { Entry, EntryAttributes, OnConflict, Precondition } from "./entry.ts";
+import type { PreparedDownloadApi } from "./prepared-download.ts";
+import type { Entry, EntryAttributes, OnConflict } from "./entry.ts";
 
-/** An entry by id or by absolute path. */
-export type EntryRef = { readonly entryId: number } | { readonly path: string };
-
-/** How fresh a read must be. "linearizable" sees every change acknowledged before it; "stale" answers from this node alone. */
-export type Consistency = "linearizable" | "stale";
-
-/** Options of every read. */
-export interface ReadOptions {
-  readonly consistency?: Consistency | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
+export type { Consistency, EntryRef, ReadOptions, WriteOptions } from "./call-options.ts";
 
 /** Options of a download. */
 export interface DownloadOptions extends ReadOptions {
   /** What came with a redirect to this node: it then serves what the ticket says. Nodes that keep the tree need none. */
   readonly ticket?: string | undefined;
-}
-
-/** Options of every mutation. */
-export interface WriteOptions {
-  /** 1 to REQUEST_ID_SIZE_BYTES_MAX printable ASCII characters without spaces; one is made when absent. */
-  readonly requestId?: string | undefined;
-  readonly precondition?: Precondition | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** An entry with its absolute path. */
@@ -395,4 +379,7 @@ export interface DriveApi {
 
   /** Work in the background. Reading it fails as methods do while there is no drive. */
   readonly tasks: TaskApi;
+
+  /** Folders and files as one archive. Reading it fails as methods do while there is no drive. */
+  readonly preparedDownloads: PreparedDownloadApi;
 }

@@ -4,7 +4,8 @@
  * Preparing takes a snapshot of what was named, reads each file once for its checksum and stores the layout of the archive in the
  * drive. From then on any node serves any range of it, the same bytes whatever happens to the files, until its time is over.
  */
-import type { EntryRef, ReadOptions, WriteOptions } from "./drive-api.ts";
+import type { EntryRef, ReadOptions, WriteOptions } from "./call-options.ts";
+import { DriveError } from "./errors.ts";
 import type { TaskError, TaskState } from "./task.ts";
 
 /** What a prepared download is to hold. */
@@ -63,4 +64,15 @@ export interface PreparedDownloadApi {
   status(downloadId: number, options?: ReadOptions): Promise<PreparedDownloadStatus>;
   /** Opens it for reading. Errors: TASK_NOT_FOUND, DOWNLOAD_NOT_READY, DOWNLOAD_FAILED, DOWNLOAD_EXPIRED. */
   open(downloadId: number, options?: ReadOptions): Promise<OpenedDownload>;
+}
+
+/** For a drive that prepares no downloads. */
+export const noPreparedDownloads: PreparedDownloadApi = {
+  prepare: refuse,
+  status: refuse,
+  open: refuse,
+};
+
+function refuse(): Promise<never> {
+  return Promise.reject(new DriveError("NODE_STARTING", "There is nobody yet who prepares downloads."));
 }

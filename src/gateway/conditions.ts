@@ -82,9 +82,24 @@ export function parsePrecondition(headers: Headers): Precondition | undefined {
 /** What a conditional read gets. */
 export type ReadVerdict = "serve" | "not-modified" | "precondition-failed";
 
+/** What a version is known by. */
+export interface Validators {
+  /** Strong, with its quotes. */
+  readonly etag: string;
+  /** Undefined where none means anything. */
+  readonly modifyTimeMs: number | undefined;
+}
+
 /** Evaluates the conditions of a GET or HEAD of `entry` in the order of RFC 9110 section 13.2.2. */
 export function judgeRead(headers: Headers, entry: Entry): ReadVerdict {
-  const strong = etagOf(entry).slice(1, -1);
+  return judge(headers, { etag: etagOf(entry), modifyTimeMs: entry.modifyTimeMs });
+}
+
+/** As judgeRead(), for whatever has these validators. */
+export function judge(headers: Headers, { etag, modifyTimeMs }: Validators): ReadVerdict {
+  const strong = etag.slice(1, -1);
+  const isNewerThan = (timeMs: number): boolean =>
+    modifyTimeMs !== undefined && wholeSeconds(modifyTimeMs) > timeMs;
   const match = header(headers, "if-match");
   const unmodifiedSince = header(headers, "if-unmodified-since");
   if (match !== undefined) {
@@ -93,7 +108,7 @@ export function judgeRead(headers: Headers, entry: Entry): ReadVerdict {
       return "precondition-failed";
   } else if (unmodifiedSince !== undefined) {
     const timeMs = parseHttpDate(unmodifiedSince);
-    if (timeMs !== undefined && lastModifiedMs(entry) > timeMs) return "precondition-failed";
+    if (timeMs !== undefined && isNewerThan(timeMs)) return "precondition-failed";
   }
   const noneMatch = header(headers, "if-none-match");
   const modifiedSince = header(headers, "if-modified-since");
@@ -102,7 +117,7 @@ export function judgeRead(headers: Headers, entry: Entry): ReadVerdict {
     if (tags === "*" || tags?.some((tag) => tag.tag === strong) === true) return "not-modified";
   } else if (modifiedSince !== undefined) {
     const timeMs = parseHttpDate(modifiedSince);
-    if (timeMs !== undefined && lastModifiedMs(entry) <= timeMs) return "not-modified";
+    if (timeMs !== undefined && modifyTimeMs !== undefined && !isNewerThan(timeMs)) return "not-modified";
   }
   return "serve";
 }
@@ -112,13 +127,18 @@ export function judgeRead(headers: Headers, entry: Entry): ReadVerdict {
  * does: modification times are given by clients, so two versions may share one (RFC 9110 section 8.8.2.2).
  */
 export function rangeApplies(headers: Headers, entry: Entry): boolean {
-  const ifRange = header(headers, "if-range");
-  return ifRange === undefined || ifRange.trim() === etagOf(entry);
+  return rangeAppliesTo(headers, etagOf(entry));
 }
 
-/** The modification time in whole seconds, as Last-Modified carries it. */
-function lastModifiedMs(entry: Entry): number {
-  return Math.floor(entry.modifyTimeMs / 1000) * 1000;
+/** As rangeApplies(), for whatever has this strong tag. */
+export function rangeAppliesTo(headers: Headers, etag: string): boolean {
+  const ifRange = header(headers, "if-range");
+  return ifRange === undefined || ifRange.trim() === etag;
+}
+
+/** A modification time as Last-Modified carries it. */
+function wholeSeconds(timeMs: number): number {
+  return Math.floor(timeMs / 1000) * 1000;
 }
 
 /** Times that Last-Modified can carry: years 0 to 9999. */

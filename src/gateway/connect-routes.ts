@@ -1,5 +1,6 @@
 /**
- * MetadataService, CatalogService, TaskService and ProgressService over Connect (and gRPC-Web), for browsers and generated clients on the HTTP port.
+ * MetadataService, CatalogService, TaskService, DownloadService and ProgressService over Connect (and gRPC-Web), for browsers and
+ * generated clients on the HTTP port.
  *
  * Unary and server-streaming calls alone: HTTP/1.1 has no more. A failed call carries the canonical code, Retry-After, and one
  * netdisk.v1.ErrorDetail. Bodies are bounded in size and in time.
@@ -8,12 +9,14 @@ import { Code, ConnectError, type ConnectRouter, type Interceptor } from "@conne
 import { fastifyConnectPlugin } from "@connectrpc/connect-fastify";
 import type { FastifyInstance } from "fastify";
 import { CatalogService } from "../../gen/netdisk/v1/catalog_service_pb.ts";
+import { DownloadService } from "../../gen/netdisk/v1/download_service_pb.ts";
 import { ErrorDetailSchema } from "../../gen/netdisk/v1/error_pb.ts";
 import { MetadataService } from "../../gen/netdisk/v1/metadata_service_pb.ts";
 import { ProgressService } from "../../gen/netdisk/v1/progress_service_pb.ts";
 import { TaskService } from "../../gen/netdisk/v1/task_service_pb.ts";
 import { catalogHandlers } from "../contract/catalog-codec.ts";
 import { taskHandlers } from "../contract/task-codec.ts";
+import { downloadHandlers } from "../contract/download-codec.ts";
 import { encodeErrorDetail } from "../contract/error-detail.ts";
 import { metadataHandlers, progressHandlers } from "../contract/service-handlers.ts";
 import { DriveError, type StatusCode } from "../drive/errors.ts";
@@ -94,6 +97,10 @@ function addServices(router: ConnectRouter, services: Services): void {
   router.service(
     TaskService,
     taskHandlers(() => services.drive),
+  );
+  router.service(
+    DownloadService,
+    downloadHandlers(() => services.drive),
   );
   router.service(ProgressService, {
     watch: (request, { signal }) => progress.watch(request, watching(signal)),

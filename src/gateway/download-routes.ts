@@ -6,16 +6,16 @@
  * nosniff and a sandbox (a stored HTML file must not run as if it were ours).
  */
 import { z } from "zod";
-import type { Download, EntryRef } from "../drive/drive-api.ts";
+import type { EntryRef, Download } from "../drive/drive-api.ts";
 import type { Entry } from "../drive/entry.ts";
-import { DriveError, hasReason } from "../drive/errors.ts";
+import { DriveError } from "../drive/errors.ts";
 import { TICKET_LENGTH_MAX } from "../drive/limits.ts";
-import { sendBytes } from "./byte-sender.ts";
 import { etagOf, header, judgeRead, lastModified, rangeApplies } from "./conditions.ts";
 import { contentDisposition, formatDigestField, isMediaType } from "./headers.ts";
 import { contentRange, parseRange } from "./ranges.ts";
 import { checkedPath, readOptions, route, type Answer, type Call, type Route } from "./route.ts";
 import { consistencySchema, fileIdParamsSchema, pathSchema } from "./schemas.ts";
+import { sendPart } from "./part-sender.ts";
 
 const redirectSchema = z.enum(["never", "always", "auto"]).default("auto").meta({
   description:
@@ -32,7 +32,8 @@ const pathQuerySchema = querySchema.extend({ path: pathSchema });
 
 type DownloadQuery = z.output<typeof querySchema> & { readonly ticket?: string | undefined };
 
-const DOWNLOAD_HEADERS = {
+/** Header fields that a download understands. */
+export const DOWNLOAD_HEADERS = {
   Range: "One byte range; several, or a malformed one, get the whole file.",
   "If-Range": "Strong ETag under which Range counts.",
   "If-None-Match": "ETags; 304 when one is current.",
@@ -116,59 +117,9 @@ async function download(ref: EntryRef, query: DownloadQuery, call: Call): Promis
     "Content-Length": String(part.length),
     ...(range.kind === "part" ? { "Content-Range": contentRange(entry.sizeBytes, part) } : {}),
   };
-  await send(opened, part, range.kind === "part" ? 206 : 200, answerHeaders, call);
+  const head = { status: range.kind === "part" ? 206 : 200, headers: answerHeaders };
+  await sendPart(opened, part, head, { entryId: entry.entryId }, call);
   return undefined;
-}
-
-/** Writes header and bytes to the raw response. A failure before the first piece is still an ordinary error answer. */
-async function send(
-  opened: Download,
-  part: { readonly offset: number; readonly length: number },
-  status: number,
-  headers: Record<string, string>,
-  call: Call,
-): Promise<void> {
-  const { reply, clock, limits, metrics } = call;
-  const writeHead = (): void => {
-    reply.hijack();
-    for (const [name, value] of Object.entries(reply.getHeaders())) {
-      if (value !== undefined) reply.raw.setHeader(name, value);
-    }
-    reply.raw.writeHead(status, headers);
-  };
-  if (call.request.method === "HEAD" || part.length === 0) {
-    writeHead();
-    reply.raw.end();
-    return;
-  }
-  const pieces = opened.read(part.offset, part.length, call.signal)[Symbol.asyncIterator]();
-  try {
-    const first = await pieces.next();
-    writeHead();
-    await sendBytes(reply.raw, startingWith(first, pieces), {
-      clock,
-      sendTimeoutMs: limits.sendTimeoutMs,
-      onBytes: (sizeBytes) => metrics.downloaded(sizeBytes),
-    });
-  } catch (error) {
-    if (!reply.raw.headersSent) throw error;
-    reply.raw.destroy();
-    // A client that went away is its own business; lost bytes are the operator's.
-    if (call.signal.aborted || hasReason(error, "CANCELED")) {
-      call.logger.debug("download_canceled", { entryId: opened.entry.entryId });
-    } else {
-      call.logger.error("download_broken", { entryId: opened.entry.entryId, error });
-    }
-  } finally {
-    await pieces.return?.();
-  }
-}
-
-async function* startingWith(
-  first: IteratorResult<Uint8Array, unknown>,
-  rest: AsyncIterator<Uint8Array, unknown>,
-): AsyncGenerator<Uint8Array> {
-  for (let result = first; result.done !== true; result = await rest.next()) yield result.value;
 }
 
 const byIdRoute = route({

@@ -35,6 +35,7 @@ import {
 } from "./limits.ts";
 import { nodeRoutes } from "./node-routes.ts";
 import { openApiDocument } from "./openapi.ts";
+import { preparedDownloadRoutes } from "./prepared-download-routes.ts";
 import { progressRoutes } from "./progress-routes.ts";
 import { requestIdOf, traceIdOf, type Answer, type Call, type Route, type Services } from "./route.ts";
 import { refuseOverLimit, type RequestLimiter } from "./request-limiter.ts";
@@ -95,6 +96,7 @@ export class Gateway {
     this.#routes = [
       ...uploadRoutes,
       ...downloadRoutes,
+      ...preparedDownloadRoutes,
       ...fileRoutes,
       ...catalogRoutes,
       ...taskRoutes,

@@ -37,6 +37,7 @@ import { Catalogs } from "./catalogs.ts";
 import { ClusterFounder } from "./cluster-founder.ts";
 import { ConsensusMembershipPort, ConsensusMetadataPort } from "./consensus-port.ts";
 import type { DriveNodeOptions } from "./drive-node-options.ts";
+import { DownloadKeeper } from "./download-keeper.ts";
 import type { ServingNode } from "./serving-node.ts";
 import { TaskRunner } from "./task-runner.ts";
 import { openChunkStore, StoreKeeper, type NodeLoop, type OpenedStore } from "./store-keeper.ts";
@@ -162,11 +163,13 @@ export class DriveNode implements ServingNode {
       logger,
       metrics: this.#options.metrics,
     });
+    const downloads = new DownloadKeeper(clock, keeper);
     const tasks = new TaskRunner({
       ...{ clock, metadata, keeper, clusterId: this.#options.clusterId },
       workerIds: () =>
         consensus.confState().voters.filter((id) => id === memberId || detector.state(id).health === "up"),
       rabbitmq: this.#options.rabbitmq,
+      handlers: [downloads.handler],
       logger,
       metrics: this.#options.metrics,
     });
@@ -177,6 +180,7 @@ export class DriveNode implements ServingNode {
       reports: this.#options.reports,
       cached: this.#options.cached?.(port, new TreeReads(metadata)),
       tasks: tasks.api,
+      preparedDownloads: downloads.api,
       services: () => this.services(),
       consensus: {
         term: () => consensus.status().term,
@@ -234,6 +238,7 @@ export class DriveNode implements ServingNode {
       copyAudit,
       ...keeper.loops,
       tasks,
+      downloads.sweeper,
     ];
     return { keeper, consensus, drive, copyAudit, membership, catalogs, backups, tasks, loops };
   }

@@ -24,6 +24,7 @@ import type {
   UploadTicket,
   WriteOptions,
 } from "../drive/drive-api.ts";
+import type { PreparedDownloadApi } from "../drive/prepared-download.ts";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 import type { TaskApi } from "../drive/task.ts";
 
@@ -158,6 +159,11 @@ export class LateDrive implements DriveApi {
   /** @throws DriveError NODE_STARTING or NODE_STOPPING */
   get tasks(): TaskApi {
     return this.#drive().tasks;
+  }
+
+  /** @throws DriveError NODE_STARTING or NODE_STOPPING */
+  get preparedDownloads(): PreparedDownloadApi {
+    return this.#drive().preparedDownloads;
   }
 
   readiness(): Readiness {

@@ -21,6 +21,7 @@ import { grpcVoterFeed } from "../rpc/assignment-client.ts";
 import { assignmentService } from "../rpc/assignment-service.ts";
 import { ChannelPool } from "../rpc/channel-pool.ts";
 import { catalogService } from "../rpc/catalog-service.ts";
+import { downloadService } from "../rpc/download-service.ts";
 import { chunkService } from "../rpc/chunk-service.ts";
 import { clusterService } from "../rpc/cluster-service.ts";
 import { RpcServer } from "../rpc/grpc-server.ts";
@@ -224,6 +225,7 @@ export class Node {
         metadataService(drive),
         catalogService(drive),
         taskService(drive),
+        downloadService(drive),
         chunkService(drive),
         progressService(drive),
         clusterService(drive, () => this.#started().admin),

@@ -13,6 +13,7 @@ import { CatalogService } from "../../gen/netdisk/v1/catalog_service_pb.ts";
 import { TaskService } from "../../gen/netdisk/v1/task_service_pb.ts";
 import { ChunkService } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import { ClusterService } from "../../gen/netdisk/v1/cluster_service_pb.ts";
+import { DownloadService } from "../../gen/netdisk/v1/download_service_pb.ts";
 import { MetadataService } from "../../gen/netdisk/v1/metadata_service_pb.ts";
 import { ProgressService } from "../../gen/netdisk/v1/progress_service_pb.ts";
 import type { ChannelPool } from "./channel-pool.ts";
@@ -46,6 +47,7 @@ export interface NodeClients {
   readonly cluster: GrpcClient<typeof ClusterService>;
   readonly catalog: GrpcClient<typeof CatalogService>;
   readonly tasks: GrpcClient<typeof TaskService>;
+  readonly downloads: GrpcClient<typeof DownloadService>;
 }
 
 /** Settings of Failover. */
@@ -142,6 +144,7 @@ export class Failover {
       cluster: createGrpcClient(ClusterService, adapter),
       catalog: createGrpcClient(CatalogService, adapter),
       tasks: createGrpcClient(TaskService, adapter),
+      downloads: createGrpcClient(DownloadService, adapter),
     };
   }
 

@@ -27,6 +27,7 @@ import {
   PutFileRequestSchema,
   UploadRequestSchema,
 } from "../../gen/netdisk/v1/chunk_service_pb.ts";
+import { ReadDownloadResponseSchema } from "../../gen/netdisk/v1/download_service_pb.ts";
 import { createFrameEncoder, type FrameEncoder } from "./frame-encoder.ts";
 
 /** Types of messages that carry file bytes. */
@@ -34,6 +35,7 @@ export const BULK_MESSAGES: readonly DescMessage[] = [
   UploadRequestSchema,
   PutFileRequestSchema,
   DownloadResponseSchema,
+  ReadDownloadResponseSchema,
   WriteChunksRequestSchema,
   PutSmallBatchRequestSchema,
   ReadResponseSchema,

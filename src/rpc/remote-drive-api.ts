@@ -28,6 +28,7 @@ import type {
   WriteOptions,
 } from "../drive/drive-api.ts";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
+import type { PreparedDownloadApi } from "../drive/prepared-download.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { toHex, utf8 } from "../std/bytes.ts";
@@ -54,6 +55,7 @@ import { Failover, judge } from "./failover.ts";
 import { UPLOAD_CHUNKS_INFLIGHT_MAX } from "./limits.ts";
 import { RemoteCatalog } from "./remote-catalog.ts";
 import { RemoteTasks } from "./remote-tasks.ts";
+import { RemotePreparedDownloads } from "./remote-prepared-downloads.ts";
 import { openRemoteDownload } from "./remote-download.ts";
 import { RemoteUploads } from "./remote-upload.ts";
 import {
@@ -92,6 +94,8 @@ export class RemoteDriveApi implements DriveApi {
   readonly catalog: CatalogApi;
   /** Work in the background. */
   readonly tasks: TaskApi;
+
+  readonly preparedDownloads: PreparedDownloadApi;
   #problem: string | undefined;
 
   constructor(options: RemoteDriveOptions) {
@@ -102,6 +106,7 @@ export class RemoteDriveApi implements DriveApi {
     this.#uploads = new RemoteUploads(this.#failover);
     this.catalog = new RemoteCatalog(this.#failover);
     this.tasks = new RemoteTasks(this.#failover);
+    this.preparedDownloads = new RemotePreparedDownloads(this.#failover, () => this.#newRequestId());
   }
 
   /** From now on these nodes are asked. */

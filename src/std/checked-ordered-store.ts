@@ -9,7 +9,6 @@
 import { asBuffer } from "./bytes.ts";
 import { crc32 } from "./crc32.ts";
 import type {
-  FrozenFile,
   KeyRange,
   KeyValue,
   OrderedReader,
@@ -98,11 +97,6 @@ class CheckedOrderedStore implements OrderedStore {
   snapshot(): OrderedSnapshot {
     const snapshot = this.#store.snapshot();
     return { ...checkedReader(snapshot, this.#onDamage), close: () => snapshot.close() };
-  }
-
-  frozenFile(): FrozenFile | undefined {
-    const file = this.#store.frozenFile?.();
-    return file === undefined ? undefined : { ...file, isSealed: true };
   }
 
   close(): Promise<void> {

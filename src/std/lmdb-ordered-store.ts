@@ -18,7 +18,6 @@ import { open, type RootDatabase, type Transaction } from "lmdb";
 import { assert } from "./assert.ts";
 import { withTimeout, type Clock } from "./clock.ts";
 import type {
-  FrozenFile,
   KeyRange,
   KeyValue,
   OrderedSnapshot,
@@ -27,7 +26,7 @@ import type {
   OrderedTransaction,
   StoreCondition,
 } from "./ordered-store.ts";
-import { certifyClosed, checkLmdbStore, DATA_NAME, withdrawCertificate } from "./lmdb-store-check.ts";
+import { certifyClosed, checkLmdbStore, withdrawCertificate } from "./lmdb-store-check.ts";
 import { moveLockToMemory, removeLock } from "./lmdb-lock-file.ts";
 import { parseStoreName } from "./ordered-store.ts";
 import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
@@ -93,7 +92,6 @@ export class LmdbOrderedStore implements OrderedStore {
   readonly #clock: Clock;
   readonly #flushTimeoutMs: number;
   readonly #snapshots = new Set<OrderedSnapshot>();
-  readonly #frozen = new Set<() => void>();
   #active = new SortedMap<Overlaid>();
   #activeSizeBytes = 0;
   #flushing: SortedView<Overlaid> | undefined;
@@ -185,26 +183,11 @@ export class LmdbOrderedStore implements OrderedStore {
     return snapshot;
   }
 
-  frozenFile(): FrozenFile {
-    this.#assertUsable();
-    const transaction = this.#database.useReadTransaction();
-    let isOpen = true;
-    const close = (): void => {
-      if (!isOpen) return;
-      isOpen = false;
-      this.#frozen.delete(close);
-      transaction.done();
-    };
-    this.#frozen.add(close);
-    return { path: join(this.#path, DATA_NAME), isSealed: false, close };
-  }
-
   async close(): Promise<void> {
     if (this.#closed) return;
     if (this.#failure === undefined) await this.#flushDone;
     this.#closed = true;
     for (const snapshot of this.#snapshots) snapshot.close();
-    for (const close of this.#frozen) close();
     // After a failed flush LMDB's thread may never answer; the process is about to end and takes it along.
     if (this.#failure !== undefined) return;
     await this.#database.close();

@@ -44,15 +44,6 @@ export interface OrderedSnapshot extends OrderedReader {
   close(): void;
 }
 
-/** The records of a store as another process can read them: walkRecords() of lmdb-tree-check.ts. */
-export interface FrozenFile {
-  readonly path: string;
-  /** Whether each value ends with the checksum of checked-ordered-store.ts. */
-  readonly isSealed: boolean;
-  /** Lets the store use the space again. Close it soon. */
-  close(): void;
-}
-
 /** A store. One process at a time. */
 export interface OrderedStore extends OrderedReader {
   /** Runs `work` and commits what it wrote when it returns; when it throws, nothing of it happened and the error goes on. */
@@ -61,8 +52,6 @@ export interface OrderedStore extends OrderedReader {
   flush(): Promise<void>;
   /** A frozen view of the state now. */
   snapshot(): OrderedSnapshot;
-  /** The state of the last flush, or a later one, in the store's file; undefined for a store that is not in a file of LMDB. */
-  frozenFile?(): FrozenFile | undefined;
   /** Closes the store; what was not flushed may or may not survive. */
   close(): Promise<void>;
 }

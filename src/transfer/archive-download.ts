@@ -66,11 +66,14 @@ export class ArchiveDownload implements OpenedDownload {
     let small: Uint8Array[] = [];
     let smallBytes = 0;
     for await (const bytes of this.#bytes(offset, offset + length, signal)) {
-      small.push(bytes);
-      smallBytes += bytes.length;
-      if (smallBytes < SEND_SIZE_BYTES) continue;
-      yield joined(small, smallBytes);
+      if (bytes.length < SEND_SIZE_BYTES) {
+        small.push(bytes);
+        smallBytes += bytes.length;
+        if (smallBytes < SEND_SIZE_BYTES) continue;
+      }
+      if (smallBytes > 0) yield joined(small, smallBytes);
       [small, smallBytes] = [[], 0];
+      if (bytes.length >= SEND_SIZE_BYTES) yield bytes;
     }
     if (smallBytes > 0) yield joined(small, smallBytes);
   }

@@ -30,6 +30,7 @@ import type {
 import type { EntryAttributes, Locator, OnConflict } from "../drive/entry.ts";
 import { DriveError } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
+import { noPreparedDownloads, type PreparedDownloadApi } from "../drive/prepared-download.ts";
 import type { CommandBody } from "../metadata/commands.ts";
 import { ticketKeys } from "../metadata/ticket-keys.ts";
 import { clusterTime } from "../metadata/view.ts";
@@ -73,6 +74,8 @@ export interface LocalDriveOptions {
   readonly reports?: NodeReports | undefined;
   /** The tasks; none when absent. */
   readonly tasks?: TaskApi | undefined;
+  /** Prepared downloads; none when absent. */
+  readonly preparedDownloads?: PreparedDownloadApi | undefined;
   /** Services outside of the node. */
   readonly services?: (() => readonly ServiceStatus[]) | undefined;
 }
@@ -281,6 +284,10 @@ export class LocalDrive implements DriveApi {
 
   get catalog(): CatalogApi {
     return this.#options.catalog ?? noCatalog;
+  }
+
+  get preparedDownloads(): PreparedDownloadApi {
+    return this.#options.preparedDownloads ?? noPreparedDownloads;
   }
 
   async #change(body: CommandBody, options: WriteOptions): Promise<PathEntry> {

@@ -180,7 +180,7 @@ export class DownloadTaskHandler {
 
   /**
    * Prepares what the task says; returns what the task is to keep as its result.
-   * @throws DriveError as DownloadMaker.make(), and ARGUMENT_INVALID for parameters that are none; isFinal() says what to repeat
+   * @throws DriveError as DownloadMaker.make(), and ARGUMENT_INVALID for parameters that are none
    */
   async run(
     task: Task,
@@ -192,11 +192,6 @@ export class DownloadTaskHandler {
     await this.#maker.make(decodeOrder(task), work.signal, (read, total) => work.progress(read, total));
     const { sizeBytes, entryCount, etag } = await this.#downloads.open(task.taskId, { signal: work.signal });
     return encodeJson({ sizeBytes, entryCount, etag });
-  }
-
-  /** Whether another attempt would fail in the same way. */
-  static isFinal(error: unknown): boolean {
-    return hasReason(error, "DOWNLOAD_TOO_LARGE", "PATH_NOT_FOUND", "ARGUMENT_INVALID", "PATH_INVALID");
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import { noCatalog, type CatalogApi } from "../../src/drive/catalog.ts";
 import { noTasks, type TaskApi } from "../../src/drive/task.ts";
+import { noPreparedDownloads, type PreparedDownloadApi } from "../../src/drive/prepared-download.ts";
 import { DriveError, type ErrorReason } from "../../src/drive/errors.ts";
 import { ROOT_ENTRY_ID, type Entry, type EntryAttributes, type OnConflict } from "../../src/drive/entry.ts";
 import { formatPath, parseNewFilePath, parseNewPath, parsePath } from "../../src/drive/path.ts";
@@ -65,6 +66,8 @@ export class MemoryDrive implements DriveApi {
   catalog: CatalogApi = noCatalog;
   /** Work in the background. */
   tasks: TaskApi = noTasks;
+  /** What is asked for prepared downloads. */
+  preparedDownloads: PreparedDownloadApi = noPreparedDownloads;
   /** What readiness() reports. */
   problems: string[] = [];
   /** Whether downloads say that the node has local copies, and where they point otherwise. */

@@ -15,6 +15,7 @@ import type { Task } from "../../../src/drive/task.ts";
 import { findTask } from "../../../src/metadata/task-view.ts";
 import { getContent } from "../../../src/metadata/view.ts";
 import { must } from "../../../src/std/assert.ts";
+import { isFinal } from "../../../src/tasks/task-worker.ts";
 import { DownloadMaker } from "../../../src/transfer/download-maker.ts";
 import { DownloadSweeper } from "../../../src/transfer/download-sweeper.ts";
 import { DownloadTaskHandler, PreparedDownloads } from "../../../src/transfer/prepared-downloads.ts";
@@ -105,8 +106,7 @@ class Preparer {
     } catch (error) {
       if (!(error instanceof DriveError)) throw error;
       const { reason, message } = error;
-      const isFinal = DownloadTaskHandler.isFinal(error);
-      this.drives.tree.apply({ kind: "fail-task", hold, reason, message, isFinal });
+      this.drives.tree.apply({ kind: "fail-task", hold, reason, message, isFinal: isFinal(error) });
     }
   }
 
