@@ -5,13 +5,14 @@
  *   append() ---> SegmentLog ---commit round---> durable ---drain()---> ChunkIndex ---now and then---> flush()
  *
  * Invariant: the index holds durable records only, and exactly those before its checkpoint; so a crash of either leaves an
- * index that is right or lags, and what it lags is replayed. Also gives segments back in which nothing is live.
+ * index that is right or lags, and what it lags is replayed. A record that the log takes back for want of space never reaches
+ * the index. Also gives segments back in which nothing is live.
  */
 import type { Clock } from "../std/clock.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
-import { comparePositions, type LogRecord, type RecordLocation } from "../segments/record.ts";
+import { comparePositions, type LogRecord, type Position, type RecordLocation } from "../segments/record.ts";
 import type { RecordPart } from "../segments/record-reader.ts";
 import { SegmentLog } from "../segments/segment-log.ts";
 import type { SegmentFault } from "../segments/segment-error.ts";
@@ -76,6 +77,8 @@ export class StoreLog {
       index.apply(replayed, undefined);
       replayed = [];
     };
+    // Nothing is appended before the store is made.
+    let forget = (_from: Position): void => undefined;
     const log = await SegmentLog.open({
       disk: options.disk,
       clock: options.clock,
@@ -86,6 +89,7 @@ export class StoreLog {
       bodies: checkpoint === undefined ? "last-segment" : "all",
       segmentSizeBytesMax: options.segmentSizeBytesMax,
       syncPaceBytes: options.syncPaceBytes,
+      onTakenBack: (from) => forget(from),
       onFatal: options.onFatal,
       onRecord: (record) => add(record, false),
       onDamage: (fault, record) => {
@@ -95,7 +99,9 @@ export class StoreLog {
       ...(checkpoint === undefined ? {} : { from: checkpoint }),
     });
     index.apply(replayed, log.durable);
-    return new StoreLog(options, log, index);
+    const store = new StoreLog(options, log, index);
+    forget = (from): void => store.#forget(from);
+    return store;
   }
 
   /** Bytes of the log's files, about. */
@@ -112,11 +118,6 @@ export class StoreLog {
   /** As SegmentLog.append(); the record reaches the index once it is durable. */
   append(kind: number, head: Uint8Array, body: Uint8Array = NO_BODY): RecordLocation {
     const location = this.#log.append(kind, head, body);
-    // Places behind this one were given out before a failed write took them back: those records are not in the log.
-    for (let last = this.#unapplied.at(-1); last !== undefined; last = this.#unapplied.at(-1)) {
-      if (comparePositions(last.location, location) < 0) break;
-      this.#unapplied.pop();
-    }
     this.#unapplied.push({ kind, location, head, bodySizeBytes: body.length, damaged: false });
     return location;
   }
@@ -234,6 +235,14 @@ export class StoreLog {
     await this.#log.close();
     this.index.apply([], this.#log.durable);
     await this.flushIndex();
+  }
+
+  /**
+   * Forgets the records that a failed write took back. At once: the log puts marks and footers in their places by itself, and
+   * when those are durable the records would count as durable too.
+   */
+  #forget(from: Position): void {
+    this.#unapplied = this.#unapplied.filter(({ location }) => comparePositions(location, from) < 0);
   }
 
   async #flushIndex(): Promise<void> {

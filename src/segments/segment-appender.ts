@@ -59,6 +59,11 @@ export interface AppenderOptions {
    */
   readonly openNext:
     ((segmentId: number, chainSeed: number, durable: Position) => Promise<DiskFile>) | undefined;
+  /**
+   * Called when a write that failed for want of space took back all places from `from` on, before those who wait for them
+   * are told. Whoever remembers such a place must forget it now: other records, marks and footers among them, get it next.
+   */
+  readonly onTakenBack?: ((from: Position) => void) | undefined;
   /** Called once with the failure that ended the log; the process must end. */
   readonly onFatal: (error: Error) => void;
 }
@@ -373,6 +378,7 @@ export class SegmentAppender {
     this.#pendingBytes = 0;
     this.#head = this.#written;
     this.#marked = false;
+    this.#options.onTakenBack?.(this.#written);
     this.#writeWaiters = settle(this.#writeWaiters, this.#written);
     this.#syncWaiters = rejectBehind(this.#syncWaiters, this.#written, error);
     this.#writeWaiters = rejectBehind(this.#writeWaiters, this.#written, error);

@@ -78,6 +78,8 @@ export interface SegmentLogOptions {
   readonly onRecord: (record: LogRecord) => void | Promise<void>;
   /** Each fault when `onFault` is "report", with the record when only its body (then empty here) is damaged. */
   readonly onDamage?: (fault: SegmentFault, record: LogRecord | undefined) => void;
+  /** Called when a write without space took back all places from `from` on; see AppenderOptions. */
+  readonly onTakenBack?: (from: Position) => void;
   /** Called once when a sync or write failed for another reason than space: the process must end, nothing is retried. */
   readonly onFatal: (error: Error) => void;
   /** Recovery starts here instead of at the first record; earlier segments are only checked for being there whole. */
@@ -129,6 +131,7 @@ export class SegmentLog {
       segmentSizeBytesMax: options.segmentSizeBytesMax ?? SEGMENT_SIZE_BYTES_DEFAULT,
       syncPaceBytes: options.syncPaceBytes ?? SYNC_PACE_BYTES_DEFAULT,
       openNext: (segmentId, chainSeed, durable) => this.#openNext(segmentId, chainSeed, durable),
+      onTakenBack: options.onTakenBack,
       onFatal: options.onFatal,
     });
   }

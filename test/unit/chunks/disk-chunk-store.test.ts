@@ -4,10 +4,12 @@
  */
 import { expect } from "chai";
 import { ChunkIndex, indexesEqual } from "../../../src/chunks/chunk-index.ts";
+import type { ChunkStoreStats } from "../../../src/chunks/chunk-store.ts";
 import type { DiskChunkStore } from "../../../src/chunks/disk-chunk-store.ts";
 import type { ExtentKey } from "../../../src/drive/content.ts";
 import { CHUNK_SIZE_BYTES, DEDICATED_SEGMENT_SIZE_BYTES_MIN } from "../../../src/drive/limits.ts";
 import { DigestMemory, sha256, type Digester } from "../../../src/std/digest.ts";
+import type { OrderedSnapshot } from "../../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { IDLE_MARK_DELAY_MS } from "../../../src/segments/segment-appender.ts";
 import { extentKey, TEST_ORIGIN, testBytes, writeAll } from "../../contract/chunk-store.contract.ts";
@@ -37,6 +39,22 @@ async function putLarge(
 async function reopened(fixture: StoreFixture, seed = 1): Promise<DiskChunkStore> {
   fixture.crash(new SeededPrng(seed));
   return await fixture.open();
+}
+
+/** The index of a store that was closed, one that is made anew from the segments, and what the store says then. */
+async function keptAndRebuilt(
+  fixture: StoreFixture,
+): Promise<[OrderedSnapshot, OrderedSnapshot, ChunkStoreStats]> {
+  await fixture.closeIndex();
+  const keptStore = await fixture.stores.open("chunks");
+  const kept = keptStore.snapshot();
+  await keptStore.close();
+  await fixture.loseIndex();
+  const again = await fixture.open();
+  const stats = again.stats();
+  await again.close();
+  await fixture.closeIndex();
+  return [kept, (await fixture.stores.open("chunks")).snapshot(), stats];
 }
 
 const OWN_PATH = "/chunks/extents/0000000001.seg";
@@ -512,6 +530,37 @@ describe("DiskChunkStore", function () {
       expect(extents.map((extent) => extent.contentId)).to.deep.equal([1, 4, 5]);
       expect(fixture.fatal).to.deep.equal([]);
     });
+
+    // Goal: a record that was refused never counts, although the log itself puts a record without meaning into its place.
+    // Method: a write fails once; the mark of an idle log, or the footer of a full segment, follows there, then a success.
+    for (const [filler, idleMs, sizeBytes] of [
+      ["the mark of an idle log", IDLE_MARK_DELAY_MS, 4096],
+      ["the footer of a full segment", 0, 60_000],
+    ] as const) {
+      it(`refuses for good what it refused, when ${filler} takes its place`, async () => {
+        const fixture = new StoreFixture({ segmentSizeBytesMax: 64 * 1024 });
+        const store = await fixture.open();
+        const old = await putSmall(store, 1);
+        const removed = await putSmall(store, 2);
+        fixture.disk.failNext("write", /log/, "ENOSPC");
+
+        const outcomes = await Promise.allSettled([store.removeExtent(old), putSmall(store, 3)]);
+        await fixture.clock.advance(idleMs);
+        await putSmall(store, 4, sizeBytes);
+        await store.removeExtent(removed);
+        await store.verifyExtent(old);
+        await store.verifyExtent(extentKey(4));
+        const state = await store.extentState(extentKey(3));
+        await store.close();
+        const [kept, rebuilt] = await keptAndRebuilt(fixture);
+
+        expect(outcomes.map(({ status }) => status)).to.deep.equal(["rejected", "rejected"]);
+        expect(state.kind).to.equal("absent");
+        expect(indexesEqual(kept, rebuilt)).to.equal(true);
+        expect(fixture.damage).to.deep.equal([]);
+        expect(fixture.fatal).to.deep.equal([]);
+      });
+    }
   });
 
   describe("a failing disk", () => {
@@ -540,17 +589,8 @@ describe("DiskChunkStore", function () {
       await store.writeChunk(extentKey(102), 0, chunk, sha256(chunk));
       for (let i = 10; i <= 50; i += 3) await store.removeExtent(extentKey(i));
       await store.close();
-      await fixture.closeIndex();
-      const keptStore = await fixture.stores.open("chunks");
-      const kept = keptStore.snapshot();
-      await keptStore.close();
 
-      await fixture.loseIndex();
-      const again = await fixture.open();
-      const stats = again.stats();
-      await again.close();
-      await fixture.closeIndex();
-      const rebuilt = (await fixture.stores.open("chunks")).snapshot();
+      const [kept, rebuilt, stats] = await keptAndRebuilt(fixture);
 
       expect(indexesEqual(kept, rebuilt)).to.equal(true);
       expect([...rebuilt.range({ from: Buffer.from("c"), to: Buffer.from("z") })].length).to.be.greaterThan(
