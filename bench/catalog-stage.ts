@@ -11,8 +11,9 @@ import { must } from "../src/std/assert.ts";
 import { SystemClock } from "../src/std/clock.ts";
 import { LmdbOrderedStoreProvider } from "../src/std/lmdb-ordered-store.ts";
 import { SeededPrng } from "../src/std/prng.ts";
+import { runSql } from "../test/support/services/postgres-kind.ts";
 import { projectorOver, untilAvailable, type TestProjector } from "../test/support/projection.ts";
-import { BigTree, nameOf } from "./big-tree.ts";
+import { BigTree, FLUSH_TIMEOUT_MS, nameOf } from "./big-tree.ts";
 import { anonymousBytes, judgeAtLeast, judgeAtMost, spread, summary, type Row } from "./table.ts";
 
 /** What a stage is told. */
@@ -94,7 +95,7 @@ async function embedded(tree: BigTree, { directory, count }: StageOrder): Promis
   const follower = new NameFollower({
     clock,
     port,
-    stores: new LmdbOrderedStoreProvider({ directory, clock }),
+    stores: new LmdbOrderedStoreProvider({ directory, clock, flushTimeoutMs: FLUSH_TIMEOUT_MS }),
   });
   const rows: Row[] = [];
   const memory: number[] = [];
@@ -143,10 +144,32 @@ async function postgres(tree: BigTree, { count, postgresUrl }: StageOrder): Prom
       ),
     );
     rows.push(...(await searchRows("PostgreSQL", new PostgresCatalog(projector.client), count)));
+    rows.push(await movedFolderRow(tree, projector, count, postgresUrl));
   } finally {
     await projector.stop();
   }
   return rows;
+}
+
+/** One command moves the folder with all files; every path below it is another then. */
+async function movedFolderRow(
+  tree: BigTree,
+  projector: TestProjector,
+  count: number,
+  url: string,
+): Promise<Row> {
+  tree.move("data", "moved");
+  const work = `paths in PostgreSQL below a folder of ${count} files that was moved`;
+  const row = await speedRow(work, count, "paths", () =>
+    untilAvailable(() => projector.caughtUp()).then(() => undefined),
+  );
+  const { rows } = await runSql(
+    url,
+    "SELECT count(*) FILTER (WHERE path LIKE '/moved/%') AS moved, count(*) FILTER (WHERE path LIKE '/data/%') AS left FROM files WHERE NOT is_directory",
+  );
+  if (Number(rows[0]?.moved) !== count || Number(rows[0]?.left) !== 0)
+    throw new Error(`after the move: ${JSON.stringify(rows[0])}`);
+  return row;
 }
 
 async function run(order: StageOrder): Promise<StageResult> {

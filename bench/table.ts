@@ -54,6 +54,16 @@ export function hardware(directory: string): string {
   return `${processors.length} x ${processors[0]?.model.trim() ?? "?"}, ${(totalmem() / 1024 ** 3).toFixed(0)} GiB, ${fileSystem}, Linux ${release()}, Node ${process.version}`;
 }
 
+/** CPU time that processes have used so far, in seconds (utime and stime of /proc/PID/stat, at 100 ticks a second). */
+export function cpuSeconds(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => {
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ");
+    return sum + (Number(fields[11]) + Number(fields[12])) / 100;
+  }, 0);
+}
+
 /** Anonymous memory of a process in bytes (RssAnon of /proc/PID/status). */
 export function anonymousBytes(pid: number): number {
   const match = /RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"));

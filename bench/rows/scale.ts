@@ -3,8 +3,8 @@
  *
  * Three real processes. The first two hold the entries (scale-data.ts makes them without the network), the third is as far
  * behind as the cluster was when it was formed, so that it can only catch up by a snapshot. The longest pause of a node is
- * the longest delay of its event loop (`nodejs_eventloop_lag_max_seconds`): nothing that it does, applying included, can
- * have taken longer without a break.
+ * the longest turn of its event loop, without the time that its thread waited for a core (std/pause-watch.ts): nothing that it
+ * does, applying included, can have taken longer without a break.
  */
 import { existsSync } from "node:fs";
 import { cp, readFile } from "node:fs/promises";
@@ -33,48 +33,78 @@ const START_WITHIN_MS = 30 * 60_000;
 const SAMPLE_INTERVAL_MS = 500;
 const MB = 1e6;
 
-/** The timer that delays are measured by comes this often; a delay is told with this time in it. */
-const LAG_RESOLUTION_MS = 10;
-
 /** Settings of scaleRows(). */
 export interface ScaleOptions {
   readonly entryCount: number;
   /** Where the made data is kept for later runs, and taken from when it is there. */
   readonly keep: string | undefined;
+  /** Ends once the data is made. */
+  readonly isMadeOnly: boolean;
   readonly log: (line: string) => void;
 }
 
 /** What was seen of a node while it was watched. */
 interface Seen {
-  /** Longest delay of the event loop in milliseconds, and the largest of the 99th percentiles of each interval. */
+  /** Longest turn of the event loop in milliseconds: what it ran, without waiting for a core, and all of it. */
+  readonly runningMs: number;
+  readonly ownPauseMs: number;
   readonly pauseMs: number;
-  readonly pauseP99Ms: number;
+  /** Pauses of its own that took longer than PAUSE_MS_MAX. */
+  readonly longPauseCount: number;
   readonly memoryMb: number;
 }
 
-/** Watches a node until `work` ends. */
+/** Watches a node, from when it answers until `work` ends. */
 async function watch<T>(node: ClusterNode, work: () => Promise<T>): Promise<T & { readonly seen: Seen }> {
-  let [pauseMs, pauseP99Ms, memoryMb] = [0, 0, 0];
+  const pause = { all: 0, own: 0, running: 0 };
+  let memoryMb = 0;
   let isOver = false;
-  // The first answer is of the time before.
-  await lagOf(node);
+  let longPauses: { readonly before: number; readonly now: number } | undefined;
+  const sample = async (): Promise<void> => {
+    if (!node.running) return;
+    memoryMb = Math.max(memoryMb, anonymousBytes(must(node.pid, "a running node")) / MB);
+    const text = await metricsOf(node);
+    if (text === undefined) return;
+    const now = longPausesIn(text);
+    for (const counting of ["all", "own", "running"] as const) {
+      const seconds = metricIn(text, "netdisk_event_loop_pause_max_seconds", `counting="${counting}"`);
+      // The first answer is of the time before.
+      if (longPauses !== undefined) pause[counting] = Math.max(pause[counting], seconds * 1000);
+    }
+    longPauses = { before: longPauses?.before ?? now, now };
+  };
+  await sample();
   const sampling = (async () => {
     while (!isOver) {
       await new Promise((resolve) => setTimeout(resolve, SAMPLE_INTERVAL_MS));
-      memoryMb = Math.max(memoryMb, anonymousBytes(must(node.pid, "a running node")) / MB);
-      const { maxMs, p99Ms } = await lagOf(node);
-      pauseMs = Math.max(pauseMs, maxMs);
-      pauseP99Ms = Math.max(pauseP99Ms, p99Ms);
+      await sample();
     }
   })();
   try {
     const result = await work();
     isOver = true;
     await sampling;
-    return { ...result, seen: { pauseMs, pauseP99Ms, memoryMb } };
+    const longPauseCount = (longPauses?.now ?? 0) - (longPauses?.before ?? 0);
+    return {
+      ...result,
+      seen: { runningMs: pause.running, ownPauseMs: pause.own, pauseMs: pause.all, longPauseCount, memoryMb },
+    };
   } finally {
     isOver = true;
   }
+}
+
+/** What a node tells of itself; undefined while it does not answer. */
+async function metricsOf(node: ClusterNode): Promise<string | undefined> {
+  const answer = await send("GET", `${node.httpUrl}/metrics`).catch(() => undefined);
+  return answer?.body.toString();
+}
+
+/** Pauses longer than PAUSE_MS_MAX since the node started. */
+function longPausesIn(text: string): number {
+  const name = "netdisk_event_loop_pause_seconds";
+  const count = metricIn(text, `${name}_count`);
+  return count - metricIn(text, `${name}_bucket`, `le="${PAUSE_MS_MAX / 1000}"`);
 }
 
 /** A metric of a node. */
@@ -83,23 +113,19 @@ async function metricOf(node: ClusterNode, name: string): Promise<number> {
   return metricIn(text, name);
 }
 
-function metricIn(text: string, name: string): number {
-  const match = new RegExp(`${name}(?:{[^}]*})? ([0-9.e+-]+)`).exec(text);
-  return Number(must(match?.[1], `the metric ${name}`));
-}
-
-/** Delay of a node's event loop since it was asked last. */
-async function lagOf(node: ClusterNode): Promise<{ readonly maxMs: number; readonly p99Ms: number }> {
-  const text = (await send("GET", `${node.httpUrl}/metrics`)).body.toString();
-  const lagMs = (name: string): number =>
-    Math.max(0, metricIn(text, `nodejs_eventloop_lag_${name}_seconds`) * 1000 - LAG_RESOLUTION_MS);
-  return { maxMs: lagMs("max"), p99Ms: lagMs("p99") };
+/** The figure of a metric, of the series with that label when there are several. */
+function metricIn(text: string, name: string, label = ""): number {
+  const lines = text
+    .split("\n")
+    .filter((line) => /[ {]/.test(line[name.length] ?? "") && line.startsWith(name));
+  const line = lines.find((each) => each.includes(label));
+  return Number(must(line, `the metric ${name}`).split(" ").at(-1));
 }
 
 /** Waits until a node has applied an entry. */
 async function reaches(node: ClusterNode, index: number): Promise<void> {
   const endMs = performance.now() + START_WITHIN_MS;
-  while ((await metricOf(node, "raft_applied_index")) < index) {
+  while ((await metricOf(node, "netdisk_raft_applied_index")) < index) {
     if (performance.now() > endMs) throw new Error(`${node.nodeId} did not catch up:\n${node.logTail()}`);
     await new Promise((resolve) => setTimeout(resolve, SAMPLE_INTERVAL_MS));
   }
@@ -155,6 +181,7 @@ export async function scaleRows(options: ScaleOptions): Promise<readonly Row[]> 
   try {
     const made = await prepare(cluster, options);
     log(`made: ${made}`);
+    if (options.isMadeOnly) return [];
     const rows = await measure(cluster, options);
     const million = (entryCount / 1e6).toLocaleString("en");
     return [
@@ -181,20 +208,23 @@ async function measure(cluster: TestCluster, { entryCount, log }: ScaleOptions):
   const steady = await watch(leader, () => writes(leader, STEADY_MS));
   add(pauses("leader, writes alone", steady.seen, steady));
   add(memory("leader, writes alone", steady.seen));
-  const target = await metricOf(leader, "raft_applied_index");
+  const target = await metricOf(leader, "netdisk_raft_applied_index");
   const done = await watch(leader, async () => {
     const begun = performance.now();
     third.start();
     const load = { isOver: false };
+    let readySeconds = 0;
     const [result, receiver] = await Promise.all([
       writes(leader, load),
-      watchFromStart(third, async () => {
+      watch(third, async () => {
         await third.ready(START_WITHIN_MS);
+        readySeconds = (performance.now() - begun) / 1000;
         await reaches(third, target);
         load.isOver = true;
+        return {};
       }),
     ]);
-    return { ...result, receiver, seconds: (performance.now() - begun) / 1000 };
+    return { ...result, receiver: receiver.seen, readySeconds, seconds: (performance.now() - begun) / 1000 };
   });
   add(
     judged(
@@ -209,6 +239,13 @@ async function measure(cluster: TestCluster, { entryCount, log }: ScaleOptions):
   add(row("of that, the snapshot to a file", `${(Number(made?.["duration_ms"]) / 1000).toFixed(0)} s`));
   add(pauses("leader, writes beside the snapshot", done.seen, done));
   add(memory("leader, beside the snapshot", done.seen));
+  add(
+    pausesOf(
+      "follower that is given the snapshot",
+      done.receiver,
+      `ready after ${done.readySeconds.toFixed(0)} s`,
+    ),
+  );
   add(memory("follower that is given the snapshot", done.receiver));
   // All three have the entries now, so that the two others go on meanwhile.
   const follower = leader === first ? second : first;
@@ -251,20 +288,6 @@ async function writes(node: ClusterNode, until: number | { readonly isOver: bool
   return { perSecond: (count * 1000) / (performance.now() - begun), latencyMsMax };
 }
 
-/** Highest anonymous memory of a node that is just being started. */
-async function watchFromStart(node: ClusterNode, work: () => Promise<void>): Promise<Pick<Seen, "memoryMb">> {
-  let memoryMb = 0;
-  const timer = setInterval(() => {
-    if (node.pid !== undefined && node.running) memoryMb = Math.max(memoryMb, anonymousBytes(node.pid) / MB);
-  }, SAMPLE_INTERVAL_MS);
-  try {
-    await work();
-  } finally {
-    clearInterval(timer);
-  }
-  return { memoryMb };
-}
-
 async function listing(node: ClusterNode, entryCount: number): Promise<Row> {
   const folderCount = Math.ceil(entryCount / FILES_PER_FOLDER);
   const times: number[] = [];
@@ -294,10 +317,16 @@ function judged(work: string, measured: string, figure: number, goal: number, un
   };
 }
 
-function pauses(work: string, { pauseMs, pauseP99Ms }: Seen, { perSecond, latencyMsMax }: Writes): Row {
+function pauses(work: string, seen: Seen, { perSecond, latencyMsMax }: Writes): Row {
   const load = `at ${perSecond.toFixed(0)} writes/s, the slowest ${latencyMsMax.toFixed(0)} ms`;
-  const measured = `${pauseMs.toFixed(0)} ms, 99 % below ${pauseP99Ms.toFixed(0)} ms, ${load}`;
-  return judged(`longest pause of the ${work}`, measured, pauseMs, PAUSE_MS_MAX, "ms");
+  return pausesOf(work, seen, load);
+}
+
+function pausesOf(work: string, seen: Seen, beside: string): Row {
+  const { runningMs, ownPauseMs, pauseMs, longPauseCount } = seen;
+  const own = `with blocking ${ownPauseMs.toFixed(0)} ms, ${longPauseCount} such over ${PAUSE_MS_MAX} ms`;
+  const measured = `${runningMs.toFixed(0)} ms running (${own}; with waiting for a core ${pauseMs.toFixed(0)} ms), ${beside}`;
+  return judged(`longest pause of the ${work}`, measured, ownPauseMs, PAUSE_MS_MAX, "ms");
 }
 
 function memory(work: string, { memoryMb }: Pick<Seen, "memoryMb">): Row {

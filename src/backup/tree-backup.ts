@@ -45,8 +45,11 @@ import { Semaphore } from "../std/semaphore.ts";
 export const TREE_SNAPSHOT_INTERVAL_MS = 10 * 60_000;
 /** How often it is looked at whether one is due, when that is shorter than the interval. */
 export const TREE_SNAPSHOT_LOOK_MS = 60_000;
-/** A snapshot that took long is followed by a pause of so many times that long: it never takes more than a twentieth of the time. */
-export const PAUSE_FACTOR = 20;
+/**
+ * A snapshot that took long is followed by a pause of so many times that long: it never takes more than a fifth of the time, and
+ * one that takes two minutes still comes every ten.
+ */
+export const PAUSE_FACTOR = 4;
 /** Bytes a second while users move bytes. */
 export const TREE_SNAPSHOT_BUSY_BYTES_PER_SECOND = 16 * 1024 * 1024;
 

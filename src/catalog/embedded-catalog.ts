@@ -25,6 +25,7 @@ import { compareBytes, toHex, utf8 } from "../std/bytes.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import {
   checkCount,
+  checkQuery,
   DUPLICATE_NAMED_COUNT_MAX,
   formatCursor,
   parseCursor,
@@ -76,7 +77,7 @@ export class EmbeddedCatalog implements Catalog {
   }
 
   async find(query: CatalogQuery, signal?: AbortSignal): Promise<CatalogPage> {
-    checkCount(query.countMax);
+    checkQuery(query);
     const after = parseCursor(query);
     const pattern = query.text === undefined ? undefined : parseSearchText(query.text);
     const folder = this.#folder(query.under);

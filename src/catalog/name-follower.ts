@@ -12,6 +12,7 @@ import { cursorOfText, cursorText, feedAfter, findById, scanNames } from "../met
 import { clusterInfo } from "../metadata/view.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
+import { isNoSpace } from "../std/disk.ts";
 import type { OrderedStore, OrderedStoreProvider } from "../std/ordered-store.ts";
 import { foldName } from "./name-grams.ts";
 import { NameIndex, type NameIndexState } from "./name-index.ts";
@@ -81,7 +82,12 @@ export class NameFollower {
     this.#store = undefined;
     this.#index = undefined;
     if (store === undefined) return;
-    await store.flush();
+    try {
+      await store.flush();
+    } catch (error) {
+      // What is missing from it is taken from the feed at the next start.
+      if (!isNoSpace(error)) throw error;
+    }
     await store.close();
   }
 
@@ -147,14 +153,14 @@ export class NameFollower {
     this.#options.onRebuild?.(why);
     const { stores } = this.#options;
     const old = must(this.#store, "the store of the index");
-    this.#isRebuildWanted = false;
     this.#followedIndex = 0;
     this.#index = undefined;
     this.#store = undefined;
-    await old.close();
+    await (old.discard?.() ?? old.close());
     await stores.remove(STORE_NAME);
     const index = await this.#open();
     index.apply(new Map(), { clusterId, appliedIndex, scan: "" });
+    this.#isRebuildWanted = false;
     return "busy";
   }
 
@@ -187,11 +193,12 @@ export class NameFollower {
       names.set(entry.entryId, kind === "deleted" ? undefined : foldName(entry.name));
       if (kind === "deleted" && entry.kind === "directory") this.#sweepFrom = 0;
     }
-    this.#followedIndex = slice.throughIndex;
     if (names.size > 0 || slice.throughIndex - state.appliedIndex > POSITION_COUNT_MAX) {
       index.apply(names, { ...state, appliedIndex: slice.throughIndex });
       this.#dirty = true;
     }
+    // Last: what a full store does not take is followed again.
+    this.#followedIndex = slice.throughIndex;
     return slice.more ? "busy" : "idle";
   }
 
@@ -213,8 +220,9 @@ export class NameFollower {
   async #flushNow(isLast: boolean): Promise<void> {
     const now = this.#options.clock.monotonicMs();
     if (!this.#dirty || (!isLast && now - this.#flushedAtMs < FLUSH_INTERVAL_MS)) return;
-    this.#dirty = false;
     this.#flushedAtMs = now;
+    // Still to be done when the disk is full: the next try comes an interval later.
     await this.#store?.flush();
+    this.#dirty = false;
   }
 }

@@ -1,12 +1,13 @@
 /**
  * Questions to the catalog in PostgreSQL. Text goes to the index of grams and is compared with the folded name after; a text
- * that many names hold is found sooner by reading along the order asked for. So that is tried first, for a bounded number of rows;
- * how many of them had it says how to go on.
+ * that many names hold is found sooner by reading along the order asked for. So that is tried first, for a bounded number of rows.
+ * In the order of ids the index of grams is then asked for the nearest ages of rows, and for more only while the page is not full.
  */
 import { DriveError } from "../drive/errors.ts";
 import { fromHex } from "../std/bytes.ts";
 import {
   checkCount,
+  checkQuery,
   DUPLICATE_NAMED_COUNT_MAX,
   folderPath,
   formatCursor,
@@ -24,19 +25,22 @@ import {
 } from "../drive/catalog.ts";
 import { gramsToFind } from "./name-grams.ts";
 import type { Connection, PostgresClient } from "./postgres-client.ts";
-import { readCheckpoint } from "./postgres-projection.ts";
-import { INDEXED_PATH_LENGTH } from "./postgres-schema.ts";
+import { AGE_ID_COUNT, AGE_SQL, INDEXED_PATH_LENGTH } from "./postgres-schema.ts";
 import { matchesPath, parseSearchText, type SearchPattern } from "./search-text.ts";
 
-/** Rows read along the order of a query before the index of grams is asked; and when what was found says that it pays. */
-const WINDOW_ROW_COUNT = 10_000;
-const WINDOW_ROW_COUNT_MAX = 100_000;
-
 /**
- * A row found by the index of grams is read from anywhere in the table, and costs as much as this many along the order of ids, in
- * which they lie. Along any other order each is read from anywhere, too, and nothing is won.
+ * Rows read along the order of a query before the index of grams is asked. In the order of ids fewer do: their index holds the names,
+ * and what is frequent is found among them, what is not costs little in the nearest ages.
  */
-const FOUND_ROW_COST = 12;
+const WINDOW_ROW_COUNT = 10_000;
+export const NEAR_ROW_COUNT = 4000;
+/** Ages that one statement asks for, when nothing is known of how many rows match, and at most. */
+const AGE_COUNT_UNKNOWN = 8;
+const AGE_COUNT_MAX = 128;
+/** Each statement asks for so many times the ages of the one before. */
+const AGE_COUNT_FACTOR = 4;
+/** Rows read at a time where names above decide, too: those are compared here, and may let few through. */
+const COMPARED_ROW_COUNT = 1000;
 
 const SORT_COLUMNS: Readonly<Record<CatalogSort, string>> = {
   created: "entry_id",
@@ -63,8 +67,13 @@ interface FoundRow {
 
 /** Conditions of a statement with their values. */
 class Conditions {
-  readonly values: unknown[] = [];
+  readonly values: unknown[];
   readonly #parts: string[] = [];
+
+  /** @param values those of the statement so far, shared with its other conditions */
+  constructor(values: unknown[] = []) {
+    this.values = values;
+  }
 
   /** Adds a condition; each "?" in it stands for the next value. */
   add(condition: string, ...values: readonly unknown[]): this {
@@ -96,8 +105,14 @@ function addFolder(conditions: Conditions, folder: string): void {
   conditions.add("starts_with(path, ?)", prefix);
 }
 
-function addFilters(conditions: Conditions, query: CatalogQuery, folder: string): void {
+function addFilters(
+  conditions: Conditions,
+  query: CatalogQuery,
+  folder: string,
+  pattern: SearchPattern | undefined,
+): void {
   addFolder(conditions, folder);
+  if (pattern?.foldersOnly === true) conditions.add("is_directory");
   const { kind, mediaType, sizeBytesMin, sizeBytesMax, modifiedFromMs, modifiedToMs, underReplicated } =
     query;
   if (kind !== undefined) conditions.add("is_directory = ?", kind === "directory");
@@ -113,13 +128,11 @@ function addFilters(conditions: Conditions, query: CatalogQuery, folder: string)
   if (underReplicated === true) conditions.add("copy_count < 3");
 }
 
-function addText(conditions: Conditions, pattern: SearchPattern): void {
-  const { own, atStart, atEnd, foldersOnly } = pattern;
+function addText(conditions: Conditions, { own, atStart, atEnd }: SearchPattern): void {
   if (atStart && atEnd) conditions.add("folded = ?", own);
   else if (atStart) conditions.add("starts_with(folded, ?)", own);
   else if (atEnd) conditions.add("right(folded, length(?)) = ?", own, own);
   else conditions.add("strpos(folded, ?) > 0", own);
-  if (foldersOnly) conditions.add("is_directory");
 }
 
 function entryOf(row: FoundRow): CatalogEntry {
@@ -146,21 +159,26 @@ export class PostgresCatalog implements Catalog {
   }
 
   async find(query: CatalogQuery): Promise<CatalogPage> {
-    checkCount(query.countMax);
-    parseCursor(query);
+    checkQuery(query);
     const pattern = query.text === undefined ? undefined : parseSearchText(query.text);
     const folder = folderPath(query.under);
     return this.#client.query(async (connection) => {
-      const asOfIndex = await appliedIndex(connection);
+      const { asOfIndex, ...ids } = await stateOf(connection);
       await checkFolder(connection, folder);
       const found: CatalogEntry[] = [];
       let { cursor } = query;
       let more = true;
+      const hasAbove = pattern !== undefined && pattern.above.length > 0;
+      const countMax = hasAbove ? COMPARED_ROW_COUNT : query.countMax;
       // Names above the one that is found are compared here: most texts have none, so one round does.
       while (more && found.length <= query.countMax) {
-        const rows = await selectEntries(connection, { ...query, cursor }, folder, pattern);
-        more = rows.length > query.countMax;
-        const page = rows.slice(0, more ? query.countMax : undefined);
+        const rows = await selectEntries(
+          connection,
+          { ...query, cursor, countMax },
+          { folder, pattern, ids },
+        );
+        more = rows.length > countMax;
+        const page = rows.slice(0, more ? countMax : undefined);
         const last = page.at(-1);
         if (last !== undefined) cursor = cursorAt(query, last);
         found.push(...page.filter((entry) => pattern === undefined || fits(pattern, entry)));
@@ -178,7 +196,7 @@ export class PostgresCatalog implements Catalog {
   async usage(by: UsageGroup, under: string): Promise<UsageReport> {
     const folder = folderPath(under);
     return this.#client.report(async (connection) => {
-      const asOfIndex = await appliedIndex(connection);
+      const { asOfIndex } = await stateOf(connection);
       await checkFolder(connection, folder);
       const conditions = new Conditions();
       addFolder(conditions, folder);
@@ -212,7 +230,7 @@ export class PostgresCatalog implements Catalog {
   async duplicates(countMax: number): Promise<DuplicateReport> {
     checkCount(countMax);
     return this.#client.report(async (connection) => {
-      const asOfIndex = await appliedIndex(connection);
+      const { asOfIndex } = await stateOf(connection);
       const { rows } = await connection.query<{ hash: string; size: string; files: string; paths: string[] }>(
         `SELECT g.hash, g.size, g.files, p.paths
          FROM (SELECT hash, size, count(*) AS files FROM files WHERE size > 0 GROUP BY hash, size HAVING count(*) > 1
@@ -233,10 +251,22 @@ export class PostgresCatalog implements Catalog {
   }
 }
 
-async function appliedIndex(connection: Connection): Promise<number> {
-  const checkpoint = await readCheckpoint(connection);
-  if (checkpoint !== undefined && checkpoint.scanCursor === undefined) return checkpoint.appliedIndex;
-  throw new DriveError("CATALOG_UNAVAILABLE", "The catalog in PostgreSQL is being built.");
+/** The ids of the oldest and the newest row; the first is higher when there is none. */
+interface IdRange {
+  readonly lowId: number;
+  readonly highId: number;
+}
+
+async function stateOf(connection: Connection): Promise<IdRange & { readonly asOfIndex: number }> {
+  const { rows } = await connection.query<{ as_of: string; low: string | null; high: string | null }>(
+    `SELECT applied_index AS as_of, (SELECT min(entry_id) FROM files) AS low, (SELECT max(entry_id) FROM files) AS high
+     FROM catalog_checkpoint WHERE scan_cursor IS NULL`,
+  );
+  const [row] = rows;
+  if (row === undefined) {
+    throw new DriveError("CATALOG_UNAVAILABLE", "The catalog in PostgreSQL is being built.");
+  }
+  return { asOfIndex: Number(row.as_of), lowId: Number(row.low ?? 0), highId: Number(row.high ?? -1) };
 }
 
 async function checkFolder(connection: Connection, folder: string): Promise<void> {
@@ -263,9 +293,9 @@ const cursorAt = (query: CatalogQuery, entry: CatalogEntry): string =>
 async function selectEntries(
   connection: Connection,
   query: CatalogQuery,
-  folder: string,
-  pattern: SearchPattern | undefined,
+  about: { readonly folder: string; readonly pattern: SearchPattern | undefined; readonly ids: IdRange },
 ): Promise<readonly CatalogEntry[]> {
+  const { folder, pattern, ids } = about;
   const direction = query.descending ? "DESC" : "ASC";
   const column = SORT_COLUMNS[query.sort];
   const order =
@@ -278,65 +308,113 @@ async function selectEntries(
     return conditions.add(`(${column}, entry_id) ${sign} (?, ?)`, after.value, after.entryId);
   };
   const limit = query.countMax + 1;
-  const run = async (conditions: Conditions, sql: string): Promise<readonly CatalogEntry[]> => {
+  const run = async (conditions: Conditions, sql: string): Promise<CatalogEntry[]> => {
     const { rows } = await connection.query<FoundRow>(sql, conditions.values);
     return rows.map(entryOf);
   };
   if (pattern === undefined) {
     const conditions = addCursor(new Conditions());
-    addFilters(conditions, query, folder);
+    addFilters(conditions, query, folder, pattern);
     return run(
       conditions,
       `SELECT ${COLUMNS} FROM files WHERE ${conditions.sql} ORDER BY ${order} LIMIT ${limit}`,
     );
   }
-  const lookNear = (rowCount: number): Promise<readonly CatalogEntry[]> => {
-    const window = addCursor(new Conditions());
-    const windowSql = `SELECT ${COLUMNS} FROM files WHERE ${window.sql} ORDER BY ${order} LIMIT ${rowCount}`;
-    const inWindow = new Conditions();
-    inWindow.values.push(...window.values);
-    addFilters(inWindow, query, folder);
-    addText(inWindow, pattern);
+  const lookNear = (rowCount: number): Promise<CatalogEntry[]> => {
+    const conditions = addCursor(new Conditions());
+    const isById = query.sort === "created";
+    const window = `SELECT entry_id AS near_id, folded${isById ? "" : `, ${column} AS near_value`}
+      FROM files WHERE ${conditions.sql} ORDER BY ${order} LIMIT ${rowCount}`;
+    const nearOrder = `${isById ? "" : `near_value ${direction}, `}near_id ${direction}`;
+    const named = new Conditions(conditions.values);
+    addText(named, pattern);
+    const filtered = new Conditions(conditions.values);
+    addFilters(filtered, query, folder, pattern);
+    // Rows are read whole once their names fit: the index of ids holds names, and the window is read from it alone. OFFSET 0 has
+    // them read one by one in the order of the window, so that reading ends with the last row that is wanted.
     return run(
-      inWindow,
-      `SELECT * FROM (${windowSql}) AS near WHERE ${inWindow.sql} ORDER BY ${order} LIMIT ${limit}`,
+      conditions,
+      `SELECT whole.* FROM (SELECT * FROM (${window}) AS near WHERE ${named.sql}) AS named
+       CROSS JOIN LATERAL (SELECT ${COLUMNS} FROM files
+         WHERE entry_id = near_id AND ${filtered.sql} OFFSET 0) AS whole
+       ORDER BY ${nearOrder} LIMIT ${limit}`,
     );
   };
-  let near = await lookNear(WINDOW_ROW_COUNT);
+  const near = await lookNear(query.sort === "created" ? NEAR_ROW_COUNT : WINDOW_ROW_COUNT);
   if (near.length === limit) return near;
-  const widerCount =
-    query.sort === "created" ? wideWindow(near.length, limit, await rowCountOf(connection)) : undefined;
-  if (widerCount !== undefined) near = await lookNear(widerCount);
-  if (near.length === limit) return near;
-  const conditions = addCursor(new Conditions());
-  conditions.add("grams @> ?::text[]", gramsToFind(pattern.own));
-  addFilters(conditions, query, folder);
-  addText(conditions, pattern);
-  return run(
-    conditions,
-    `WITH found AS MATERIALIZED (SELECT ${COLUMNS} FROM files WHERE ${conditions.sql})
-     SELECT * FROM found ORDER BY ${order} LIMIT ${limit}`,
-  );
+  const lookUp = (some: (conditions: Conditions) => void, countMax: number): Promise<CatalogEntry[]> => {
+    const conditions = addCursor(new Conditions());
+    conditions.add("grams @> ?::text[]", gramsToFind(pattern.own));
+    some(conditions);
+    addFilters(conditions, query, folder, pattern);
+    addText(conditions, pattern);
+    return run(
+      conditions,
+      `WITH found AS MATERIALIZED (SELECT ${COLUMNS} FROM files WHERE ${conditions.sql})
+       SELECT * FROM found ORDER BY ${order} LIMIT ${countMax}`,
+    );
+  };
+  if (query.sort !== "created") return lookUp(() => undefined, limit);
+  const { descending } = query;
+  return findByAge({ descending, afterId: after?.entryId, ids, foundCount: near.length, limit, lookUp });
 }
 
-/** Rows of the table, as its last analysis reckoned. */
-async function rowCountOf(connection: Connection): Promise<number> {
-  const { rows } = await connection.query<{ count: number }>(
-    "SELECT reltuples AS count FROM pg_class WHERE oid = 'files'::regclass",
-  );
-  return Math.max(0, rows[0]?.count ?? 0);
+interface AgeSearch {
+  readonly descending: boolean;
+  readonly afterId: number | undefined;
+  readonly ids: IdRange;
+  /** How many of the first NEAR_ROW_COUNT rows match. */
+  readonly foundCount: number;
+  readonly limit: number;
+  /** Rows in the order of ids that the index of grams gives for a further condition. */
+  readonly lookUp: (
+    some: (conditions: Conditions) => void,
+    countMax: number,
+  ) => Promise<readonly CatalogEntry[]>;
 }
+
+/** Rows of a page in the order of ids: of the nearest ages first, of all others at once when those hold too few. */
+async function findByAge(search: AgeSearch): Promise<readonly CatalogEntry[]> {
+  const { descending, afterId, ids, foundCount, limit, lookUp } = search;
+  const { lowId: low, highId: high } = ids;
+  const firstId = descending ? Math.min(high, (afterId ?? Infinity) - 1) : Math.max(low, (afterId ?? -1) + 1);
+  if (firstId < low || firstId > high) return [];
+  const found: CatalogEntry[] = [];
+  let age = ageOf(firstId);
+  const isPast = (): boolean => (descending ? age < ageOf(low) : age > ageOf(high));
+  for (const count of ageCounts(foundCount, limit)) {
+    const ages: number[] = [];
+    for (; ages.length < count && !isPast(); age += descending ? -1 : 1) ages.push(age);
+    found.push(
+      ...(await lookUp(
+        (conditions) => conditions.add(`${AGE_SQL} && ?::bigint[]`, ages),
+        limit - found.length,
+      )),
+    );
+    if (found.length === limit || isPast()) return found;
+  }
+  const bound = descending ? (age + 1) * AGE_ID_COUNT : age * AGE_ID_COUNT;
+  const rest = await lookUp(
+    (conditions) => conditions.add(`entry_id ${descending ? "<" : ">="} ?`, bound),
+    limit - found.length,
+  );
+  return [...found, ...rest];
+}
+
+const ageOf = (entryId: number): number => Math.floor(entryId / AGE_ID_COUNT);
 
 /**
- * How many rows to read along the order, with half as many again for luck, until `limit` are found, when `foundCount` were in the
- * first WINDOW_ROW_COUNT; undefined when the index of grams gives all of them for less.
+ * How many ages to ask for, statement by statement, until `limit` rows are found, when `foundCount` were in the first
+ * NEAR_ROW_COUNT: with half as many again for luck, then AGE_COUNT_FACTOR times as many each time, at most AGE_COUNT_MAX.
  */
-export function wideWindow(foundCount: number, limit: number, rowCount: number): number | undefined {
-  if (foundCount === 0) return undefined;
-  const density = foundCount / WINDOW_ROW_COUNT;
-  const neededCount = Math.ceil((limit / density) * 1.5);
-  const pays = neededCount < density * rowCount * FOUND_ROW_COST;
-  return pays && neededCount <= WINDOW_ROW_COUNT_MAX ? neededCount : undefined;
+export function ageCounts(foundCount: number, limit: number): readonly number[] {
+  const rowCount = (limit / foundCount) * NEAR_ROW_COUNT * 1.5;
+  const first = foundCount === 0 ? AGE_COUNT_UNKNOWN : Math.ceil(rowCount / AGE_ID_COUNT);
+  const counts: number[] = [];
+  for (let count = Math.min(first, AGE_COUNT_MAX); count <= AGE_COUNT_MAX; count *= AGE_COUNT_FACTOR) {
+    counts.push(count);
+  }
+  return counts;
 }
 
 function usageSql(by: UsageGroup, folder: string, conditions: Conditions): string {

@@ -1,5 +1,5 @@
 /**
- * Connections to PostgreSQL: a small pool, transactions, bounded waiting, and the translation of everything that can go wrong
+ * Connections to PostgreSQL: two small pools, transactions, bounded waiting, and the translation of everything that can go wrong
  * into CATALOG_UNAVAILABLE. Keeps book of whether the server answers, since when, how long it takes and how often it fails.
  */
 import type { ConnectionOptions } from "node:tls";
@@ -9,8 +9,12 @@ import { AssertionError } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
 import { tlsFailure } from "./postgres-address.ts";
 
-/** Connections of one node: the projector's two and those of queries. */
-export const CONNECTION_COUNT_MAX = 8;
+/** Connections of one node for questions. */
+export const QUERY_CONNECTION_COUNT_MAX = 5;
+/** And for the projection, one for each of its loops and one for commands: whatever is asked, it goes on. */
+export const PROJECT_CONNECTION_COUNT_MAX = 3;
+/** Questions that read everything and are answered at once; more are OVERLOADED, as in the embedded catalog. */
+export const REPORT_COUNT_MAX = 2;
 /** A connection is made, or got from the pool, within this. */
 export const CONNECT_TIMEOUT_MS = 3000;
 /** A question of a user is answered within this, or by the embedded catalog. */
@@ -19,6 +23,8 @@ export const QUERY_TIMEOUT_MS = 2000;
 export const REPORT_TIMEOUT_MS = 20_000;
 /** A statement of the projector ends within this: a batch takes far less. */
 export const PROJECT_TIMEOUT_MS = 60_000;
+/** A new schema is there within this: an index over ten million rows takes some twenty minutes. */
+export const MIGRATE_TIMEOUT_MS = 3_600_000;
 /** Nobody waits longer for a lock that somebody else holds. */
 const LOCK_TIMEOUT_MS = 5000;
 /** What the client waits beyond the server's own timeout: a server that is frozen does not keep its word. */
@@ -41,7 +47,7 @@ export interface PostgresHealth {
   readonly detail: string;
 }
 
-/** Connections of the pool at this moment. */
+/** Connections of the pools at this moment. */
 export interface PoolCounts {
   readonly busy: number;
   readonly idle: number;
@@ -63,22 +69,29 @@ export interface PostgresClientOptions {
   readonly onCall?: OnPostgresCall | undefined;
 }
 
-/** The pool. */
+/** The pools. */
 export class PostgresClient {
   readonly #clock: Clock;
-  readonly #pool: pg.Pool;
+  readonly #queryPool: pg.Pool;
+  readonly #projectPool: pg.Pool;
   readonly #onCall: OnPostgresCall;
   #health: PostgresHealth;
+  #reportCount = 0;
 
   constructor(options: PostgresClientOptions) {
     this.#clock = options.clock;
     this.#onCall = options.onCall ?? ((): void => undefined);
     this.#health = { isUp: false, sinceMs: options.clock.wallMs(), detail: "It was not asked yet." };
-    this.#pool = new pg.Pool({
+    this.#queryPool = this.#makePool(options, QUERY_CONNECTION_COUNT_MAX);
+    this.#projectPool = this.#makePool(options, PROJECT_CONNECTION_COUNT_MAX);
+  }
+
+  #makePool(options: PostgresClientOptions, countMax: number): pg.Pool {
+    const pool = new pg.Pool({
       connectionString: withPassword(options.url, options.password),
       ssl: options.tls ?? false,
       application_name: "netdisk",
-      max: CONNECTION_COUNT_MAX,
+      max: countMax,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       idleTimeoutMillis: 30_000,
       lock_timeout: LOCK_TIMEOUT_MS,
@@ -86,19 +99,26 @@ export class PostgresClient {
       allowExitOnIdle: true,
     });
     // A connection that breaks while nobody uses it: the next one that is needed is made anew.
-    this.#pool.on("error", (error) => this.#failed(error));
+    pool.on("error", (error) => this.#failed(error));
     // One that breaks in use, or while it is given up: whatever statement was under way rejects with the same failure.
-    this.#pool.on("connect", (client) => client.on("error", () => undefined));
+    pool.on("connect", (client) => client.on("error", () => undefined));
+    return pool;
   }
 
   get health(): PostgresHealth {
     return this.#health;
   }
 
-  /** How the pool is used. */
+  /** How the pools are used. */
   get pool(): PoolCounts {
-    const { totalCount, idleCount, waitingCount } = this.#pool;
-    return { busy: totalCount - idleCount, idle: idleCount, waiting: waitingCount };
+    const pools = [this.#queryPool, this.#projectPool];
+    const sum = (count: (pool: pg.Pool) => number): number =>
+      pools.reduce((total, pool) => total + count(pool), 0);
+    return {
+      busy: sum(({ totalCount, idleCount }) => totalCount - idleCount),
+      idle: sum(({ idleCount }) => idleCount),
+      waiting: sum(({ waitingCount }) => waitingCount),
+    };
   }
 
   /** Runs a question of a user. @throws DriveError CATALOG_UNAVAILABLE */
@@ -106,9 +126,17 @@ export class PostgresClient {
     return this.#run("query", QUERY_TIMEOUT_MS, "BEGIN READ ONLY", work);
   }
 
-  /** As query(), for a question that reads everything. @throws DriveError CATALOG_UNAVAILABLE */
-  report<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
-    return this.#run("query", REPORT_TIMEOUT_MS, "BEGIN READ ONLY", work);
+  /** As query(), for a question that reads everything. @throws DriveError CATALOG_UNAVAILABLE, OVERLOADED */
+  async report<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    if (this.#reportCount >= REPORT_COUNT_MAX) {
+      throw new DriveError("OVERLOADED", "Other questions to the catalog are being answered.");
+    }
+    this.#reportCount += 1;
+    try {
+      return await this.#run("query", REPORT_TIMEOUT_MS, "BEGIN READ ONLY", work);
+    } finally {
+      this.#reportCount -= 1;
+    }
   }
 
   /** Runs a change of the projection as one transaction. @throws DriveError CATALOG_UNAVAILABLE; what `work` throws */
@@ -116,14 +144,18 @@ export class PostgresClient {
     return this.#run("project", PROJECT_TIMEOUT_MS, "BEGIN", work);
   }
 
-  /** Runs something that keeps its own transactions. @throws as project() */
-  bare<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    return this.#run("project", PROJECT_TIMEOUT_MS, undefined, work);
+  /**
+   * Runs what brings the schema up to date, which keeps its own transactions. When `signal` aborts it is given up at once: its
+   * connection is closed, and the server takes back what it was at.
+   * @throws as project(); what `signal` was aborted with
+   */
+  migrate<T>(work: (client: pg.PoolClient) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return this.#run("project", MIGRATE_TIMEOUT_MS, undefined, work, signal);
   }
 
   /** Closes all connections. */
   async stop(): Promise<void> {
-    await this.#pool.end();
+    await Promise.all([this.#queryPool.end(), this.#projectPool.end()]);
   }
 
   async #run<T>(
@@ -131,26 +163,34 @@ export class PostgresClient {
     timeoutMs: number,
     begin: string | undefined,
     work: (client: pg.PoolClient) => Promise<T>,
+    signal?: AbortSignal,
   ): Promise<T> {
     const startMs = this.#clock.monotonicMs();
     let client: pg.PoolClient | undefined;
     let broken = true;
     try {
-      client = await this.#pool.connect();
+      signal?.throwIfAborted();
+      client = await (call === "query" ? this.#queryPool : this.#projectPool).connect();
+      signal?.throwIfAborted();
       const watched = client;
-      const value = await this.#within(timeoutMs + TIMEOUT_MARGIN_MS, async () => {
-        // Both in one message: a question of a user is five of them, and each waits for the server's turn.
-        await watched.query(`SET statement_timeout = ${timeoutMs}; ${begin ?? ""}`);
-        if (begin === undefined) return work(watched);
-        const done = await work(watched);
-        await watched.query("COMMIT");
-        return done;
-      });
+      const value = await this.#within(
+        timeoutMs + TIMEOUT_MARGIN_MS,
+        async () => {
+          // Both in one message: a question of a user is five of them, and each waits for the server's turn.
+          await watched.query(`SET statement_timeout = ${timeoutMs}; ${begin ?? ""}`);
+          if (begin === undefined) return work(watched);
+          const done = await work(watched);
+          await watched.query("COMMIT");
+          return done;
+        },
+        signal,
+      );
       broken = false;
       this.#succeeded();
       this.#onCall(call, this.#clock.monotonicMs() - startMs, false);
       return value;
     } catch (error) {
+      signal?.throwIfAborted();
       this.#onCall(call, this.#clock.monotonicMs() - startMs, true);
       if (isOurs(error)) throw error;
       throw this.#failed(error);
@@ -160,18 +200,27 @@ export class PostgresClient {
     }
   }
 
-  #within<T>(timeoutMs: number, work: () => Promise<T>): Promise<T> {
+  #within<T>(timeoutMs: number, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     return new Promise((resolve, reject) => {
       const timer = this.#clock.setTimer(timeoutMs, () =>
         reject(new Error(`no answer within ${timeoutMs} ms`)),
       );
+      const giveUp = (): void => {
+        timer.cancel();
+        reject(signal?.reason as Error);
+      };
+      signal?.addEventListener("abort", giveUp, { once: true });
+      const end = (): void => {
+        timer.cancel();
+        signal?.removeEventListener("abort", giveUp);
+      };
       work().then(
         (value) => {
-          timer.cancel();
+          end();
           resolve(value);
         },
         (error: unknown) => {
-          timer.cancel();
+          end();
           reject(error as Error);
         },
       );

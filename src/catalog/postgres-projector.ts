@@ -7,10 +7,11 @@
  * failing is nothing to end a loop over: the next round tries again, and whatever was missed is still in the feed, or everything
  * is scanned anew.
  */
+import { sharedAbortController } from "../cluster/deadline.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { Change } from "../drive/change.ts";
-import { extentSizeBytes } from "../drive/content.ts";
+import { extentSizeBytes, type Extent } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
 import { formatPath } from "../drive/path.ts";
 import { cursorOfText, cursorText, feedAfter, scanRows } from "../metadata/feed.ts";
@@ -83,6 +84,11 @@ export interface PostgresProjectorOptions {
   readonly onProjected?: ((rowCount: number) => void) | undefined;
 }
 
+interface FetchedExtent {
+  readonly extent: Extent;
+  readonly chunkDigests: readonly Uint8Array[];
+}
+
 const NO_JOBS: JobCounts = { folderCount: 0, chunkCount: 0, missingManifestCount: 0 };
 
 const leavesJob = ({ kind, entry }: Change): boolean =>
@@ -93,6 +99,7 @@ export class PostgresProjector {
   readonly #options: PostgresProjectorOptions;
   readonly #feed: PacedLoop;
   readonly #chunks: PacedLoop;
+  readonly #stopping = sharedAbortController();
   #isMigrated = false;
   #claimed: Checkpoint | undefined;
   /** What this node last saw of the checkpoint, its own or another's. */
@@ -103,6 +110,9 @@ export class PostgresProjector {
   #jobs = NO_JOBS;
   #rowCount = 0;
   #rebuildCount = 0;
+  /** What status() said last, and when it was asked. */
+  #judged: Pick<CatalogStatus, "state" | "sinceMs"> | undefined;
+  #judgedAtMs = 0;
   #nodesKey = "";
   /** Whether folders may be queued; asking costs two transactions. */
   #hasJobs = true;
@@ -133,14 +143,15 @@ export class PostgresProjector {
     this.#chunks.start();
   }
 
-  /** Ends both loops. */
+  /** Ends both loops, and gives up a schema that is being brought up to date: an index may take longer than a node may to stop. */
   async stop(): Promise<void> {
+    this.#stopping.abort(new DriveError("NODE_STOPPING", "The node stops."));
     await Promise.all([this.#feed.stop(), this.#chunks.stop()]);
   }
 
   /**
    * Lets the projection be built anew, also when it was another cluster's; at any node: without its checkpoint the leader's next
-   * transaction changes nothing, and it begins from the start. Errors: CATALOG_UNAVAILABLE.
+   * transaction changes nothing, and it begins from the start. Errors: CATALOG_UNAVAILABLE, NODE_STOPPING.
    */
   async rebuild(): Promise<void> {
     await this.#migrateOnce();
@@ -150,11 +161,22 @@ export class PostgresProjector {
 
   /** How PostgreSQL does, as this node sees it. */
   status(): CatalogStatus {
-    const { isUp, sinceMs, detail } = this.#options.client.health;
+    const { health } = this.#options.client;
     const lagCount = this.lagCount();
-    if (!isUp) return { state: "degraded", sinceMs, detail, lagCount };
-    const why = this.#whyUnfit(lagCount);
-    return { state: why === "" ? "up" : "degraded", sinceMs, detail: why, lagCount };
+    const detail = health.isUp ? this.#whyUnfit(lagCount) : health.detail;
+    const state = health.isUp && detail === "" ? "up" : "degraded";
+    let sinceMs = this.#judged?.sinceMs ?? health.sinceMs;
+    if (state !== this.#judged?.state) {
+      // What the server did begins when it did it; that the projection fell behind or caught up begins when it is seen.
+      const isServers = this.#judged === undefined || health.sinceMs >= this.#judgedAtMs;
+      sinceMs = isServers ? health.sinceMs : this.#options.clock.wallMs();
+    } else if (state === "up") {
+      // It was away between two looks.
+      sinceMs = Math.max(sinceMs, health.sinceMs);
+    }
+    this.#judged = { state, sinceMs };
+    this.#judgedAtMs = this.#options.clock.wallMs();
+    return { ...this.#judged, detail, lagCount };
   }
 
   /** Whether questions are best asked there: it answers, it is built, and it is not far behind. */
@@ -180,6 +202,7 @@ export class PostgresProjector {
 
   /** One slice of the feed, of a scan, or of the jobs; for the loop and for tests. */
   async round(): Promise<"busy" | "idle"> {
+    this.status();
     const term = this.#options.leadingTerm();
     try {
       if (term === undefined) {
@@ -203,7 +226,9 @@ export class PostgresProjector {
     if (at === undefined || at.scanCursor !== undefined || !this.#options.client.health.isUp) return "idle";
     const jobs = await dueChunkJobs(this.#options.client, CHUNK_JOB_COUNT);
     try {
-      await Promise.all(jobs.map((job) => this.#fetchChunks(at, job)));
+      // Manifests come side by side; what is written takes one connection, so that questions find the others free.
+      const fetched = await Promise.all(jobs.map((job) => this.#fetchChunks(job)));
+      for (const [i, job] of jobs.entries()) await this.#writeChunks(at, job, fetched[i] ?? []);
     } catch (error) {
       if (!(error instanceof FencedError)) throw error;
       return "idle";
@@ -223,7 +248,7 @@ export class PostgresProjector {
 
   async #migrateOnce(): Promise<void> {
     if (this.#isMigrated) return;
-    await this.#options.client.bare(migrate);
+    await this.#options.client.migrate(migrate, this.#stopping.signal);
     this.#isMigrated = true;
   }
 
@@ -380,16 +405,21 @@ export class PostgresProjector {
     this.#jobs = await countJobs(this.#options.client);
   }
 
-  async #fetchChunks(at: Checkpoint, job: ChunkJob): Promise<void> {
-    const { client, port } = this.#options;
+  /** The digests of a file's next extents, as many as one batch takes and some copy gives. */
+  async #fetchChunks(job: ChunkJob): Promise<readonly FetchedExtent[]> {
     const last = job.nextExtent + CHUNK_BATCH_EXTENT_COUNT;
-    const extents = extentsOf(port.reader(), job.contentId).slice(job.nextExtent, last);
-    const fetched = [];
+    const extents = extentsOf(this.#options.port.reader(), job.contentId).slice(job.nextExtent, last);
+    const fetched: FetchedExtent[] = [];
     for (const extent of extents) {
-      const digests = await this.#manifest(job, extent);
-      if (digests === undefined) break;
-      fetched.push({ extent, chunkDigests: digests });
+      const chunkDigests = await this.#manifest(job, extent);
+      if (chunkDigests === undefined) break;
+      fetched.push({ extent, chunkDigests });
     }
+    return fetched;
+  }
+
+  async #writeChunks(at: Checkpoint, job: ChunkJob, fetched: readonly FetchedExtent[]): Promise<void> {
+    const { client } = this.#options;
     if (fetched.length === 0) await putOffChunks(client, at, job);
     else await writeChunks(client, at, job, fetched);
     this.#projected(fetched.reduce((sum, each) => sum + each.chunkDigests.length, 0));

@@ -7,6 +7,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import { PATH_DEPTH_MAX } from "../drive/limits.ts";
+import { holdsForbidden } from "../drive/path.ts";
 import { foldName } from "./name-grams.ts";
 
 /** Characters (UTF-16 units) of a search text. */
@@ -28,11 +29,15 @@ export interface SearchPattern {
   readonly isAnchored: boolean;
 }
 
-/** Takes a search text apart. @throws DriveError ARGUMENT_INVALID when it is empty, too long, or nothing but slashes */
+/**
+ * Takes a search text apart.
+ * @throws DriveError ARGUMENT_INVALID when it is empty, too long, nothing but slashes, or holds what no name may hold
+ */
 export function parseSearchText(text: string): SearchPattern {
   const refuse = (what: string): never => {
     throw new DriveError("ARGUMENT_INVALID", `The search text ${what}.`, { text: text.slice(0, 256) });
   };
+  if (holdsForbidden(text)) refuse("holds a control character or is not valid Unicode, as no name does");
   if (text.length > SEARCH_TEXT_LENGTH_MAX) refuse(`has more than ${SEARCH_TEXT_LENGTH_MAX} characters`);
   const segments = foldName(text.normalize("NFC")).split("/");
   const foldersOnly = segments.length > 1 && segments.at(-1) === "";

@@ -4,7 +4,7 @@
 import type { ExtentKey } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
 import { AssertionError } from "../std/assert.ts";
-import { isNoSpace } from "../segments/segment-error.ts";
+import { isNoSpace } from "../std/disk.ts";
 import { extentName } from "./chunk-codec.ts";
 import { formatRanges } from "../drive/chunk-ranges.ts";
 
@@ -22,10 +22,14 @@ export function outOfRange(message: string, chunkIndex: number): DriveError {
   return new DriveError("CHUNK_OUT_OF_RANGE", message, { chunk_index: String(chunkIndex) });
 }
 
-/** UPLOAD_FINISHED: the extent is sealed with other bytes. */
+/** UPLOAD_FINISHED: the extent is sealed with other bytes, which it is as soon as it is whole, before anybody completes the upload. */
 export function finished(extent: ExtentKey): DriveError {
   const name = extentName(extent);
-  return new DriveError("UPLOAD_FINISHED", `Extent ${name} is sealed with other bytes.`, { extent: name });
+  return new DriveError(
+    "UPLOAD_FINISHED",
+    `Extent ${name} came whole before, with other bytes, and is sealed.`,
+    { extent: name },
+  );
 }
 
 /** CHUNK_NOT_FOUND for an extent, or for one chunk of it. */

@@ -330,9 +330,14 @@ export class ChunkIndex {
     }));
   }
 
-  /** Segments of one extent each that sealed extents have, with their extent. */
-  ownSegments(): { readonly segmentId: number; readonly extent: ExtentKey }[] {
-    return [...this.#store.range(prefixRange("d"))].map((record) => ({
+  /** Segments of one extent each that sealed extents have, with their extent: from an id on, ascending, at most `countMax`. */
+  ownSegments(
+    fromId = 0,
+    countMax = Number.MAX_SAFE_INTEGER,
+  ): { readonly segmentId: number; readonly extent: ExtentKey }[] {
+    const { to } = prefixRange("d");
+    const records = this.#store.range({ from: segmentKey("d", fromId), to, countMax });
+    return [...records].map((record) => ({
       segmentId: asBuffer(record.key).readUInt32BE(1),
       extent: extentOfKey(record.value),
     }));

@@ -7,6 +7,7 @@
 import { chunkCount, chunkSizeBytes, type ExtentKey } from "../drive/content.ts";
 import { hasReason } from "../drive/errors.ts";
 import { bytesEqual } from "../std/bytes.ts";
+import { foldTreeHash } from "../std/digest.ts";
 import { errnoOf } from "../std/disk.ts";
 import { must } from "../std/assert.ts";
 import { comparePositions, recordSizeBytes, type RecordLocation } from "../segments/record.ts";
@@ -153,6 +154,22 @@ export class ChunkReader {
     };
     const { kind, head } = await damaging(undefined, () => this.#log.readPart(sealed.location, part));
     return decodeSealHead(kind, head);
+  }
+
+  /** The digests of the chunks of a sealed extent, as its manifest has them. Errors: DamageError for the manifest. */
+  async digests(extent: ExtentKey, sealed: SealedExtent): Promise<readonly Uint8Array[]> {
+    if (sealed.small) return [sealed.root];
+    const { body } = await this.manifest(extent, sealed);
+    return Array.from({ length: chunkCount(sealed.sizeBytes) }, (_, i) =>
+      Uint8Array.from(decodeManifestEntry(body, i).digest),
+    );
+  }
+
+  /** As digests(), checked to fold into the root. Errors: DamageError for the manifest. */
+  async checkedDigests(extent: ExtentKey, sealed: SealedExtent): Promise<readonly Uint8Array[]> {
+    const digests = await this.digests(extent, sealed);
+    if (bytesEqual(foldTreeHash(digests), sealed.root)) return digests;
+    throw new DamageError(undefined, "the digests of the manifest do not fold into its root");
   }
 
   /** Forgets what is cached of an extent. */

@@ -6,6 +6,7 @@
  * disk-chunk-store.ts (over segments/).
  */
 import type { ExtentKey, Manifest, ManifestOrigin, Seal } from "../drive/content.ts";
+import type { SpaceUse } from "./space-guard.ts";
 
 /** What is to become of an extent when it is sealed. */
 export interface SealRequest {
@@ -49,6 +50,8 @@ export interface ChunkStoreStats {
   readonly totalBytes: number;
   /** True while writes are refused because the reserve has been reached. */
   readonly writesRefused: boolean;
+  /** Files that were found missing or replaced since the store was opened. */
+  readonly lostFileCount: number;
 }
 
 /** A node's chunk store. */
@@ -60,9 +63,10 @@ export interface ChunkStore {
 
   /**
    * Prepares for an extent of an expected size (undefined when unknown), so that large ones get segments of their own.
-   * Optional before writeChunk(); idempotent. Errors: NO_SPACE.
+   * Optional before writeChunk(); idempotent. Chunks of an extent that was opened for "copies" may take space that is refused to
+   * users; see SpaceGuard. Errors: NO_SPACE.
    */
-  openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined): Promise<void>;
+  openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined, use?: SpaceUse): Promise<void>;
 
   /**
    * Takes a chunk (1 byte to CHUNK_SIZE_BYTES; `digest` is its SHA-256, verified on arrival or at the seal). Accepted when

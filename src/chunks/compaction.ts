@@ -14,9 +14,12 @@
 import type { ExtentKey } from "../drive/content.ts";
 import { chunkCount, chunkSizeBytes } from "../drive/content.ts";
 import { hasReason } from "../drive/errors.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import type { Digester } from "../std/digest.ts";
+import { errnoOf } from "../std/disk.ts";
+import { Semaphore } from "../std/semaphore.ts";
 import { recordSizeBytes } from "../segments/record.ts";
 import {
   CHUNK_HEAD_SIZE_BYTES,
@@ -43,8 +46,18 @@ import type { StoreParts } from "./open-store.ts";
 export const COMPACTION_DEAD_SHARE_MIN = 0.3;
 /** The same while the disk has reached its reserve: space counts for more than work. */
 export const COMPACTION_DEAD_SHARE_FULL_MIN = 0.05;
-/** Extents moved at once: their commits are shared. */
-export const COMPACTION_PARALLEL_COUNT = 16;
+/** Bytes of the extents that are moved at once, as they are weighed. */
+export const COMPACTION_BYTES_IN_FLIGHT_MAX = 16 * CHUNK_SIZE_BYTES;
+/** An extent weighs no less: bounds how many are under way, whose commits are shared. A small file costs 1/256 of a sync. */
+export const COMPACTION_WEIGHT_BYTES_MIN = 64 * 1024;
+
+/**
+ * An extent counts for no less towards the pace: moving a small one costs 0.1 ms of processor time, however few bytes it has. So at
+ * the 8 MiB/s beside users 512 of them are moved a second, a twentieth of a core.
+ */
+export const COMPACTION_PACE_BYTES_MIN = 16 * 1024;
+
+const COMPACTION_PARALLEL_COUNT = COMPACTION_BYTES_IN_FLIGHT_MAX / COMPACTION_WEIGHT_BYTES_MIN;
 
 /** Runs that find nothing to do after which segments that something kept are looked at again. */
 export const COMPACTION_LOOK_AGAIN_COUNT = 60;
@@ -76,6 +89,7 @@ export class Compaction {
   readonly #options: CompactionOptions;
   /** Segments that something keeps, with their live bytes then: looked at again when that has changed. */
   readonly #kept = new Map<number, number>();
+  readonly #inFlight = new Semaphore(COMPACTION_BYTES_IN_FLIGHT_MAX);
   #idleCount = 0;
 
   constructor(options: CompactionOptions) {
@@ -132,9 +146,10 @@ export class Compaction {
     const uses = log.closedSegmentIds.map((segmentId) => ({ segmentId, ...log.index.segmentUse(segmentId) }));
     for (const { segmentId, liveBytes, tombstoneCount } of uses) {
       if (this.#kept.get(segmentId) === liveBytes) continue;
+      // A file that was cut short, or is gone, is found damaged at every start until the log forgets it.
+      const leftBytes = log.shortSegments.get(segmentId);
+      if (leftBytes !== undefined) return { segmentId, sizeBytes: leftBytes };
       const sizeBytes = await log.segmentSizeBytes(segmentId);
-      // A file that was cut short is found damaged at every start until it is gone.
-      if (log.shortSegments.has(segmentId)) return { segmentId, sizeBytes };
       // Tombstones would have to be written anew: moving them wins nothing.
       const share = (sizeBytes - liveBytes - tombstoneCount * TOMBSTONE_SIZE_BYTES) / Math.max(1, sizeBytes);
       if (share < bestShare) continue;
@@ -170,14 +185,16 @@ export class Compaction {
         ownSegments.set(name, ids);
       });
     } catch (error) {
-      if (!hasReason(error, "DATA_CORRUPT")) throw error;
+      // A page that cannot be read, or a file that is gone, is damage like any other: it keeps this segment, and no other one waits.
+      const code = errnoOf(error);
+      if (!hasReason(error, "DATA_CORRUPT") && code !== "EIO" && code !== "ENOENT") throw error;
       // What lay behind a cut is gone, its tombstones with it; what still uses the segment keeps it, seen here or not.
       if (!this.#options.parts.log.shortSegments.has(segmentId)) return undefined;
     }
     return { extents: [...extents.values()], tombstones: [...tombstones.values()], ownSegments };
   }
 
-  /** Runs `work` for each extent, a few at once; it returns the bytes it wrote, undefined when the extent keeps the segment. */
+  /** Runs `work` for each extent, many at once as long as they are small; it returns the bytes it wrote, undefined when the extent keeps the segment. */
   async #each(
     extents: readonly ExtentKey[],
     work: (extent: ExtentKey) => Promise<number | undefined>,
@@ -187,15 +204,27 @@ export class Compaction {
     let bytes = 0;
     const run = async (): Promise<void> => {
       for (const extent of waiting) {
-        const written = await this.#inTurn(extent, () => work(extent));
-        if (written === undefined) isClear = false;
-        else bytes += written;
+        const weight = this.#weigh(extent);
+        await this.#inFlight.acquire(weight);
+        try {
+          const written = await this.#inTurn(extent, () => work(extent));
+          if (written === undefined) isClear = false;
+          else bytes += written;
+        } finally {
+          this.#inFlight.release(weight);
+        }
       }
     };
     const outcomes = await Promise.allSettled(Array.from({ length: COMPACTION_PARALLEL_COUNT }, run));
     const failed = outcomes.find((outcome) => outcome.status === "rejected");
     if (failed !== undefined) throw failed.reason;
     return { isClear, bytes };
+  }
+
+  /** Bytes that moving an extent holds in memory at a time: a chunk of it. */
+  #weigh(extent: ExtentKey): number {
+    const sizeBytes = this.#options.parts.log.index.findSealed(extent)?.sizeBytes ?? 0;
+    return Math.max(COMPACTION_WEIGHT_BYTES_MIN, Math.min(sizeBytes, CHUNK_SIZE_BYTES));
   }
 
   async #inTurn(extent: ExtentKey, work: () => Promise<number | undefined>): Promise<number | undefined> {
@@ -251,7 +280,7 @@ export class Compaction {
     beforeBytes: (sizeBytes: number) => Promise<void>,
   ): Promise<number> {
     const { parts, reader } = this.#options;
-    await beforeBytes(sealed.sizeBytes);
+    await beforeBytes(Math.max(sealed.sizeBytes, COMPACTION_PACE_BYTES_MIN));
     const head = await reader.sealHead(extent, sealed);
     const bytes = await this.#readChunk(extent, sealed, 0);
     await parts.guard.takeForCompaction(bytes.length);

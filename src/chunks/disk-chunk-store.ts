@@ -18,6 +18,7 @@ import { assert, must } from "../std/assert.ts";
 import { bytesEqual, toHex } from "../std/bytes.ts";
 import { foldTreeHash, type Digester } from "../std/digest.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { unlessFull } from "../segments/segment-error.ts";
 import type { SingleSegment } from "../segments/single-segment.ts";
 import {
   encodeChunkHead,
@@ -31,15 +32,17 @@ import {
   KIND_SMALL,
   KIND_TOMBSTONE,
   compareExtents,
-  decodeManifestEntry,
 } from "./chunk-codec.ts";
 import type { SealedExtent } from "./chunk-index.ts";
 import { Compaction, type CompactionResult } from "./compaction.ts";
 import { corrupt, finished, incomplete, notFound, operatingError, outOfRange } from "./chunk-errors.ts";
 import { ChunkReader, DamageError, isSameSeal, type PlacedChunk } from "./chunk-reader.ts";
 import type { ChunkStore, ChunkStoreStats, ExtentState, SealRequest, SmallExtent } from "./chunk-store.ts";
+import { ExtentTurns } from "./extent-turns.ts";
+import { LostFiles } from "./lost-files.ts";
 import { OpenExtent, requireChunks } from "./open-extent.ts";
 import { openStoreParts, type StoreParts, type DiskChunkStoreOptions } from "./open-store.ts";
+import type { SpaceUse } from "./space-guard.ts";
 
 export type { DiskChunkStoreOptions } from "./open-store.ts";
 
@@ -56,8 +59,9 @@ export class DiskChunkStore implements ChunkStore {
   readonly #reader: ChunkReader;
   readonly #compaction: Compaction;
   readonly #budget: Semaphore;
-  /** Seals and removals under way, by extent: the last of each queue. */
-  readonly #turns = new Map<string, Promise<void>>();
+  /** Seals and removals under way. */
+  readonly #turns = new ExtentTurns();
+  readonly #lostFiles: LostFiles;
   #closed = false;
 
   private constructor(options: DiskChunkStoreOptions, parts: StoreParts) {
@@ -74,6 +78,15 @@ export class DiskChunkStore implements ChunkStore {
       inTurn: (extent, work) => this.#inTurn(extent, work),
       onDamage: (extent, chunkIndex) => this.#noteDamage(extent, chunkIndex),
     });
+    this.#lostFiles = new LostFiles({
+      parts,
+      reader: this.#reader,
+      inTurn: (extent, work) => this.#inTurn(extent, work),
+      verify: (extent, beforeChunk) => this.verifyExtent(extent, beforeChunk),
+      verifyManifest: (extent) => this.#verifyManifest(extent),
+      close: (open) => this.#closeOpen(open, { unlink: false }),
+      onLost: options.onLostFile,
+    });
     this.#budget = new Semaphore(parts.bytesInFlightMax);
     assert(parts.bytesInFlightMax >= CHUNK_SIZE_BYTES, "a store takes at least one chunk at a time");
   }
@@ -84,7 +97,8 @@ export class DiskChunkStore implements ChunkStore {
    */
   static async open(options: DiskChunkStoreOptions): Promise<DiskChunkStore> {
     const store = new DiskChunkStore(options, await openStoreParts(options));
-    await store.#parts.log.reclaim("all");
+    // On a full disk it opens all the same: it serves reads, and reclaims at the next removal that finds space.
+    await unlessFull(store.#parts.log.reclaim("all"));
     return store;
   }
 
@@ -93,13 +107,17 @@ export class DiskChunkStore implements ChunkStore {
     return this.#parts.log.syncCount;
   }
 
-  async openExtent(extent: ExtentKey, expectedSizeBytes: number | undefined): Promise<void> {
-    await this.#turns.get(extentName(extent));
-    if (this.#findOpen(extent) !== undefined || this.#index.findSealed(extent) !== undefined) return;
-    await this.#parts.guard.require(expectedSizeBytes ?? 1);
-    if (this.#findOpen(extent) === undefined && this.#index.findSealed(extent) === undefined) {
-      this.#makeOpen(extent, expectedSizeBytes);
-    }
+  async openExtent(
+    extent: ExtentKey,
+    expectedSizeBytes: number | undefined,
+    use: SpaceUse = "users",
+  ): Promise<void> {
+    await this.#turns.over(extent);
+    const isKnown = this.#findOpen(extent) !== undefined || this.#index.findSealed(extent) !== undefined;
+    if (!isKnown) await this.#parts.guard.require(expectedSizeBytes ?? 1, use);
+    if (this.#index.findSealed(extent) !== undefined) return;
+    const open = this.#findOpen(extent) ?? this.#makeOpen(extent, expectedSizeBytes);
+    if (use === "copies") open.use = use;
   }
 
   async writeChunk(
@@ -116,7 +134,7 @@ export class DiskChunkStore implements ChunkStore {
     }
     await this.#budget.acquire(bytes.length);
     try {
-      await this.#awaitTurns(extent);
+      await this.#turns.over(extent);
       const sealed = this.#index.findSealed(extent);
       if (sealed !== undefined) {
         await this.#acceptAgain(extent, sealed, chunkIndex, digest);
@@ -164,14 +182,15 @@ export class DiskChunkStore implements ChunkStore {
           if (!bytesEqual(sealed.root, digest)) throw finished(extent);
           return this.#sealAgain(extent, sealed, bytes.length);
         }
-        await this.#parts.guard.take(bytes.length);
-        const open = this.#findOpen(extent);
-        await open?.quiesce();
-        const head = { extent, sizeBytes: bytes.length, root: digest, ownSegmentId: 0, origin };
-        this.#parts.log.append(KIND_SMALL, encodeManifestHead(head), bytes);
-        await this.#parts.log.commit();
-        if (open !== undefined) await this.#closeOpen(open, { unlink: true });
-        return this.#sealOf(extent, bytes.length, digest);
+        return await this.#parts.guard.hold(bytes.length, async () => {
+          const open = this.#findOpen(extent);
+          await open?.quiesce();
+          const head = { extent, sizeBytes: bytes.length, root: digest, ownSegmentId: 0, origin };
+          this.#parts.log.append(KIND_SMALL, encodeManifestHead(head), bytes);
+          await this.#parts.log.commit();
+          if (open !== undefined) await this.#closeOpen(open, { unlink: true });
+          return this.#sealOf(extent, bytes.length, digest);
+        });
       });
     } finally {
       this.#budget.release(bytes.length);
@@ -213,7 +232,7 @@ export class DiskChunkStore implements ChunkStore {
       if (sealed === undefined) throw notFound(extent);
       const { origin } = await this.#reader.sealHead(extent, sealed);
       const { sizeBytes, root } = sealed;
-      return { extent, sizeBytes, root, chunkDigests: await this.#digests(extent, sealed), origin };
+      return { extent, sizeBytes, root, chunkDigests: await this.#reader.digests(extent, sealed), origin };
     });
   }
 
@@ -233,10 +252,7 @@ export class DiskChunkStore implements ChunkStore {
     return await this.#reading(extent, async () => {
       const sealed = this.#index.findSealed(extent);
       if (sealed === undefined) throw notFound(extent);
-      const digests = await this.#digests(extent, sealed);
-      if (!bytesEqual(foldTreeHash(digests), sealed.root)) {
-        throw new DamageError(undefined, "the digests of the manifest do not fold into its root");
-      }
+      const digests = await this.#reader.checkedDigests(extent, sealed);
       const damaged: number[] = [];
       for (const [chunkIndex, digest] of digests.entries()) {
         await beforeChunk?.(chunkSizeBytes(sealed.sizeBytes, chunkIndex));
@@ -283,6 +299,13 @@ export class DiskChunkStore implements ChunkStore {
     });
   }
 
+  /** Looks for files that were removed, replaced or cut short under the store; see LostFiles.check(). */
+  checkFiles(pause: (sizeBytes: number) => Promise<void>): Promise<void> {
+    return this.#lostFiles.check(pause).catch((error: unknown) => {
+      throw operatingError(error);
+    });
+  }
+
   /** Asks the file system how much space is left, so that stats() tells what others did to the disk. */
   refreshSpace(): Promise<void> {
     return this.#parts.guard.refresh();
@@ -302,6 +325,7 @@ export class DiskChunkStore implements ChunkStore {
       freeBytes,
       totalBytes,
       writesRefused: this.#parts.guard.refused,
+      lostFileCount: this.#lostFiles.count,
     };
   }
 
@@ -309,11 +333,11 @@ export class DiskChunkStore implements ChunkStore {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await Promise.all([...this.#turns.values()]);
+    await this.#turns.allOver();
     for (const open of this.#parts.open.values()) {
       await open.quiesce();
       const segment = await open.own?.segment?.catch(() => undefined);
-      await segment?.flush();
+      if (segment !== undefined) await unlessFull(segment.flush());
       await segment?.abandon(new Error("the store was closed"));
     }
     await this.#parts.log.close();
@@ -338,30 +362,11 @@ export class DiskChunkStore implements ChunkStore {
     return open;
   }
 
-  async #awaitTurns(extent: ExtentKey): Promise<void> {
-    for (let turn = this.#turns.get(extentName(extent)); turn !== undefined;) {
-      await turn;
-      turn = this.#turns.get(extentName(extent));
-    }
-  }
-
   /** Runs seals and removals of one extent one after another. */
-  async #inTurn<T>(extent: ExtentKey, work: () => Promise<T>): Promise<T> {
-    const name = extentName(extent);
-    const before = this.#turns.get(name);
-    const result = before === undefined ? work() : before.then(work);
-    const turn = result.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#turns.set(name, turn);
-    try {
-      return await result;
-    } catch (error) {
+  #inTurn<T>(extent: ExtentKey, work: () => Promise<T>): Promise<T> {
+    return this.#turns.run(extent, work).catch((error: unknown) => {
       throw operatingError(error);
-    } finally {
-      if (this.#turns.get(name) === turn) this.#turns.delete(name);
-    }
+    });
   }
 
   async #writeOpen(
@@ -371,43 +376,37 @@ export class DiskChunkStore implements ChunkStore {
     digest: Uint8Array,
   ): Promise<void> {
     if (open.has(chunkIndex, bytes.length, digest)) return;
-    await this.#parts.guard.take(bytes.length);
-    const head = encodeChunkHead({ extent: open.extent, chunkIndex, digest });
-    if (open.own === undefined) {
-      // Checked first: a record of the log counts as soon as it is durable, and a wrong one must not replace a good one.
-      await this.#requireDigest(bytes, digest);
-      const location = this.#parts.log.append(KIND_CHUNK, head, bytes);
-      await this.#parts.log.flush();
-      open.add(chunkIndex, {
-        location,
-        sizeBytes: bytes.length,
-        digest: Uint8Array.from(digest),
-        verified: true,
-      });
-      return;
-    }
-    const segment = await this.#ownSegment(open);
-    if (!segment.fits(CHUNK_HEAD_SIZE_BYTES, bytes.length)) {
-      throw new DriveError(
-        "NO_SPACE",
-        "The chunks of this extent were replaced too often; start a new upload.",
-      );
-    }
-    const location = segment.append(KIND_CHUNK, head, bytes);
-    const [written, checked] = await Promise.allSettled([
-      segment.flush(),
-      this.#requireDigest(bytes, digest),
-    ]);
-    if (written.status === "rejected") throw written.reason as Error;
-    if (checked.status === "rejected") throw checked.reason as Error;
-    open.add(chunkIndex, {
-      location,
-      sizeBytes: bytes.length,
-      digest: Uint8Array.from(digest),
-      verified: true,
-    });
-    // The last chunk is here, so the seal is near: what it must wait for starts now.
-    if (open.chunks.size === open.expectedChunkCount) segment.requestSync();
+    const { guard } = this.#parts;
+    const write = async (): Promise<void> => {
+      const head = encodeChunkHead({ extent: open.extent, chunkIndex, digest });
+      const taken = { sizeBytes: bytes.length, digest: Uint8Array.from(digest), verified: true };
+      if (open.own === undefined) {
+        // Checked first: a record of the log counts as soon as it is durable, and a wrong one must not replace a good one.
+        await this.#requireDigest(bytes, digest);
+        const location = this.#parts.log.append(KIND_CHUNK, head, bytes);
+        await this.#parts.log.flush();
+        open.add(chunkIndex, { location, ...taken });
+        return;
+      }
+      const segment = await this.#ownSegment(open);
+      if (!segment.fits(CHUNK_HEAD_SIZE_BYTES, bytes.length)) {
+        throw new DriveError(
+          "NO_SPACE",
+          "The chunks of this extent were replaced too often; start a new upload.",
+        );
+      }
+      const location = segment.append(KIND_CHUNK, head, bytes);
+      const [written, checked] = await Promise.allSettled([
+        segment.flush(),
+        this.#requireDigest(bytes, digest),
+      ]);
+      if (written.status === "rejected") throw written.reason as Error;
+      if (checked.status === "rejected") throw checked.reason as Error;
+      open.add(chunkIndex, { location, ...taken });
+      // The last chunk is here, so the seal is near: what it must wait for starts now.
+      if (open.chunks.size === open.expectedChunkCount) segment.requestSync();
+    };
+    await guard.hold(bytes.length, write, open.use);
   }
 
   #ownSegment(open: OpenExtent): Promise<SingleSegment> {
@@ -554,12 +553,13 @@ export class DiskChunkStore implements ChunkStore {
     return this.#reader.placeOpen(extent, chunkIndex, chunk, open.own !== undefined);
   }
 
-  async #digests(extent: ExtentKey, sealed: SealedExtent): Promise<readonly Uint8Array[]> {
-    if (sealed.small) return [sealed.root];
-    const { body } = await this.#reader.manifest(extent, sealed);
-    return Array.from({ length: chunkCount(sealed.sizeBytes) }, (_, i) =>
-      Uint8Array.from(decodeManifestEntry(body, i).digest),
-    );
+  /** As verifyExtent(), of the manifest alone. */
+  async #verifyManifest(extent: ExtentKey): Promise<void> {
+    await this.#reading(extent, async () => {
+      const sealed = this.#index.findSealed(extent);
+      if (sealed === undefined) throw notFound(extent);
+      await this.#reader.checkedDigests(extent, sealed);
+    });
   }
 
   /** Runs a read; damage found on the way is kept in mind and becomes CHUNK_CORRUPT. */

@@ -4,8 +4,8 @@
  *   segment of the log that lost its end --> extents that use it ----.
  *   own segment of another size than its extent makes it ------------+--> places from the manifest --> chunks beyond the end
  *
- * A file that was cut short is otherwise noticed by nobody until someone reads there. Costs one open() per own segment, and
- * reads manifests only where a size looks wrong. Reads no chunk: bytes that are there are verified by reads.
+ * A file that was cut short while no process had the store open is otherwise noticed by nobody until someone reads there; while one
+ * has, lost-files.ts sees it. Costs one stat() per own segment, and reads manifests only where a size looks wrong. Reads no chunk: bytes that are there are verified by reads.
  */
 import { chunkCount, type ExtentKey } from "../drive/content.ts";
 import type { RecordLocation } from "../segments/record.ts";
@@ -70,11 +70,11 @@ async function cutInOwn(log: StoreLog, own: OwnSegments, ownIds: readonly number
     const sealed = log.index.findSealed(extent);
     // A tombstone that a crash let through keeps the extent away, and its segment is unlinked.
     if (sealed?.ownSegmentId !== segmentId) continue;
-    if (!present.has(segmentId)) {
+    const sizeBytes = present.has(segmentId) ? await own.rememberFile(segmentId) : undefined;
+    if (sizeBytes === undefined) {
       found.push({ extent, chunkIndexes: allChunks(sealed) });
       continue;
     }
-    const sizeBytes = await own.fileSizeBytes(segmentId);
     if (sizeBytes === own.plainSizeBytes(extent, sealed.sizeBytes)) continue;
     const isBeyond = (location: RecordLocation, isOwn: boolean): boolean =>
       isOwn && endOf(location) > sizeBytes;

@@ -11,6 +11,7 @@ import { deferred, type Deferred } from "../std/deferred.ts";
 import { comparePositions, type RecordLocation } from "../segments/record.ts";
 import type { Cursor } from "../segments/recover-log.ts";
 import type { SingleSegment } from "../segments/single-segment.ts";
+import type { SpaceUse } from "./space-guard.ts";
 
 /** A chunk of an open extent. */
 export interface OpenChunk {
@@ -38,6 +39,8 @@ export class OpenExtent {
   /** Chunks that the whole extent will have; undefined when unknown. */
   readonly expectedChunkCount: number | undefined;
   readonly chunks = new Map<number, OpenChunk>();
+  /** Whose space its chunks may take. */
+  use: SpaceUse = "users";
   #writeCount = 0;
   #quiet: Deferred<void> | undefined;
 

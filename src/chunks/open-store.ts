@@ -11,6 +11,7 @@ import type { Digester, DigestMemory } from "../std/digest.ts";
 import type { Disk } from "../std/disk.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
+import type { MisplacedSegment } from "../segments/misplaced.ts";
 import type { LogRecord } from "../segments/record.ts";
 import { SEGMENT_SIZE_BYTES_DEFAULT, SYNC_PACE_BYTES_DEFAULT } from "../segments/segment-log.ts";
 import type { SegmentFault } from "../segments/segment-error.ts";
@@ -45,8 +46,13 @@ export interface DiskChunkStoreOptions {
   readonly onFatal: (error: Error) => void;
   /** Told when chunks of a sealed extent are found damaged for the first time: repair them. */
   readonly onDamage: (extent: ExtentKey, chunkIndexes: readonly number[]) => void;
-  /** Told of damage found in the log at the start. The records there may have been of extents that are now absent: audit. */
+  /**
+   * Told of damage found at the start: in the log, whose records there may have been of extents that are now absent (audit), or in
+   * the segment of an extent that was not sealed.
+   */
   readonly onFault: (fault: SegmentFault) => void;
+  /** Told of each file of a segment that is found missing, replaced or cut short while the store runs; see lost-files.ts. */
+  readonly onLostFile?: (file: MisplacedSegment) => void;
   /** Told when work in the background failed that is tried again later (an unlink, a removal of empty segments). */
   readonly onTrouble: (error: Error) => void;
   /** Bytes of the disk that stay free; default: defaultReserveBytes() of space-guard.ts. */
@@ -142,7 +148,7 @@ async function recoverOwnSegments(
   for (const segmentId of ownIds) {
     log.index.sawOwnSegmentId(segmentId);
     if (sealed.has(segmentId) || removed.has(segmentId)) continue;
-    const found = await recoverOpen(own, segmentId);
+    const found = await recoverOpen(own, segmentId, options.onFault);
     const taken = found !== undefined && isTaken(log, open, found.extent);
     if (found === undefined || taken) unneeded.push(segmentId);
     else open.set(extentName(found.extent), found);
@@ -157,9 +163,13 @@ function isTaken(log: StoreLog, open: ReadonlyMap<string, OpenExtent>, extent: E
   return log.index.findSealed(extent) !== undefined || open.has(extentName(extent));
 }
 
-async function recoverOpen(own: OwnSegments, segmentId: number): Promise<OpenExtent | undefined> {
+async function recoverOpen(
+  own: OwnSegments,
+  segmentId: number,
+  onFault: (fault: SegmentFault) => void,
+): Promise<OpenExtent | undefined> {
   const chunks: { readonly extent: ExtentKey; readonly chunkIndex: number; readonly chunk: OpenChunk }[] = [];
-  const found = await own.recover(segmentId, (record: LogRecord) => {
+  const take = (record: LogRecord): void => {
     if (record.kind !== KIND_CHUNK) return;
     const { extent, chunkIndex, digest } = decodeChunkHead(record.head);
     const { location, bodySizeBytes } = record;
@@ -168,7 +178,8 @@ async function recoverOpen(own: OwnSegments, segmentId: number): Promise<OpenExt
       chunkIndex,
       chunk: { location, sizeBytes: bodySizeBytes, digest, verified: false },
     });
-  });
+  };
+  const found = await own.recover(segmentId, take, onFault);
   if (found === undefined || chunks.length === 0) return undefined;
   const recovered = new OpenExtent(
     found.extent,

@@ -1,6 +1,10 @@
 /**
- * Keeps a reserve of the disk free: writes are refused before the disk is full, so that removal, repair and the Raft log go
- * on; they are accepted again by themselves as soon as there is space.
+ * Keeps a reserve of the disk free: writes of users are refused before the disk is full, so that removal, repair and the Raft log
+ * go on; they are accepted again by themselves as soon as there is space.
+ *
+ * From the full disk up: half of the reserve is the Raft log's and the tree's; then what compaction may use, because it gives back
+ * more; then the other half of the reserve, for copies that repair makes; then everybody's. So each goes on where the next one up
+ * has stopped.
  *
  * Counts down from the last figure of the file system and asks again every so many bytes, and whenever it would refuse.
  */
@@ -11,15 +15,20 @@ import type { Disk, DiskSpace } from "../std/disk.ts";
 /** Bytes taken after which the file system is asked again: others write to it too. */
 const REFRESH_INTERVAL_BYTES = 32 * 1024 * 1024;
 
+/** Who writes: users, or the node itself because the cluster lacks a copy. */
+export type SpaceUse = "users" | "copies";
+
 /** The reserve of one store. */
 export class SpaceGuard {
   readonly #disk: Disk;
   readonly #path: string;
   readonly #reserveBytes: number;
-  /** Beyond the reserve, for compaction alone: a disk that fills with what is dead can still be cleaned. */
+  /** Beside the reserve, for compaction alone: a disk that fills with what is dead can still be cleaned. */
   readonly #compactionBytes: number;
   #space: DiskSpace;
   #takenBytes = 0;
+  /** Of writes under way: the file system may not know of them yet. */
+  #heldBytes = 0;
   #refreshing: Promise<void> | undefined;
 
   private constructor(
@@ -63,28 +72,38 @@ export class SpaceGuard {
    * store that says so, so only refresh() could ever end it.
    */
   get refused(): boolean {
-    return !this.#allows(CHUNK_SIZE_BYTES);
+    return !this.#allows(CHUNK_SIZE_BYTES, "users");
   }
 
-  /** Accounts for a write of `sizeBytes`. Errors: NO_SPACE when it would touch the reserve. */
-  async take(sizeBytes: number): Promise<void> {
-    await this.require(sizeBytes);
+  /**
+   * Accounts for a write of `sizeBytes` that `work` makes; until that settles no answer of the file system is believed to include
+   * it. Errors: NO_SPACE when it would touch what is kept from `use`, with nothing done; those of `work`.
+   */
+  async hold<T>(sizeBytes: number, work: () => Promise<T>, use: SpaceUse = "users"): Promise<T> {
+    if (this.#isDue(sizeBytes, use)) await this.refresh();
+    // Nobody else comes between this look and the taking, however many were waiting for the answer.
+    if (!this.#allows(sizeBytes, use)) throw this.#noSpace(use);
     this.#takenBytes += sizeBytes;
+    this.#heldBytes += sizeBytes;
+    try {
+      return await work();
+    } finally {
+      this.#heldBytes -= sizeBytes;
+    }
   }
 
-  /** Accounts for a write of compaction, which may use what is kept for it. Errors: NO_SPACE when it would touch the reserve. */
+  /** Accounts for a write of compaction, which may use what is kept for it. Errors: NO_SPACE when it would touch the rest. */
   async takeForCompaction(sizeBytes: number): Promise<void> {
-    const isEnough = (): boolean =>
-      this.#space.freeBytes - this.#takenBytes - sizeBytes >= this.#reserveBytes;
+    const isEnough = (): boolean => this.space.freeBytes - sizeBytes >= this.#lastBytes;
     if (!isEnough()) await this.refresh();
-    if (!isEnough()) throw this.#noSpace();
+    if (!isEnough()) throw this.#noSpace("copies");
     this.#takenBytes += sizeBytes;
   }
 
   /** Checks that `sizeBytes` could be written, without accounting for them. Errors: NO_SPACE. */
-  async require(sizeBytes: number): Promise<void> {
-    if (!this.#allows(sizeBytes) || this.#takenBytes >= REFRESH_INTERVAL_BYTES) await this.refresh();
-    if (!this.#allows(sizeBytes)) throw this.#noSpace();
+  async require(sizeBytes: number, use: SpaceUse = "users"): Promise<void> {
+    if (this.#isDue(sizeBytes, use)) await this.refresh();
+    if (!this.#allows(sizeBytes, use)) throw this.#noSpace(use);
   }
 
   /** Asks the file system. */
@@ -96,21 +115,36 @@ export class SpaceGuard {
   }
 
   async #refresh(): Promise<void> {
+    const heldBytes = this.#heldBytes;
+    const takenBytes = this.#takenBytes;
     this.#space = await this.#disk.space(this.#path);
-    this.#takenBytes = 0;
+    // What was under way then, and what was taken since: bytes of it that are counted twice make this refuse early, never late.
+    this.#takenBytes = heldBytes + (this.#takenBytes - takenBytes);
   }
 
-  #allows(sizeBytes: number): boolean {
-    const kept = this.#reserveBytes + this.#compactionBytes;
-    return this.#space.freeBytes - this.#takenBytes - sizeBytes >= kept;
+  #isDue(sizeBytes: number, use: SpaceUse): boolean {
+    return !this.#allows(sizeBytes, use) || this.#takenBytes - this.#heldBytes >= REFRESH_INTERVAL_BYTES;
   }
 
-  #noSpace(): DriveError {
+  #allows(sizeBytes: number, use: SpaceUse): boolean {
+    return this.#space.freeBytes - this.#takenBytes - sizeBytes >= this.#keptFrom(use);
+  }
+
+  /** Bytes of the reserve that chunks never use, whoever writes them. */
+  get #lastBytes(): number {
+    return Math.ceil(this.#reserveBytes / 2);
+  }
+
+  #keptFrom(use: SpaceUse): number {
+    return (use === "users" ? this.#reserveBytes : this.#lastBytes) + this.#compactionBytes;
+  }
+
+  #noSpace(use: SpaceUse): DriveError {
     const freeBytes = String(this.space.freeBytes);
-    const reserveBytes = this.#reserveBytes + this.#compactionBytes;
+    const reserveBytes = this.#keptFrom(use);
     return new DriveError(
       "NO_SPACE",
-      `The disk has ${freeBytes} bytes left, and ${reserveBytes} are kept in reserve.`,
+      `The disk is full: it has ${freeBytes} bytes left, and ${reserveBytes} of them are kept in reserve.`,
       { free_bytes: freeBytes, reserve_bytes: String(reserveBytes) },
     );
   }

@@ -10,12 +10,14 @@
  */
 import type { Clock } from "../std/clock.ts";
 import { assert, must } from "../std/assert.ts";
-import type { Disk } from "../std/disk.ts";
+import { isNoSpace, type Disk } from "../std/disk.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
 import { comparePositions, type LogRecord, type Position, type RecordLocation } from "../segments/record.ts";
+import type { MisplacedSegment } from "../segments/misplaced.ts";
 import type { RecordPart } from "../segments/record-reader.ts";
 import { SegmentLog } from "../segments/segment-log.ts";
-import type { SegmentFault } from "../segments/segment-error.ts";
+import { unlessFull, type SegmentFault } from "../segments/segment-error.ts";
+import { operatingError } from "./chunk-errors.ts";
 import { readTable } from "../segments/segment-table.ts";
 import { ChunkIndex, type IndexedRecord } from "./chunk-index.ts";
 
@@ -46,8 +48,8 @@ export interface StoreLogOptions {
 /** The log and index of a chunk store. */
 export class StoreLog {
   readonly index: ChunkIndex;
-  /** Segments whose files were found shorter than the log made them, or gone, with the bytes that are left; from the start. */
-  readonly shortSegments: ReadonlyMap<number, number>;
+  /** See shortSegments. */
+  readonly #shortSegments: Map<number, number>;
   readonly #options: StoreLogOptions;
   readonly #log: SegmentLog;
   /** Records appended and not yet in the index, in the order of the log. */
@@ -61,7 +63,7 @@ export class StoreLog {
     this.#log = log;
     this.index = index;
     const short = log.recovery.faults.filter(({ kind }) => kind === "lost-tail" || kind === "missing");
-    this.shortSegments = new Map(short.map(({ segmentId, offset }) => [segmentId, offset]));
+    this.#shortSegments = new Map(short.map(({ segmentId, offset }) => [segmentId, offset]));
   }
 
   /** Opens log and index; the index is brought up to the log, or rebuilt from it. Errors: DATA_CORRUPT; those of the disk. */
@@ -86,6 +88,7 @@ export class StoreLog {
       identity: options.identity,
       whenAbsent: options.whenAbsent,
       onFault: "report",
+      watchesFiles: true,
       bodies: checkpoint === undefined ? "last-segment" : "all",
       segmentSizeBytesMax: options.segmentSizeBytesMax,
       syncPaceBytes: options.syncPaceBytes,
@@ -102,6 +105,11 @@ export class StoreLog {
     const store = new StoreLog(options, log, index);
     forget = (from): void => store.#forget(from);
     return store;
+  }
+
+  /** Segments whose files were found shorter than the log made them, or gone, with the bytes that are left. */
+  get shortSegments(): ReadonlyMap<number, number> {
+    return this.#shortSegments;
   }
 
   /** Bytes of the log's files, about. */
@@ -169,12 +177,12 @@ export class StoreLog {
     }
     this.#bytesSinceFlush += bytes;
     if (this.#bytesSinceFlush >= INDEX_FLUSH_INTERVAL_BYTES && this.#flushing === undefined) {
-      // A failure has been handed to onFatal; nobody waits for this one.
+      // A failure has been handed to onFatal, or the disk is full and a later one does it; nobody waits for this one.
       this.flushIndex().catch(() => undefined);
     }
   }
 
-  /** Makes the index durable as it is. A failure is final. */
+  /** Makes the index durable as it is. Errors: NO_SPACE, with the log as the one that has it all; any other is final. */
   async flushIndex(): Promise<void> {
     this.#flushing ??= this.#flushIndex();
     await this.#flushing;
@@ -190,6 +198,29 @@ export class StoreLog {
       this.#reclaiming = undefined;
     });
     await this.#reclaiming;
+  }
+
+  /**
+   * Finds segments whose files are gone, were replaced or cut short since the store was opened; see SegmentLog.checkFiles(). What was in them is
+   * in the index when it resolves, durably, so that a restart knows what is lost. Each is found again until settleMisplaced(). Errors:
+   * as commit(); those of the disk.
+   */
+  async checkFiles(pause: () => Promise<void>): Promise<readonly MisplacedSegment[]> {
+    const found = await this.#log.checkFiles(pause);
+    const news = found.filter(({ segmentId, kind }) => kind !== "missing" || !this.#isGone(segmentId));
+    for (const each of found) if (!news.includes(each)) this.#log.settleMisplaced(each.segmentId);
+    if (news.length === 0) return news;
+    this.drain();
+    this.index.apply([], this.#log.durable);
+    await this.flushIndex();
+    return news;
+  }
+
+  /** Keeps in mind that what used a misplaced segment was looked at, and how much of its file is left. */
+  settleMisplaced({ segmentId, kind, leftBytes }: MisplacedSegment): void {
+    this.#log.settleMisplaced(segmentId);
+    const left = kind === "missing" ? 0 : leftBytes;
+    if (left !== undefined) this.#shortSegments.set(segmentId, left);
   }
 
   /** Segments that take no more records, ascending: all that compaction may look at. */
@@ -229,12 +260,13 @@ export class StoreLog {
   /** Commits, flushes the index and closes the log. The index store stays open for its owner to close. */
   async close(): Promise<void> {
     await this.#reclaiming?.catch(() => undefined);
-    await this.#log.commit();
+    await unlessFull(this.#log.commit());
     this.drain();
     await this.#flushing?.catch(() => undefined);
     await this.#log.close();
     this.index.apply([], this.#log.durable);
-    await this.flushIndex();
+    // What the index lacks then is read from the log at the next start.
+    await unlessFull(this.flushIndex());
   }
 
   /**
@@ -250,11 +282,16 @@ export class StoreLog {
     try {
       await this.index.flush();
     } catch (error) {
+      if (isNoSpace(error)) throw operatingError(error);
       this.#options.onFatal(error as Error);
       throw error;
     } finally {
       this.#flushing = undefined;
     }
+  }
+
+  #isGone(segmentId: number): boolean {
+    return this.#shortSegments.get(segmentId) === 0;
   }
 
   async #reclaim(scope: "emptied" | "all"): Promise<void> {
@@ -263,10 +300,16 @@ export class StoreLog {
   }
 
   async #removeSegments(removable: readonly number[]): Promise<void> {
-    // The index must never fall back to a checkpoint in a segment that is gone.
-    await this.#flushing;
-    await this.flushIndex();
-    await this.#log.removeSegments(removable);
+    try {
+      // The index must never fall back to a checkpoint in a segment that is gone.
+      await this.#flushing;
+      await this.flushIndex();
+      await this.#log.removeSegments(removable);
+    } catch (error) {
+      // For the next run: a full disk has no room for the index, or for the table of the log.
+      for (const segmentId of removable) this.index.emptiedSegments.add(segmentId);
+      throw error;
+    }
     this.index.forgetSegments(removable);
   }
 

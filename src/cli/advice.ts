@@ -4,12 +4,21 @@
  * The remedies of drive/errors.ts speak of requests, ids and fields; somebody at a terminal has commands and options. Every
  * reason of which the general remedy would mislead there has a sentence here, some of them one for each command.
  */
-import { REASONS, type ErrorReason } from "../drive/errors.ts";
+import { DriveError, REASONS, type ErrorReason } from "../drive/errors.ts";
 
 const AGAIN = "Run the command again.";
 const WAIT =
   'Run the command again, or wait longer with --timeout; "netdisk cluster status" shows who is up.';
 const LOOK = 'It may have happened all the same: look with "netdisk ls", then run the command again.';
+
+/** For what changes the cluster instead of an entry. */
+const LOOK_AT_CLUSTER =
+  'It may have happened all the same: look with "netdisk cluster status", then run the command again.';
+const LOOK_AT = {
+  ...{ add: LOOK_AT_CLUSTER, replace: LOOK_AT_CLUSTER, remove: LOOK_AT_CLUSTER, transfer: LOOK_AT_CLUSTER },
+  ...{ drain: LOOK_AT_CLUSTER, scrub: LOOK_AT_CLUSTER, backup: LOOK_AT_CLUSTER },
+  other: LOOK,
+} as const;
 
 const CONFLICT = "Choose another name, or use --on-conflict rename or replace.";
 
@@ -17,7 +26,11 @@ type Advice = string | (Readonly<Record<string, string>> & { readonly other: str
 
 const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
   PATH_INVALID: "Correct the name or path.",
-  ARGUMENT_INVALID: "Correct the command.",
+  ARGUMENT_INVALID: {
+    recover: "Name a member's data directory with --data-directory, and its cluster with --confirm.",
+    rebuild: "Name data directories of members, and their cluster with --confirm.",
+    other: "Correct the command.",
+  },
   PAYLOAD_TRUNCATED: "Run the command again once nothing writes to the file.",
   DIGEST_MISMATCH: AGAIN,
   PATH_NOT_FOUND: {
@@ -34,6 +47,16 @@ const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
   },
   // "up" says itself which ports, and what may have them.
   ADDRESS_IN_USE: { up: "", other: REASONS.ADDRESS_IN_USE.remedy },
+  NOT_A_DIRECTORY: {
+    mv: "Choose another name, or a folder to move it into: a folder never replaces a file.",
+    cp: "Choose another name, or a folder to copy it into: a folder never replaces a file.",
+    other: "Name a folder.",
+  },
+  IS_A_DIRECTORY: {
+    put: "Name a file, for example one inside the folder: a file never replaces a folder.",
+    get: "Choose another destination: a file never replaces a folder.",
+    other: "Name a file, for example one inside the folder: a file never replaces a folder.",
+  },
   DIRECTORY_NOT_EMPTY: {
     rm: 'Empty the folder first, or use "rm -r" to delete it with everything in it.',
     other: 'Empty the folder first, or delete it with "netdisk rm -r".',
@@ -46,7 +69,7 @@ const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
   SEAL_REJECTED: AGAIN,
   VERSION_MISMATCH: AGAIN,
   RANGE_NOT_SATISFIABLE: "The file changed meanwhile: run the command again.",
-  REQUEST_EXPIRED: LOOK,
+  REQUEST_EXPIRED: LOOK_AT,
   REQUEST_ID_REUSED: AGAIN,
   NOT_LEADER: WAIT,
   NO_LEADER: WAIT,
@@ -54,12 +77,32 @@ const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
   NODE_STOPPING: WAIT,
   QUORUM_NOT_REACHED: WAIT,
   PEER_UNREACHABLE: "",
-  COMMIT_OUTCOME_UNKNOWN: LOOK,
-  CANCELED: LOOK,
+  COMMIT_OUTCOME_UNKNOWN: LOOK_AT,
+  CANCELED: LOOK_AT,
+  NO_SPACE:
+    'Delete files, make room on the disks, or add a node; "netdisk cluster status" shows what is free.',
   OVERLOADED: "Wait a little, then run the command again.",
   CHUNK_NOT_FOUND: AGAIN,
   CHUNK_OUT_OF_RANGE: AGAIN,
 };
+
+/** An error whose advice depends on more than its reason and the command. */
+export class AdvisedError extends DriveError {
+  /** What the user can do about it: one or two sentences. */
+  readonly remedy: string;
+
+  /** @param remedy takes the place of what adviceFor() says; the others as for DriveError */
+  constructor(
+    reason: ErrorReason,
+    message: string,
+    remedy: string,
+    metadata: Readonly<Record<string, string>> = {},
+    cause?: unknown,
+  ) {
+    super(reason, message, metadata, cause);
+    this.remedy = remedy;
+  }
+}
 
 /** What somebody who ran `command` ("mkdir"; undefined: none yet) can do about `reason`; empty when the message says it. */
 export function adviceFor(reason: ErrorReason, command: string | undefined): string {

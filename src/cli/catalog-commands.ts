@@ -4,7 +4,7 @@ import { REPLICA_COUNT } from "../drive/limits.ts";
 import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_OK } from "./exit-code.ts";
-import { formatBytes, formatCount, formatQuantity, formatTable, formatTime, isoTime } from "./format.ts";
+import { formatBytes, formatCount, formatQuantity, formatTable, formatTime, isoTime } from "../std/format.ts";
 
 function foundJson(entry: CatalogEntry): Record<string, unknown> {
   return {
@@ -72,15 +72,21 @@ export async function usage(
   const rows = report.rows.map((row) => [
     formatBytes(row.sizeBytes),
     formatCount(row.fileCount),
-    row.key === "" ? "(unknown)" : row.key,
+    labelOf(row.key, by, path),
   ]);
   for (const line of formatTable([header, ...rows], [0, 1])) await output.line(line);
   const folders = formatQuantity(report.directoryCount, "folder");
   await output.line(
-    `${formatBytes(report.sizeBytes)} in ${formatQuantity(report.fileCount, "file")} and ${folders}.`,
+    `${formatBytes(report.sizeBytes)} in ${formatQuantity(report.fileCount, "file")} and ${folders}, each file counted in full.`,
   );
   if (report.truncated) output.note("There are more rows; these have the most bytes.");
   return EXIT_OK;
+}
+
+/** What a row of a usage report counts. */
+function labelOf(key: string, by: UsageGroup, path: string): string {
+  if (key === "") return "(unknown)";
+  return by === "folder" && key === path ? `${key} (files directly in it)` : key;
 }
 
 /** Shows the groups of equal files that take most bytes. */

@@ -32,8 +32,11 @@ export interface RunnableNode {
 
 /** Requests from outside to end: SIGINT, SIGTERM, or a parent process that went away. */
 export interface StopSignals {
-  /** Calls `listener` for each request; returns a function that ends it. While nobody listens a signal ends the process. */
-  listen(listener: (name: string) => void): () => void;
+  /**
+   * Calls `listener` for each request; returns a function that ends it. While nobody listens a signal ends the process.
+   * @param heardCount requests that the listener hears, 1 when absent; the one after ends the process at once, whatever it does
+   */
+  listen(listener: (name: string) => void, heardCount?: number): () => void;
 }
 
 /** How to start this program again as another process. */
@@ -51,7 +54,7 @@ export interface CliIo {
   readonly stdout: Writable;
   readonly stderr: Writable;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Absolute path that relative ones start from. */
+  /** Absolute path that relative ones start from. @throws DriveError PATH_NOT_FOUND when it is gone */
   readonly workingDirectory: string;
   /** Where interrupted uploads are remembered between runs; undefined: nowhere. */
   readonly stateDirectory: string | undefined;

@@ -10,8 +10,9 @@ import { sleep } from "../std/clock.ts";
 import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
-import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "./format.ts";
+import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "../std/format.ts";
 import { joinCommand } from "./join-command.ts";
+import { NODE_ENVIRONMENT, shellCommand } from "./serve.ts";
 
 /** Random bytes of the secret of a token. */
 const SECRET_SIZE_BYTES = 16;
@@ -44,21 +45,27 @@ export async function addNode(
     admin.createJoinToken({ secret, lifetimeMs, replacesNode, storageOnly }, { requestId, signal }),
   );
   const known = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
-  const { command, hint } = joinCommand(made.token, nodes, known.nodes);
-  if (output.json) await output.record({ type: "token", ...made, command });
+  const replaced = known.nodes.find(
+    ({ nodeId, memberId }) => nodeId === replacesNode || String(memberId) === replacesNode,
+  );
+  const { command, hint } = joinCommand(made.token, nodes, known.nodes, replaced);
+  if (output.json) await output.record({ type: "token", ...made, command, environment: NODE_ENVIRONMENT });
   else {
     const place = replacesNode === undefined ? "" : ` in the place of ${replacesNode}`;
     await output.line(
       `For ${formatDuration(made.lifetimeMs)} one node may join${place}. Start it with an empty data directory:`,
     );
-    await output.line(`  ${command}`);
+    await output.line(`  ${shellCommand(command)}`);
     if (hint !== undefined) output.note(hint);
   }
   if (!settings.wait) return EXIT_OK;
   const knownId = before.change?.changeId ?? 0;
   const isOurs = (change: MembershipProgress): boolean =>
     change.changeId > knownId && (change.kind === "add" || change.kind === "replace");
-  return watch(context, isOurs, made.lifetimeMs);
+  return watch(context, isOurs, {
+    startMs: made.lifetimeMs,
+    whenNone: `No node has joined with the token in ${formatDuration(made.lifetimeMs)}, and it is good no more. Does the new node run, and what does its log say?`,
+  });
 }
 
 /** Removes a node and waits until it is out. */
@@ -85,7 +92,8 @@ async function noteFewNodes({ admin, patience, output }: CommandContext): Promis
   const nodeCount = members.filter(({ part }) => part !== "outgoing").length;
   if (nodeCount >= REPLICA_COUNT) return;
   const copies = nodeCount === 1 ? "one copy" : "two copies";
-  const warning = `The cluster has only ${formatQuantity(nodeCount, "node")}: files have ${copies} until "netdisk cluster add" lets one more in.`;
+  const risk = nodeCount === 2 ? " Until then it takes changes only while both nodes are up." : "";
+  const warning = `The cluster has only ${formatQuantity(nodeCount, "node")}: files have ${copies} until "netdisk cluster add" lets one more in.${risk}`;
   if (output.json) await output.record({ type: "note", note: warning, nodeCount });
   else output.note(warning);
 }
@@ -130,14 +138,17 @@ export function describeChange(change: MembershipProgress): string {
 
 /**
  * Shows a change until it has ended.
- * @param startMs how long it may take until there is one
+ * @param start how long it may take until there is one, and what to say when none came
  */
 async function watch(
   { admin, patience, output, io }: CommandContext,
   isOurs: (change: MembershipProgress) => boolean,
-  startMs = 0,
+  start = {
+    startMs: 0,
+    whenNone: "The change is not shown any more; netdisk cluster status shows who belongs to the cluster.",
+  },
 ): Promise<number> {
-  const endMs = io.clock.monotonicMs() + startMs;
+  const endMs = io.clock.monotonicMs() + start.startMs;
   let shown = "";
   for (;;) {
     const { change } = await patience.read((signal) => admin.membership({ signal }));
@@ -155,9 +166,7 @@ async function watch(
       output.note("Another change has begun since; netdisk cluster status shows who belongs to the cluster.");
       return EXIT_OK;
     } else if (io.clock.monotonicMs() >= endMs) {
-      output.note(
-        "The change is not shown any more; netdisk cluster status shows who belongs to the cluster.",
-      );
+      output.note(start.whenNone);
       return EXIT_FAILURE;
     }
     await sleep(io.clock, WATCH_INTERVAL_MS, patience.signal);

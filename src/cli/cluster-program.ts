@@ -41,7 +41,7 @@ export function addClusterCommands(program: Command, add: AddAction): void {
   const drain = cluster
     .command("drain")
     .description("Have a node give its copies to others and take no new ones, before it is removed.")
-    .argument("<node>", "name of the node, as in cluster status")
+    .argument("<node>", "name or member id")
     .option("--stop", "end that: the node takes copies again");
   add(
     drain,

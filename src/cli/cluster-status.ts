@@ -1,12 +1,17 @@
 /**
  * `netdisk cluster status`: who leads, which nodes are well, and whether every file has its three verified copies.
- *
- * "Every file has three verified copies" is said only when the counts say so and no node is away: copies on a node that is
- * down were verified once, and cannot be read now.
  */
+import { describeBrake } from "../drive/collection-brake.ts";
 import type { MemberPart, MembershipStatus } from "../drive/cluster-admin.ts";
-import type { ClusterStatus, NodeStatus, ReplicaSummary } from "../drive/drive-api.ts";
-import { REPLICA_COUNT } from "../drive/limits.ts";
+import {
+  describeHealth,
+  describePrepared,
+  describeServices,
+  judgeCopies,
+} from "../drive/cluster-judgement.ts";
+import type { ClusterStatus, OpenUpload, NodeReport, NodeStatus } from "../drive/drive-api.ts";
+import { DriveError } from "../drive/errors.ts";
+import { PAGE_SIZE_DEFAULT } from "../drive/limits.ts";
 import { describeChange } from "./cluster-commands.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
@@ -17,7 +22,7 @@ import {
   formatQuantity,
   formatTable,
   formatTime,
-} from "./format.ts";
+} from "../std/format.ts";
 import { isPassing } from "./patience.ts";
 
 /** How long a leader is waited for before any node is asked for what it knows: longer than an election. */
@@ -42,15 +47,38 @@ export async function clusterStatus(context: CommandContext): Promise<number> {
     await show(context, { ...seen, leaderId: undefined }, known);
     const down = seen.nodes.filter(({ health }) => health !== "up").length;
     context.output.note(`no leader; ${down} of ${formatQuantity(seen.nodes.length, "node")} down`);
+    const voters = known.members.filter(({ part }) => part === "voter").length;
+    context.output.note(
+      `Changes need ${Math.floor(voters / 2) + 1} of the ${formatQuantity(voters, "voter")} up. Start those that are down; docs/RUNBOOK.md says what to do when their disks are gone ("The majority is gone for good").`,
+    );
     return EXIT_FAILURE;
   }
-  return show(context, status, membership);
+  return show(context, status, membership, await findUploads(context, status));
+}
+
+/** The unfinished uploads, as far as a page shows them; undefined when there are none, or nobody tells. */
+async function findUploads(
+  { drive, patience, output }: CommandContext,
+  { openUploadCount }: ClusterStatus,
+): Promise<readonly OpenUpload[] | undefined> {
+  if (openUploadCount === 0 || output.json) return undefined;
+  const page = { countMax: Math.min(openUploadCount, PAGE_SIZE_DEFAULT) };
+  try {
+    const wait = patience.within(LEADER_WAIT_MS);
+    return (await wait.read((signal) => drive.openUploads(page, { consistency: "stale", signal }))).uploads;
+  } catch (error) {
+    patience.signal.throwIfAborted();
+    // A node of an earlier version does not tell, and the status is worth showing without it.
+    if (!(error instanceof DriveError)) throw error;
+    return undefined;
+  }
 }
 
 async function show(
   { output }: CommandContext,
   status: ClusterStatus,
   membership: MembershipStatus,
+  uploads?: readonly OpenUpload[],
 ): Promise<number> {
   if (output.json) {
     const { fully, sentence } = judgeCopies(status);
@@ -63,7 +91,8 @@ async function show(
     });
     return EXIT_OK;
   }
-  for (const line of [...describeCluster(status), ...describeMembership(membership)]) await output.line(line);
+  for (const line of [...describeCluster(status, uploads), ...describeMembership(membership)])
+    await output.line(line);
   return EXIT_OK;
 }
 
@@ -84,7 +113,7 @@ export function describeMembership({ members, isJoint, change }: MembershipStatu
 }
 
 /** The status as lines for people. */
-export function describeCluster(status: ClusterStatus): readonly string[] {
+export function describeCluster(status: ClusterStatus, uploads?: readonly OpenUpload[]): readonly string[] {
   const leader = status.leaderId === undefined ? "no leader is known" : `${status.leaderId} leads`;
   const header = ["NODE", "ROLE", "HEALTH", "GRPC", "HTTP", "ZONE", "FREE", "STORED", "APPLIED", "SCRUBBED"];
   const nodes = status.nodes.toSorted((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
@@ -100,24 +129,48 @@ export function describeCluster(status: ClusterStatus): readonly string[] {
     formatCount(node.appliedIndex),
     scrubOf(node),
   ]);
-  const uploads =
-    status.openUploadCount === 0 ? "" : `; ${formatQuantity(status.openUploadCount, "upload")} in progress`;
   return [
     `Cluster ${status.clusterId}: ${leader}, term ${status.term}, commit index ${formatCount(status.commitIndex)}; as ${status.nodeId} sees it`,
     "",
-    ...formatTable([header, ...rows], [7, 8]),
+    ...formatTable([header, ...rows], [6, 7, 8]),
     "",
-    `${formatQuantity(status.fileCount, "file")} in ${formatQuantity(status.directoryCount, "folder")}, ${formatBytes(status.contentBytes)}${uploads}.`,
+    `${formatQuantity(status.fileCount, "file")} in ${formatQuantity(status.directoryCount, "folder")}, ${formatBytes(status.contentBytes)} (bytes that files share count once).`,
+    ...describePrepared(status),
+    ...(status.preparedDownloads === undefined
+      ? []
+      : ['"netdisk tasks ls --kind download" lists them, "netdisk tasks cancel" releases one.']),
+    ...describeUploads(status, uploads),
     judgeCopies(status).sentence,
+    ...describeLevel(status),
     ...notes(status),
     describeTreeSnapshot(status),
-    ...describeServices(status),
+    ...describeServices(status).map(({ text }) => text),
   ];
 }
 
+/** What takes space and is no file yet. */
+function describeUploads(
+  { openUploadCount }: ClusterStatus,
+  uploads: readonly OpenUpload[] = [],
+): readonly string[] {
+  if (openUploadCount === 0) return [];
+  const what = formatQuantity(openUploadCount, "unfinished upload");
+  if (uploads.length === 0) return [`${what}.`];
+  const bytes = uploads.reduce((sum, { sizeBytes }) => sum + (sizeBytes ?? 0), 0);
+  const idleMs = Math.min(...uploads.map((upload) => upload.idleMs));
+  const expireTimeMs = Math.max(...uploads.map((upload) => upload.expireTimeMs));
+  const how = `${formatBytes(bytes)} announced, idle for ${formatDuration(idleMs)} at most, kept until ${formatTime(expireTimeMs)} UTC`;
+  return [`${what} (${how}); "netdisk uploads ls" lists them, "netdisk uploads discard" discards one.`];
+}
+
 function healthOf(node: NodeStatus): string {
-  const health = node.health === "up" ? "up" : `${node.health} ${formatDuration(node.sinceMs)}`;
-  return [health, ...(node.lost ? ["given up"] : []), ...(node.draining ? ["draining"] : [])].join(", ");
+  const full = node.full ? ["full"] : [];
+  return [
+    describeHealth(node),
+    ...full,
+    ...(node.lost ? ["given up"] : []),
+    ...(node.draining ? ["draining"] : []),
+  ].join(", ");
 }
 
 function scrubOf({ scrub, scrubProgress }: NodeStatus): string {
@@ -128,7 +181,9 @@ function scrubOf({ scrub, scrubProgress }: NodeStatus): string {
 /** What an operator should know beside the sentence. */
 function notes(status: ClusterStatus): readonly string[] {
   const lines: string[] = [];
-  for (const { nodeId, scrub, quarantinedCount, draining, liveBytes } of status.nodes) {
+  for (const node of status.nodes) {
+    const { nodeId, scrub, quarantinedCount, draining, liveBytes, collectionBrake, report } = node;
+    if (report !== undefined) lines.push(...describeReport(nodeId, report));
     if (scrub !== undefined && scrub.damagedCount > 0) {
       lines.push(
         `The last scrub of ${nodeId} found ${formatQuantity(scrub.damagedCount, "damaged extent")}.`,
@@ -140,11 +195,50 @@ function notes(status: ClusterStatus): readonly string[] {
     if (scrub !== undefined && scrub.beganAgoMs > SCRUB_OVERDUE_MS) {
       lines.push(`${nodeId} has not read all its copies for ${formatDuration(scrub.beganAgoMs)}.`);
     }
+    if (collectionBrake !== undefined) lines.push(describeBrake(nodeId, collectionBrake));
     if (draining) lines.push(`${nodeId} gives its copies away: ${formatBytes(liveBytes)} left.`);
   }
   const { movingCount } = status.replicas;
   if (movingCount > 0) lines.push(`${formatQuantity(movingCount, "extent")} on the way to another node.`);
   return lines;
+}
+
+/** What a node told of itself that the table does not show: nothing of one that is ready and at rest. */
+function describeReport(nodeId: string, report: NodeReport): readonly string[] {
+  const lines: string[] = [];
+  if (!report.isReady)
+    lines.push(
+      `${nodeId} said at ${formatTime(report.seenTimeMs)} UTC that it is not ready; its /readyz says why.`,
+    );
+  const { transfers, inflightBytes } = report;
+  if (transfers.length > 0) {
+    const uploadCount = transfers.filter(({ kind }) => kind === "upload").length;
+    const kinds = [
+      formatQuantity(uploadCount, "upload"),
+      formatQuantity(transfers.length - uploadCount, "download"),
+    ].join(" and ");
+    lines.push(`${nodeId} works on ${kinds}, ${formatBytes(inflightBytes)} in flight.`);
+  }
+  for (const { taskId, kind, sinceTimeMs, progress } of report.tasks) {
+    const { doneCount, totalCount } = progress;
+    const share = totalCount === 0 ? "" : `, ${doneCount} of ${totalCount} done`;
+    lines.push(`${nodeId} works on ${kind} task ${taskId} since ${formatTime(sinceTimeMs)} UTC${share}.`);
+  }
+  return lines;
+}
+
+/** The feature level, and who keeps it from being raised. */
+function describeLevel({ featureLevel, nodes }: ClusterStatus): readonly string[] {
+  if (featureLevel === undefined) return [];
+  const newest = Math.max(featureLevel, ...nodes.map((node) => node.featureLevelMax ?? featureLevel));
+  const level = `Feature level ${featureLevel}`;
+  if (newest === featureLevel) return [`${level}.`];
+  const older = nodes.filter(
+    ({ featureLevelMax, health }) => health !== "up" || (featureLevelMax ?? 0) < newest,
+  );
+  if (older.length === 0) return [`${level}; it is being raised to ${newest}.`];
+  const names = older.map(({ nodeId }) => nodeId).join(", ");
+  return [`${level}; it is raised to ${newest} once these are up with a version that supports it: ${names}.`];
 }
 
 /** How much of the tree a snapshot shows. */
@@ -153,92 +247,6 @@ function describeTreeSnapshot({ treeSnapshot }: ClusterStatus): string {
   const { behindMs, sizeBytes, madeTimeMs } = treeSnapshot;
   const how = behindMs === 0 ? "shows everything" : `is ${formatDuration(behindMs)} behind`;
   return `The newest snapshot of the tree, of ${formatTime(madeTimeMs)} UTC (${formatBytes(sizeBytes)}), ${how}.`;
-}
-
-/** One line a service outside of the node that is configured. */
-function describeServices(status: ClusterStatus): readonly string[] {
-  return (status.services ?? [])
-    .filter((service) => service.state !== "off")
-    .map(({ name, state, sinceTimeMs, detail }) => {
-      const since = `since ${formatTime(sinceTimeMs)} UTC`;
-      return `${name}: ${state} ${since}${detail === "" ? "" : `: ${detail}`}`;
-    });
-}
-
-/** Whether every file has three verified copies that can be read now, and the sentence that says how it stands. */
-export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; readonly sentence: string } {
-  const { extentCount, fullyReplicatedCount, underReplicatedCount, suspectCount } = status.replicas;
-  const extents = formatQuantity(extentCount, "extent");
-  const away = status.nodes.filter((node) => node.health !== "up");
-  const { replicas } = status;
-  const bad = Math.max(suspectCount, replicas.corruptCount, replicas.lostCount);
-  if (fullyReplicatedCount < extentCount || underReplicatedCount > 0 || bad > 0) {
-    const fewer = Math.max(extentCount - fullyReplicatedCount, underReplicatedCount, bad);
-    // Each copy is on a node of its own: with fewer nodes than copies no repair can help.
-    const remedy =
-      status.nodes.length < REPLICA_COUNT
-        ? `the cluster has only ${formatQuantity(status.nodes.length, "node")}, "netdisk cluster add" lets one more in`
-        : `repair makes the others${timeLeft(replicas)}`;
-    return {
-      fully: false,
-      sentence: `${formatCount(fewer)} of ${extents} have fewer than three verified copies; ${remedy}.${kinds(replicas)}`,
-    };
-  }
-  if (replicas.recounting) {
-    return {
-      fully: false,
-      sentence: "The copies of a node that lost its store or was given up are being counted; ask again.",
-    };
-  }
-  if (extentCount === 0 && status.contentBytes > 0) {
-    return { fully: false, sentence: `${status.nodeId} does not know the copies yet; ask again.` };
-  }
-  if (extentCount === 0 && status.fileCount === 0 && away.length === 0 && status.leaderId !== undefined) {
-    return { fully: true, sentence: "There are no files yet." };
-  }
-  if (away.length > 0) {
-    return {
-      fully: false,
-      sentence: `Three copies of every file were verified, but ${awayNodes(away)}: the copies there cannot be read now.`,
-    };
-  }
-  if (status.leaderId === undefined) {
-    return {
-      fully: false,
-      sentence: "Three copies of every file were verified, but no leader is known: this may be out of date.",
-    };
-  }
-  return {
-    fully: true,
-    sentence: `Every file has three verified copies (${formatCount(fullyReplicatedCount)} of ${extents}).`,
-  };
-}
-
-function timeLeft({ missingCopyBytes, repairBytesPerSecond, redundantInMs }: ReplicaSummary): string {
-  if (missingCopyBytes === 0) return "";
-  const missing = `${formatBytes(missingCopyBytes)} to copy`;
-  if (redundantInMs === undefined) return ` (${missing})`;
-  return ` (${missing} at ${formatBytes(repairBytesPerSecond)}/s: about ${formatDuration(redundantInMs)})`;
-}
-
-/** What is wrong with the copies, as far as there is something. */
-function kinds(replicas: ReplicaSummary): string {
-  const parts = (
-    [
-      [replicas.noCopyCount, "without any"],
-      [replicas.singleCopyCount, "with only one"],
-      [replicas.corruptCount, "with a damaged copy"],
-      [replicas.lostCount, "with a missing copy"],
-      [replicas.suspectCount, "with a copy that may be damaged or missing"],
-      [replicas.unverifiedCount, "with a copy not yet made and verified"],
-    ] as const
-  ).filter(([count]) => count > 0);
-  if (parts.length === 0) return "";
-  return ` Among them: ${parts.map(([count, what]) => `${formatCount(count)} ${what}`).join(", ")}.`;
-}
-
-function awayNodes(nodes: readonly NodeStatus[]): string {
-  return nodes.map((node) => `${node.nodeId} is ${node.health}`).join(", ");
 }
 
 /** Asks every node to read and verify all its copies now. */

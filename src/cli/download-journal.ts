@@ -14,7 +14,7 @@ import type { Entry } from "../drive/entry.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { bytesEqual, toHex, utf8 } from "../std/bytes.ts";
 import { DIGEST_SIZE_BYTES, sha256, threadPoolDigester } from "../std/digest.ts";
-import { openNoFollow } from "./local-folder.ts";
+import { openNoFollow, writeAll } from "./local-folder.ts";
 
 /** Files of this size and more can be resumed. Below it fetching again costs less than the journal. */
 export const RESUMABLE_SIZE_BYTES_MIN = 16 * CHUNK_SIZE_BYTES;
@@ -156,11 +156,4 @@ async function readAt(handle: FileHandle, offset: number, length: number): Promi
     filled += bytesRead;
   }
   return bytes.subarray(0, filled);
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
-  for (let written = 0; written < bytes.length;) {
-    const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, offset + written);
-    written += bytesWritten;
-  }
 }

@@ -12,11 +12,12 @@ import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { bytesEqual, toHex } from "../std/bytes.ts";
 import { threadPoolDigester } from "../std/digest.ts";
 import type { Semaphore } from "../std/semaphore.ts";
+import { TreeHasher } from "../std/tree-hasher.ts";
+import { cutIntoChunks } from "./cut-into-chunks.ts";
 import { PartialFile } from "./download-journal.ts";
 import { isPassing, type Patience } from "./patience.ts";
 import { utimeSeconds } from "./local-folder.ts";
 import type { FileShare } from "./transfer-meter.ts";
-import { cutIntoChunks, TreeHasher } from "./tree-hasher.ts";
 
 /** Permission bits that are taken over: never set-user-id and the like, which would be someone else's word about this machine. */
 const MODE_MASK = 0o777;
@@ -49,6 +50,7 @@ export async function downloadFile(
     let index = part.verifiedDigests.length;
     const offset = Math.min(entry.sizeBytes, index * CHUNK_SIZE_BYTES);
     count(share, offset);
+    share.presentBytes += offset;
     const pieces = readOn(context, ref, download, offset);
     for await (const bytes of cutIntoChunks(pieces, entry.sizeBytes - offset)) {
       await context.chunkSlots.acquire(1, context.patience.signal);

@@ -12,7 +12,7 @@ import { PAGE_SIZE_DEFAULT, REPLICA_COUNT } from "../drive/limits.ts";
 import { toHex } from "../std/bytes.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_OK, exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { formatCount, formatMode, formatTable, formatTime, isoTime, printable } from "./format.ts";
+import { formatCount, formatMode, formatTable, formatTime, isoTime, printable } from "../std/format.ts";
 import { OutputClosedError } from "./output.ts";
 import { baseName, joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
 
@@ -209,7 +209,7 @@ async function isFolder({ drive, patience }: CommandContext, target: RemotePath)
 }
 
 async function forEachPath(
-  { output, patience }: CommandContext,
+  { output, patience, explain }: CommandContext,
   paths: readonly string[],
   work: (path: RemotePath) => Promise<void>,
 ): Promise<number> {
@@ -223,7 +223,9 @@ async function forEachPath(
       patience.signal.throwIfAborted();
       if (error instanceof OutputClosedError || error instanceof UsageError) throw error;
       counts.failedCount += 1;
-      output.error(error, path.path);
+      const explained = await explain(error);
+      if (explained instanceof UsageError) throw explained;
+      output.error(explained, path.path);
     }
   }
   return exitCodeOfCounts(counts);

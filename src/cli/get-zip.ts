@@ -13,8 +13,8 @@ import { sleep } from "../std/clock.ts";
 import { sha256 } from "../std/digest.ts";
 import { withProgress, type CommandContext } from "./command-context.ts";
 import { EXIT_OK, UsageError } from "./exit-code.ts";
-import { formatBytes, formatCount, printable } from "./format.ts";
-import { findAt, openDestination, openNoFollow, parseLocalName } from "./local-folder.ts";
+import { formatBytes, formatCount, printable } from "../std/format.ts";
+import { findAt, openDestination, openNoFollow, parseLocalName, writeAll } from "./local-folder.ts";
 import { isPassing } from "./patience.ts";
 import { parseRemotePath } from "./remote-path.ts";
 import { TransferMeter } from "./transfer-meter.ts";
@@ -29,6 +29,8 @@ const READ_FAILURE_COUNT_MAX = 5;
 export interface GetZipOptions {
   readonly overwrite: boolean;
   readonly quiet: boolean;
+  /** Leaves the prepared download to the cluster once it is fetched, for its 24 hours. */
+  readonly keep: boolean;
 }
 
 /** Fetches `paths` on the drive as an archive to `destination` here ("-": stdout; a folder: into it). Returns the exit code. */
@@ -52,9 +54,11 @@ export async function getZip(
   const opened = await patience.read((signal) => drive.preparedDownloads.open(ready.downloadId, { signal }));
   if (target === undefined) {
     for await (const bytes of readOn(context, opened)) await output.bytes(bytes);
+    await giveBack(context, opened, options);
     return EXIT_OK;
   }
   await store(context, opened, target, options);
+  await giveBack(context, opened, options);
   const { sizeBytes, entryCount, downloadId } = opened;
   if (output.json) {
     await output.record({
@@ -105,6 +109,23 @@ async function untilReady(
   }
 }
 
+/** Releases what was fetched whole. It is here either way, so that failing at this is a note. */
+async function giveBack(
+  { drive, patience, output }: CommandContext,
+  { downloadId }: OpenedDownload,
+  { keep }: GetZipOptions,
+): Promise<void> {
+  if (keep) return;
+  const requestId = patience.requestId();
+  try {
+    await patience.run((signal) => drive.preparedDownloads.release(downloadId, { requestId, signal }));
+  } catch (error) {
+    patience.signal.throwIfAborted();
+    if (!(error instanceof DriveError)) throw error;
+    output.note(`The cluster keeps the prepared download ${downloadId} for 24 hours: ${error.message}`);
+  }
+}
+
 async function store(
   context: CommandContext,
   opened: OpenedDownload,
@@ -123,7 +144,7 @@ async function store(
     let at = 0;
     await withProgress(context, meter, options, async () => {
       for await (const bytes of readOn(context, opened)) {
-        await handle.write(bytes, 0, bytes.length, at);
+        await writeAll(handle, bytes, at);
         at += bytes.length;
         share.transferredBytes += bytes.length;
         share.copiedBytes[0] += bytes.length;

@@ -6,7 +6,7 @@
  * by its tree hash before it has its name. Nothing is written outside DEST, and no file that differs is replaced unless
  * --overwrite says so; files that are here already with equal bytes are skipped, so the same command can be run again.
  */
-import { chmod, lstat, mkdir, open, stat, utimes } from "node:fs/promises";
+import { chmod, lstat, open, stat, utimes } from "node:fs/promises";
 import { constants } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { PathEntry } from "../drive/drive-api.ts";
@@ -24,7 +24,7 @@ import {
 } from "./command-context.ts";
 import { downloadFile, downloadPieces, type DownloadContext } from "./download.ts";
 import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { printable } from "./format.ts";
+import { printable } from "../std/format.ts";
 import { enterDirectory, findAt, openDestination, parseLocalName, utimeSeconds } from "./local-folder.ts";
 import { OutputClosedError } from "./output.ts";
 import { isPassing } from "./patience.ts";
@@ -111,7 +111,6 @@ class GetCommand {
     const intoFolder =
       sources.length > 1 || hasFolder || /[/\\]$|^\.{1,2}$/.test(destination) || (await isFolder(target));
     refuseTwins(intoFolder ? found.map(({ source, at }) => ({ source, kind: at.entry.kind })) : []);
-    if (!intoFolder) await mkdir(dirname(target), { recursive: true });
     const folder = await openDestination(intoFolder ? target : dirname(target));
     for (const { source, at } of found) {
       try {
@@ -216,6 +215,7 @@ class GetCommand {
       let fetched = entry;
       if (await this.#isHere(entry, local)) {
         share.transferredBytes = entry.sizeBytes;
+        share.presentBytes = entry.sizeBytes;
         this.meter.skippedBytes += entry.sizeBytes;
       } else {
         if (large) await this.#slots.largeFiles.acquire(1, this.#context.patience.signal);

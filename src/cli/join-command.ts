@@ -33,8 +33,19 @@ function nextPort(ports: readonly number[]): number | undefined {
   return highest > 0 && highest < PORT_MAX ? highest + 1 : undefined;
 }
 
-/** The command for a node that joins `nodes` with `token`, asking `peers` ("host:port,...") first. */
-export function joinCommand(token: string, peers: string, nodes: readonly KnownNode[]): JoinCommand {
+/**
+ * The command for a node that joins `nodes` with `token`, asking `peers` ("host:port,...") first.
+ * @param replaced whose place it takes: it gets that one's name and address
+ */
+export function joinCommand(
+  token: string,
+  peers: string,
+  nodes: readonly KnownNode[],
+  replaced?: KnownNode,
+): JoinCommand {
+  if (replaced !== undefined && findAddress(replaced.address) !== undefined) {
+    return inPlaceOf(replaced, token, peers);
+  }
   const name = freeName(nodes);
   const addresses = nodes.flatMap(({ address }) => findAddress(address) ?? []);
   const oneMachine = addresses.length > 0 && addresses.every(({ host }) => isLoopback(host));
@@ -52,5 +63,19 @@ export function joinCommand(token: string, peers: string, nodes: readonly KnownN
   return {
     command: parts.join(" "),
     hint: oneMachine ? undefined : "HOST stands for the new machine's address, as the other nodes reach it.",
+  };
+}
+
+/** Nobody else may have the former node's name and address, and whoever looks for it there finds the new one. */
+function inPlaceOf({ nodeId, address, httpUrl }: KnownNode, token: string, peers: string): JoinCommand {
+  const host = findAddress(address)?.host ?? "";
+  const httpPort = (URL.canParse(httpUrl) && Number(new URL(httpUrl).port)) || HTTP_PORT_DEFAULT;
+  return {
+    command:
+      `netdisk serve --join ${token} --cluster-peers ${peers} --node-id ${nodeId} --node-address ${address}` +
+      ` --http-port ${httpPort} --data-directory ./${nodeId}`,
+    hint: isLoopback(host)
+      ? undefined
+      : `${host} is where ${nodeId} was: put the new machine's address in its place when it is another.`,
   };
 }

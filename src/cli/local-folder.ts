@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { DriveError } from "../drive/errors.ts";
 import { parseName } from "../drive/path.ts";
 import { errnoOf } from "../std/disk.ts";
-import { printable } from "./format.ts";
+import { makeDirectories } from "../std/make-directories.ts";
+import { printable } from "../std/format.ts";
 
 /** Names that Windows gives to devices, with any extension. */
 const WINDOWS_DEVICE = /^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$/i;
@@ -36,7 +37,7 @@ export function parseLocalName(name: string, platform: string): string {
 /** Makes the destination with its parents when it is absent. Returns its real path. @throws DriveError NOT_A_DIRECTORY */
 export async function openDestination(path: string): Promise<string> {
   try {
-    await mkdir(path, { recursive: true });
+    await makeDirectories(path);
   } catch (error) {
     if (errnoOf(error) === "EEXIST" || errnoOf(error) === "ENOTDIR") throw notADirectory(path);
     throw error;
@@ -99,4 +100,12 @@ export async function findAt(path: string): Promise<"file" | "directory" | "othe
 
 function notADirectory(path: string): DriveError {
   return new DriveError("NOT_A_DIRECTORY", `${printable(path)} is not a folder.`, { path });
+}
+
+/** Writes all of it at a place of the file: one call of the operating system may take less. Errors: those of the disk. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let written = 0; written < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, offset + written);
+    written += bytesWritten;
+  }
 }

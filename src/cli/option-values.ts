@@ -28,6 +28,20 @@ export function parseInteger(text: string, min: number, max: number): number {
   return value;
 }
 
+const SIZE_UNITS = ["", "K", "M", "G", "T"];
+
+/** Bytes: a number, or one with a binary unit as sizes are shown, "1M", "1.5 MiB". @throws InvalidArgumentError */
+export function parseSize(text: string): number {
+  const [, figure, unit = ""] = /^(\d+(?:\.\d+)?) ?([KMGT]?)(?:iB|B)?$/i.exec(text) ?? [];
+  const bytes = Math.round(Number(figure) * 1024 ** SIZE_UNITS.indexOf(unit.toUpperCase()));
+  if (!Number.isSafeInteger(bytes)) {
+    throw new InvalidArgumentError(
+      'It must be a number of bytes, or one with a unit: "500K", "1M", "1.5 GiB".',
+    );
+  }
+  return bytes;
+}
+
 /** The number of nodes of `netdisk up`, and not the addresses that `--nodes` means elsewhere. @throws InvalidArgumentError */
 export function parseNodeCount(text: string): number {
   if (!text.includes(":")) return parseInteger(text, 1, LOCAL_NODE_COUNT_MAX);

@@ -8,9 +8,9 @@ import { once } from "node:events";
 import type { Writable } from "node:stream";
 import { DriveError } from "../drive/errors.ts";
 import { errnoOf } from "../std/disk.ts";
-import { adviceFor } from "./advice.ts";
+import { AdvisedError, adviceFor } from "./advice.ts";
 import { UsageError } from "./exit-code.ts";
-import { printable, printableLines } from "./format.ts";
+import { printable, printableLines } from "../std/format.ts";
 
 /** The reader of stdout went away; there is nobody to tell. */
 export class OutputClosedError extends Error {
@@ -45,7 +45,8 @@ const SYSTEM_MESSAGES: Readonly<Record<string, string>> = {
 export function describeError(error: unknown, command?: string): ErrorJson {
   if (error instanceof DriveError) {
     const { reason, message, metadata, spec } = error;
-    return { code: reason, message, remedy: adviceFor(reason, command), outcome: spec.outcome, metadata };
+    const remedy = error instanceof AdvisedError ? error.remedy : adviceFor(reason, command);
+    return { code: reason, message, remedy, outcome: spec.outcome, metadata };
   }
   if (error instanceof UsageError) {
     return {
@@ -60,7 +61,11 @@ export function describeError(error: unknown, command?: string): ErrorJson {
   const path =
     error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : undefined;
   if (error instanceof Error && code !== undefined) {
-    const sentence = SYSTEM_MESSAGES[code] ?? error.message;
+    const isMaking = "syscall" in error && error.syscall === "mkdir";
+    const sentence =
+      isMaking && code === "ENOENT"
+        ? "No folder can be made here."
+        : (SYSTEM_MESSAGES[code] ?? error.message);
     const message = path === undefined ? sentence : `${printable(path)}: ${sentence}`;
     return { code, message, remedy: "", outcome: "definite", metadata: path === undefined ? {} : { path } };
   }
@@ -169,10 +174,12 @@ export class Output {
   error(error: unknown, subject?: string): void {
     this.#overlay?.hide();
     const about = subject === undefined ? {} : { subject };
+    const text = formatError(error, this.command);
+    const prefix = subject === undefined ? "" : `${printable(subject)}: `;
     this.#stderr.write(
       this.json
         ? `${JSON.stringify({ type: "error", ...about, error: this.describe(error) })}\n`
-        : `netdisk: ${subject === undefined ? "" : `${printable(subject)}: `}${printableLines(formatError(error, this.command))}\n`,
+        : `netdisk: ${text.startsWith(prefix) ? "" : prefix}${printableLines(text)}\n`,
     );
     this.#overlay?.show();
   }

@@ -4,14 +4,13 @@
  * runCli() is the whole program but for the process around it: it parses, runs one command and returns the exit code. It
  * never ends the process and never throws for what a user did; programmer errors pass through to main.ts.
  */
-import { setMaxListeners } from "node:events";
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { SETTINGS } from "../config/settings.ts";
 import { CATALOG_PAGE_SIZE_MAX, CATALOG_SORTS, USAGE_GROUPS } from "../drive/catalog.ts";
 import type { OnConflict } from "../drive/entry.ts";
-import { DriveError, hasReason } from "../drive/errors.ts";
 import { AssertionError } from "../std/assert.ts";
 import { addTaskCommands } from "./task-program.ts";
+import { addUploadCommands } from "./upload-commands.ts";
 import { duplicates, rebuildCatalog, search, usage } from "./catalog-commands.ts";
 import { addClusterCommands, type Action } from "./cluster-program.ts";
 import type { CliIo } from "./cli-io.ts";
@@ -19,33 +18,33 @@ import { cp, ls, mkdir, mv, rm, statPaths } from "./entry-commands.ts";
 import { EXIT_INTERRUPTED, EXIT_OK, exitCodeOf, UsageError } from "./exit-code.ts";
 import { get } from "./get.ts";
 import { getZip } from "./get-zip.ts";
-import { findHttpPort } from "./http-port.ts";
-import { parseBasePort, parseInteger, parseNodeCount, parseNodes } from "./option-values.ts";
+import { parseBasePort, parseInteger, parseNodeCount, parseNodes, parseSize } from "./option-values.ts";
 import { Output, OutputClosedError } from "./output.ts";
-import { Patience } from "./patience.ts";
 import { put } from "./put.ts";
 import { rebuild } from "./rebuild.ts";
 import { recover } from "./recover.ts";
 import { printConfig, serve, type ConfigOptions } from "./serve.ts";
-import { GRPC_PORT_DEFAULT, HTTP_PORT_DEFAULT, type PortChoice } from "./up-layout.ts";
-import { DEFAULT_NODES, programName, up } from "./up.ts";
-
-/** Seconds that a step may take without success: default and maximum. */
-export const TIMEOUT_SECONDS_DEFAULT = 60;
-export const TIMEOUT_SECONDS_MAX = 86_400;
+import {
+  DATA_DIRECTORY_DEFAULT,
+  GRPC_PORT_DEFAULT,
+  HTTP_PORT_DEFAULT,
+  type PortChoice,
+} from "./up-layout.ts";
+import { DEFAULT_NODES, up } from "./up.ts";
+import {
+  InterruptedError,
+  TIMEOUT_SECONDS_DEFAULT,
+  TIMEOUT_SECONDS_MAX,
+  withDrive,
+  type DriveOptions,
+} from "./with-drive.ts";
 
 /** Results that a command shows at most. */
 export const SHOWN_COUNT_MAX = 1_000_000;
 
-interface GlobalOptions {
-  readonly nodes?: readonly string[];
-  readonly json?: boolean;
-  readonly timeout?: number;
-}
-
 /**
  * Runs the command of `args` (without the program's name) and returns its exit code: 0 done, 1 failed, 2 wrong command line
- * or configuration, 3 partly done, 130 interrupted.
+ * or configuration, 3 partly done, 130 interrupted. main.ts ends the process with 70 for an error that nobody expected.
  */
 export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
   const end = args.indexOf("--");
@@ -60,14 +59,16 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
     if (error instanceof AssertionError) throw error;
     if (error instanceof OutputClosedError) return EXIT_OK;
     if (error instanceof InterruptedError) {
-      output.note("Interrupted.");
+      // What goes through a pipe, or comes as a ZIP file, has to come again; transfers of files are noted down as they go.
+      const isWhole = args.includes("-") || args.includes("--zip");
+      const goesOn = ["put", "get"].includes(output.command ?? "") && !isWhole;
+      output.note(goesOn ? "Interrupted. The same command goes on from there." : "Interrupted.");
       return EXIT_INTERRUPTED;
     }
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT_OK;
       // "commander.help": no command was named, and the help was shown.
-      if (error.code !== "commander.help")
-        output.error(new UsageError(error.message.replace(/^error: /, "")));
+      if (error.code !== "commander.help") output.error(new UsageError(sentenceOf(error)));
     } else output.error(error);
     return exitCodeOf(error);
   } finally {
@@ -75,9 +76,23 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
   }
 }
 
-/** The user ended the command. */
-class InterruptedError extends Error {
-  override readonly name = "InterruptedError";
+/** What commander found wrong with the command line, as one sentence. */
+function sentenceOf({ message }: CommanderError): string {
+  const text = message.replace(/^error: /, "").replaceAll("\n", " ");
+  return /[.?!)]$/.test(text) ? text : `${text}.`;
+}
+
+/** Refuses options before the command's name that mean nothing to one that asks no drive: silence would look like consent. */
+function refuseDriveOptions(program: Command, command: string): void {
+  const { nodes, timeout } = program.opts<DriveOptions>();
+  if (nodes !== undefined) {
+    const instead =
+      command === "up"
+        ? `"netdisk up" starts nodes of its own on this machine: name how many after it ("netdisk up --nodes 3"), or start each node of a cluster on several machines with "netdisk serve".`
+        : `"netdisk ${command}" takes the addresses of nodes from --cluster-peers and --node-address.`;
+    throw new UsageError(`--nodes names nodes for commands that talk to a drive. ${instead}`);
+  }
+  if (timeout !== undefined) throw new UsageError(`--timeout means nothing to "netdisk ${command}".`);
 }
 
 function buildProgram(io: CliIo, output: Output, run: { code: number }): Command {
@@ -98,7 +113,7 @@ function buildProgram(io: CliIo, output: Output, run: { code: number }): Command
       "after",
       [
         "",
-        "Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 partly done, 130 interrupted.",
+        "Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 partly done, 70 a bug, 130 interrupted.",
         'Paths on the drive start with "/".',
       ].join("\n"),
     );
@@ -108,6 +123,7 @@ function buildProgram(io: CliIo, output: Output, run: { code: number }): Command
   addTransferCommands(program, io, output, set);
   addEntryCommands(program, io, output, set);
   addCatalogCommands(program, io, output, set);
+  addUploadCommands(program, (command, make) => addDriveAction(command, program, io, output, set, make));
   addTaskCommands(program, (command, make) => addDriveAction(command, program, io, output, set, make));
   return program;
 }
@@ -140,7 +156,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
         parseNodeCount,
       ),
     )
-    .option("--data <directory>", "where the nodes keep their data", ".netdisk")
+    .option("--data <directory>", "where the nodes keep their data", DATA_DIRECTORY_DEFAULT)
     .addOption(
       new Option(
         "--base-port <port>",
@@ -149,6 +165,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     )
     .addOption(jsonOption())
     .action(async (options: { nodes?: number; data: string; basePort?: PortChoice }) => {
+      refuseDriveOptions(program, "up");
       set(
         await up(io, output, {
           nodeCount: options.nodes,
@@ -161,6 +178,7 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .command("serve")
     .description("Run one node. Each setting is also an environment variable and a line of the file.");
   addConfigOptions(serveCommand).action(async (options: Record<string, string | undefined>) => {
+    refuseDriveOptions(program, "serve");
     set(await serve(io, output, configOptions(options)));
   });
   const recoverCommand = program
@@ -172,6 +190,8 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
   addConfigOptions(recoverCommand)
     .addOption(jsonOption())
     .action(async (options: Record<string, string | undefined>) => {
+      refuseDriveOptions(program, "recover");
+      output.command = "recover";
       const { confirm } = options;
       set(await recover(io, output, { config: configOptions(options), confirm }));
     });
@@ -184,6 +204,8 @@ function addNodeCommands(program: Command, io: CliIo, output: Output, set: (code
     .option("--confirm <cluster>", "id of the old cluster, as shown without it: do it")
     .addOption(jsonOption())
     .action(async (directories: readonly string[], { confirm }: Record<string, string | undefined>) => {
+      refuseDriveOptions(program, "rebuild");
+      output.command = "rebuild";
       set(await rebuild(io, output, { directories, confirm }));
     });
   const config = program.command("config").description("Look at the configuration of a node.");
@@ -235,12 +257,17 @@ function addTransferCommands(program: Command, io: CliIo, output: Output, set: (
     .argument("<paths...>", 'PATH... DEST: paths on the drive, and where they go here ("-": stdout)')
     .option("--overwrite", "replace files here that differ")
     .option("--zip", "all of it as one ZIP archive, prepared by the cluster; DEST is its file, or a folder")
+    .option("--keep", "with --zip: leave the archive with the cluster for its 24 hours, to be fetched again")
     .option("-q, --quiet", "no progress and no summary");
   addDriveAction(getCommand, program, io, output, set, (paths, options) => {
     const [sources, destination] = splitDestination(paths, "PATH... DEST");
     const settings = { overwrite: options["overwrite"] === true, quiet: options["quiet"] === true };
-    const fetch = options["zip"] === true ? getZip : get;
-    return (context) => fetch(context, sources, destination, settings);
+    const keep = options["keep"] === true;
+    if (options["zip"] === true) {
+      return (context) => getZip(context, sources, destination, { ...settings, keep });
+    }
+    if (keep) throw new UsageError("--keep is for --zip: nothing else is prepared.");
+    return (context) => get(context, sources, destination, settings);
   });
 }
 
@@ -312,21 +339,37 @@ function addCatalogCommands(program: Command, io: CliIo, output: Output, set: (c
     new Option("--limit <count>", `at most this many ${what}`)
       .argParser((text) => parseInteger(text, 1, SHOWN_COUNT_MAX))
       .default(100);
-  const size = (text: string): number => parseInteger(text, 0, Number.MAX_SAFE_INTEGER);
   const searchCommand = program
     .command("search")
-    .description("Find files and folders by a part of their name, or of their path when it has a slash.")
+    .description(
+      "Find files and folders by a part of their name; with a slash in it, by the end of the path up to a part of the name.",
+    )
     .argument("[text]", "what to look for; without it everything that the options let through")
     .addOption(new Option("--under <folder>", "only below this folder"))
     .addOption(new Option("--kind <kind>", "only these").choices(["file", "directory"]))
     .addOption(new Option("--type <type>", 'only this media type, or its first half, as in "image/"'))
-    .addOption(new Option("--min-size <bytes>", "only files of at least this size").argParser(size))
-    .addOption(new Option("--max-size <bytes>", "only files of at most this size").argParser(size))
+    .addOption(
+      new Option("--min-size <size>", 'only files of at least so many bytes, or "1M"').argParser(parseSize),
+    )
+    .addOption(
+      new Option("--max-size <size>", 'only files of at most so many bytes, or "1M"').argParser(parseSize),
+    )
     .option("--under-replicated", "only files that lack copies")
     .addOption(new Option("--sort <order>", "by what").choices([...CATALOG_SORTS]).default("created"))
     .option("--ascending", "smallest, oldest or first first")
     .addOption(limit("entries"))
-    .option("-l, --long", "with size, time (UTC) and copies");
+    .option("-l, --long", "with size, time (UTC) and copies")
+    .addHelpText(
+      "after",
+      `
+A text without a slash is a part of the name of what is found. One with a slash is a part of a path that ends in that name:
+  b      names with "b" in them
+  /b     names that begin with "b"
+  b/     folders whose name ends with "b"
+  /b/    folders named "b"
+  a/b    names that begin with "b", in folders whose name ends with "a"
+What lies below a folder that is found is not found with it; --under lists that.`,
+    );
   addDriveAction(searchCommand, program, io, output, set, ([text], options) => {
     const textOf = (name: string): string | undefined => options[name] as string | undefined;
     const numberOf = (name: string): number | undefined => options[name] as number | undefined;
@@ -389,79 +432,9 @@ function addDriveAction(
         .map(String),
       command.opts(),
     );
-    const options: GlobalOptions = { ...program.opts<GlobalOptions>(), ...command.opts<GlobalOptions>() };
+    const options: DriveOptions = { ...program.opts<DriveOptions>(), ...command.opts<DriveOptions>() };
     set(await withDrive(io, output, options, action));
   });
-}
-
-async function withDrive(io: CliIo, output: Output, options: GlobalOptions, action: Action): Promise<number> {
-  const addresses = options.nodes ?? nodesOfEnvironment(io) ?? DEFAULT_NODES;
-  const interrupted = new AbortController();
-  // Every step in flight listens, and how many those are is bounded elsewhere.
-  setMaxListeners(0, interrupted.signal);
-  const stopListening = io.signals.listen(() => interrupted.abort(new InterruptedError("interrupted")));
-  const timeoutMs = (options.timeout ?? TIMEOUT_SECONDS_DEFAULT) * 1000;
-  const connection = io.connect(addresses, timeoutMs);
-  try {
-    const patience = new Patience({
-      clock: io.clock,
-      prng: io.prng,
-      timeoutMs,
-      signal: interrupted.signal,
-      onSlow: () => {
-        output.note(
-          `No answer yet from ${addresses.join(", ")}; trying for up to ${timeoutMs / 1000} s. ${howToReach(io, addresses)} Ctrl-C ends it.`,
-        );
-        // Waiting does not help when the ports are those of HTTP.
-        void findHttpPort(io, addresses).then((mistake) => {
-          if (mistake !== undefined) interrupted.abort(mistake);
-        });
-      },
-    });
-    return await action({
-      io,
-      output,
-      drive: connection.drive,
-      admin: connection.admin,
-      patience,
-      nodes: addresses.join(","),
-    });
-  } catch (error) {
-    if (interrupted.signal.aborted) throw interrupted.signal.reason;
-    throw await explainUnreachable(error, io, addresses);
-  } finally {
-    stopListening();
-    await connection.close();
-  }
-}
-
-function nodesOfEnvironment(io: CliIo): readonly string[] | undefined {
-  const text = io.environment["NETDISK_NODES"] ?? "";
-  if (text === "") return undefined;
-  try {
-    return parseNodes(text);
-  } catch (error) {
-    if (error instanceof InvalidArgumentError) throw new UsageError(`NETDISK_NODES: ${error.message}`);
-    throw error;
-  }
-}
-
-/** Says which nodes were tried when none answered, and what to do: start some, or name the right ones. */
-async function explainUnreachable(error: unknown, io: CliIo, addresses: readonly string[]): Promise<unknown> {
-  // Patience gives up by itself when the client of the drive takes longer than it may.
-  const nobody = hasReason(error, "NO_LEADER") && error.metadata["timeout_ms"] !== undefined;
-  if (!nobody && !hasReason(error, "PEER_UNREACHABLE")) return error;
-  const mistake = await findHttpPort(io, addresses);
-  if (mistake !== undefined) return mistake;
-  const message = `No node answers at ${addresses.join(", ")}. ${howToReach(io, addresses)}`;
-  return new DriveError("PEER_UNREACHABLE", message, error.metadata, error);
-}
-
-/** How to come to a cluster when none is at `addresses`. */
-function howToReach(io: CliIo, addresses: readonly string[]): string {
-  return addresses.join() === DEFAULT_NODES.join()
-    ? `Start a cluster on this machine with "${programName(io)} up", or name the nodes of another with --nodes.`
-    : "Check the addresses (--nodes or NETDISK_NODES, gRPC ports), and that the nodes run.";
 }
 
 function addConfigOptions(command: Command): Command {

@@ -23,7 +23,7 @@ import {
   type TransferSlots,
 } from "./command-context.ts";
 import { exitCodeOfCounts, UsageError } from "./exit-code.ts";
-import { printable } from "./format.ts";
+import { printable } from "../std/format.ts";
 import { OutputClosedError } from "./output.ts";
 import { isPassing } from "./patience.ts";
 import { joinRemote, parseRemotePath, type RemotePath } from "./remote-path.ts";
@@ -236,9 +236,19 @@ class PutCommand {
     parseNewName(path.slice(path.lastIndexOf("/") + 1));
     const requestId = patience.requestId();
     const settings = { createParents: true, existOk: true, attributes };
-    const { entry } = await patience.run((signal) =>
-      drive.createDirectory(path, settings, { requestId, signal }),
-    );
+    const { entry } = await patience
+      .run((signal) => drive.createDirectory(path, settings, { requestId, signal }))
+      .catch((error: unknown) => {
+        // Only a file is in the way of a folder that may exist, and no --on-conflict has a folder replace it.
+        if (!hasReason(error, "PATH_EXISTS")) throw error;
+        const { path: shown = path } = error.metadata;
+        throw new DriveError(
+          "NOT_A_DIRECTORY",
+          `${JSON.stringify(shown)} is a file.`,
+          { path: shown },
+          error,
+        );
+      });
     const { mode = entry.mode, modifyTimeMs = entry.modifyTimeMs } = attributes;
     if (entry.mode === mode && entry.modifyTimeMs === modifyTimeMs) return;
     const updateId = patience.requestId();
@@ -277,6 +287,7 @@ class PutCommand {
         this.meter.foundBytes += file.sizeBytes;
         if (await this.#isStored(file, remote)) {
           share.transferredBytes = file.sizeBytes;
+          share.presentBytes = file.sizeBytes;
           this.meter.skippedBytes += file.sizeBytes;
           return { status: "skipped", path: remote, sizeBytes: file.sizeBytes, treeHash: undefined };
         }
@@ -351,11 +362,47 @@ class PutCommand {
     // What outlasted all patience would outlast it again for every file: the command ends, and can be run again.
     if (error instanceof OutputClosedError || isPassing(error)) throw error;
     this.meter.failedCount += 1;
-    const shown = explain(error);
+    const shown = await this.#explain(error, remote);
     if (output.json) {
       const path = remote === undefined ? {} : { path: remote };
       await output.record({ type: "file", source, ...path, status: "failed", error: output.describe(shown) });
     } else output.error(shown, source);
+  }
+
+  /** Adds what can be done in this command to errors whose general remedy does not say it. */
+  async #explain(error: unknown, remote: string | undefined): Promise<unknown> {
+    if (hasReason(error, "PATH_EXISTS")) {
+      if (remote !== undefined && (await this.#isFolderThere(remote))) {
+        return new DriveError(
+          "IS_A_DIRECTORY",
+          `${JSON.stringify(remote)} is a folder.`,
+          error.metadata,
+          error,
+        );
+      }
+      return new DriveError("PATH_EXISTS", `${error.message} It differs.`, error.metadata, error);
+    }
+    if (
+      errnoOf(error) === "ENOENT" &&
+      error instanceof Error &&
+      "path" in error &&
+      String(error.path).includes("\ufffd")
+    ) {
+      return new DriveError("PATH_INVALID", "The name is not valid UTF-8.", {}, error);
+    }
+    return error;
+  }
+
+  async #isFolderThere(remote: string): Promise<boolean> {
+    const { drive, patience } = this.#context;
+    try {
+      const { entry } = await patience.read((signal) => drive.stat({ path: remote }, { signal }));
+      return entry.kind === "directory";
+    } catch (error) {
+      // Gone or out of reach meanwhile: then what is known is that the name was taken.
+      if (error instanceof DriveError) return false;
+      throw error;
+    }
   }
 
   /** Whether another name in the folder `local` becomes the same name on the drive as `name`, which has a normal form of its own. */
@@ -423,20 +470,4 @@ function twinError(name: string): DriveError {
 function openSource(path: string): Promise<FileHandle> {
   // A file that became a pipe meanwhile must not block the command for ever.
   return open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-}
-
-/** Adds what can be done in this command to errors whose general remedy does not say it. */
-function explain(error: unknown): unknown {
-  if (hasReason(error, "PATH_EXISTS")) {
-    return new DriveError("PATH_EXISTS", `${error.message} It differs.`, error.metadata, error);
-  }
-  if (
-    errnoOf(error) === "ENOENT" &&
-    error instanceof Error &&
-    "path" in error &&
-    String(error.path).includes("\ufffd")
-  ) {
-    return new DriveError("PATH_INVALID", "The name is not valid UTF-8.", {}, error);
-  }
-  return error;
 }

@@ -9,7 +9,7 @@ import { describeNode } from "../rpc/node-client.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { CliIo } from "./cli-io.ts";
 import { EXIT_OK } from "./exit-code.ts";
-import { formatBytes, formatQuantity, formatTime } from "./format.ts";
+import { formatBytes, formatQuantity, formatTime } from "../std/format.ts";
 import type { Output } from "./output.ts";
 
 /** Paths of each kind that are shown; all are in the JSON and in the report's file. */

@@ -16,13 +16,29 @@ import { errnoOf } from "../std/disk.ts";
 import { createLogger, logProcessWarning, type Logger, type LogLevel } from "../telemetry/logger.ts";
 import type { CliIo } from "./cli-io.ts";
 import { EXIT_FAILURE, EXIT_OK, exitCodeOf } from "./exit-code.ts";
-import type { Output } from "./output.ts";
+import { describeError, type Output } from "./output.ts";
 
 /** Beyond the grace of requests in hand: flushing, closing files and handing over leadership. */
 export const STOP_MARGIN_MS = 10_000;
 
+/** The first signal stops the node in order, the second in disorder; the next ends the process even if it stands still. */
+const HEARD_SIGNAL_COUNT = 2;
+
 /** Threads for the files and databases of a node: fsync blocks a thread, and Node's four would be a queue. */
 export const THREAD_POOL_SIZE = 16;
+
+/** What a node's environment should hold beside its settings. */
+export const NODE_ENVIRONMENT = { UV_THREADPOOL_SIZE: String(THREAD_POOL_SIZE) } as const;
+
+/** `command`, which starts a node, as it is typed into a shell: with the node's environment in front. Windows has no word for that. */
+export function shellCommand(command: string, platform: string = process.platform): string {
+  if (platform === "win32") return command;
+  const names = Object.entries(NODE_ENVIRONMENT).map(([name, value]) => `${name}=${value}`);
+  return [...names, command].join(" ");
+}
+
+/** What to do about an error of the operating system that keeps a node from starting. */
+const FIX_SYSTEM = "Put right what the message names, then start the node again.";
 
 /** Where a node's configuration comes from on the command line. */
 export interface ConfigOptions {
@@ -55,23 +71,28 @@ export async function serve(io: CliIo, output: Output, options: ConfigOptions): 
     logger = nodeLogger(io, { id: config.node.id, level: config.log.level });
     return await runNode(io, output, config, logger);
   } catch (error) {
-    if (!(error instanceof DriveError)) throw error;
+    if (!(error instanceof DriveError) && !isSystemError(error)) throw error;
     return fail(io, output, logger, error);
   } finally {
     stopListening();
   }
 }
 
+/** Whether the operating system refused something: no bug, and nothing of the catalogue. */
+function isSystemError(error: unknown): error is Error {
+  return error instanceof Error && "syscall" in error && errnoOf(error) !== undefined;
+}
+
 /** Says why the node does not serve, or not any longer. Returns the exit code. */
-function fail(io: CliIo, output: Output, logger: Logger, error: DriveError): number {
-  const { reason, message, metadata, spec, cause } = error;
-  const { remedy } = spec;
-  const isRefused = hasReason(error, "MEMBER_REMOVED", "MEMBER_DUPLICATED");
+function fail(io: CliIo, output: Output, logger: Logger, error: Error): number {
+  const { code, message, metadata, ...told } = describeError(error, output.command);
+  const isDriveError = error instanceof DriveError;
+  // A log is read by programs too: the words of the catalogue, not those for the command line.
+  const remedy = isDriveError ? error.spec.remedy : told.remedy || FIX_SYSTEM;
+  const cause = isDriveError ? error.cause : error;
+  const isRefused = hasReason(error, "MEMBER_REMOVED", "MEMBER_DUPLICATED", "VERSION_UNSUPPORTED");
   logger.fatal(isRefused ? "node_refused" : "start_failed", {
-    code: reason,
-    message,
-    remedy,
-    metadata,
+    ...{ code, message, remedy, metadata },
     ...(cause ? { cause } : {}),
   });
   if (io.terminalColumns !== undefined) output.error(error);
@@ -102,27 +123,9 @@ async function runNode(io: CliIo, output: Output, config: Config, logger: Logger
   const stopListening = io.signals.listen(() => {
     askedCount += 1;
     (askedCount === 1 ? first : second).resolve();
-  });
-  try {
-    // A node that is told to stop while it starts is stopped; start() then rejects or not, which no longer matters.
-    const starting = node.start();
-    try {
-      await Promise.race([starting, first.promise]);
-    } catch (error) {
-      // The reason comes first, so that what the stop logs is read as its consequence.
-      const code = error instanceof DriveError ? fail(io, output, logger, error) : undefined;
-      await node.stop();
-      if (code === undefined) throw error;
-      return code;
-    }
-    const refusals = node.refused === undefined ? [] : [node.refused];
-    const refusal = await Promise.race([first.promise, ...refusals]);
-    if (refusal !== undefined) {
-      const code = fail(io, output, logger, refusal);
-      await node.stop();
-      return code;
-    }
-    starting.catch(() => undefined);
+  }, HEARD_SIGNAL_COUNT);
+  // Whatever it is stopped for: a stop that hangs must not keep the process.
+  const stop = async (): Promise<"stopped" | "again" | "overdue"> => {
     const graceMs = config.node.stopGraceMs + STOP_MARGIN_MS;
     const overdue = deferred<"overdue">();
     const timer = io.clock.setTimer(graceMs, () => overdue.resolve("overdue"));
@@ -130,10 +133,32 @@ async function runNode(io: CliIo, output: Output, config: Config, logger: Logger
       node.stop().then(() => "stopped" as const),
       second.promise.then(() => "again" as const),
       overdue.promise,
-    ]);
-    timer.cancel();
+    ]).finally(() => timer.cancel());
     if (outcome === "overdue") logger.error("stop_overdue", { grace_ms: graceMs });
-    return outcome === "stopped" ? EXIT_OK : EXIT_FAILURE;
+    return outcome;
+  };
+  try {
+    // A node that is told to stop while it starts is stopped; start() then rejects or not, which no longer matters.
+    const starting = node.start();
+    try {
+      await Promise.race([starting, first.promise]);
+    } catch (error) {
+      // The reason comes first, so that what the stop logs is read as its consequence.
+      const isTold = error instanceof DriveError || isSystemError(error);
+      const code = isTold ? fail(io, output, logger, error) : undefined;
+      await stop();
+      if (code === undefined) throw error;
+      return code;
+    }
+    const refusals = node.refused === undefined ? [] : [node.refused];
+    const refusal = await Promise.race([first.promise, ...refusals]);
+    if (refusal !== undefined) {
+      const code = fail(io, output, logger, refusal);
+      await stop();
+      return code;
+    }
+    starting.catch(() => undefined);
+    return (await stop()) === "stopped" ? EXIT_OK : EXIT_FAILURE;
   } finally {
     stopListening();
   }

@@ -1,8 +1,8 @@
 /**
  * The world of a command, made from the process it runs in and the real drive.
  *
- * Signals are taken from the system only while a command listens; at other times they end the process as usual. A third one
- * ends it in any case. For a node that `netdisk up` started, the end of that process counts as a signal too.
+ * Signals are taken from the system only while a command listens; at other times they end the process as usual. One more than
+ * the command wants to hear ends it in any case. For a node that `netdisk up` started, the end of that process counts as a signal too.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -12,13 +12,12 @@ import { RemoteDriveApi } from "../rpc/remote-drive-api.ts";
 import { SystemClock } from "../std/clock.ts";
 import { errnoOf } from "../std/disk.ts";
 import { SystemPrng } from "../std/prng.ts";
+import { AdvisedError } from "./advice.ts";
 import type { CliIo, StopSignals } from "./cli-io.ts";
+import { EXIT_INTERRUPTED } from "./exit-code.ts";
 
 /** Requests to end: from the keyboard, from a service manager, from a terminal that was closed. */
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-/** Signals after which a command that still has not ended is ended. */
-const PATIENCE_SIGNAL_COUNT = 3;
 
 /** Columns of a terminal that does not say. */
 const COLUMNS_DEFAULT = 80;
@@ -40,7 +39,9 @@ export function systemIo(options: SystemOptions): CliIo {
     stdout: process.stdout,
     stderr: process.stderr,
     environment: process.env,
-    workingDirectory: process.cwd(),
+    get workingDirectory() {
+      return workingDirectory();
+    },
     stateDirectory: stateDirectory(),
     terminalColumns: process.stderr.isTTY ? process.stderr.columns || COLUMNS_DEFAULT : undefined,
     clock,
@@ -71,12 +72,12 @@ export function systemIo(options: SystemOptions): CliIo {
 
 function systemSignals(exit: (code: number) => void): StopSignals {
   return {
-    listen(listener) {
+    listen(listener, heardCount = 1) {
       let count = 0;
       const onSignal = (name: string): void => {
         count += 1;
-        if (count >= PATIENCE_SIGNAL_COUNT) exit(1);
-        listener(name);
+        if (count > heardCount) exit(EXIT_INTERRUPTED);
+        else listener(name);
       };
       const onDisconnect = (): void => onSignal("disconnect");
       for (const signal of SIGNALS) process.on(signal, onSignal);
@@ -87,6 +88,22 @@ function systemSignals(exit: (code: number) => void): StopSignals {
       };
     },
   };
+}
+
+/** @throws AdvisedError when the folder is gone: only commands that name files here need it */
+function workingDirectory(): string {
+  try {
+    return process.cwd();
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+    throw new AdvisedError(
+      "PATH_NOT_FOUND",
+      "The folder that this command was started in is gone.",
+      "Change to a folder that is there, then run the command again.",
+      {},
+      error,
+    );
+  }
 }
 
 /** Takes over the warnings of the runtime, whose own listener prints them as text. */

@@ -3,7 +3,7 @@ import { TASK_PAGE_SIZE_MAX } from "../drive/limits.ts";
 import type { Task, TaskFilter } from "../drive/task.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_OK } from "./exit-code.ts";
-import { formatTable } from "./format.ts";
+import { formatTable, formatTime, isoTime } from "../std/format.ts";
 
 function payload(bytes: Uint8Array): unknown {
   const text = Buffer.from(bytes).toString("utf8");
@@ -22,7 +22,7 @@ function taskJson(task: Task): Record<string, unknown> {
     ...{ taskId: String(taskId), kind, state, attempts: attemptCount, attemptsMax: attemptCountMax },
     ...(memberId === 0 ? {} : { memberId: String(memberId) }),
     ...{ done: progress.doneCount, total: progress.totalCount },
-    ...{ createTimeMs: task.createTimeMs, updateTimeMs: task.updateTimeMs },
+    ...{ createTime: isoTime(task.createTimeMs), updateTime: isoTime(task.updateTimeMs) },
     ...(parameters === undefined ? {} : { parameters }),
     ...(result === undefined ? {} : { result }),
     ...(error === undefined ? {} : { error }),
@@ -50,10 +50,11 @@ export async function listTasks(
     for (const task of shown) await output.record(taskJson(task));
     return EXIT_OK;
   }
-  const header = ["TASK", "KIND", "STATE", "TRIES", "DONE", "ERROR"];
+  const header = ["TASK", "KIND", "STATE", "TRIES", "DONE", "CREATED", "ERROR"];
   const rows = shown.map((task) => [
     ...[String(task.taskId), task.kind, task.state],
-    ...[`${task.attemptCount}/${task.attemptCountMax}`, progressText(task), task.error?.reason ?? ""],
+    ...[`${task.attemptCount}/${task.attemptCountMax}`, progressText(task), formatTime(task.createTimeMs)],
+    task.error?.reason ?? "",
   ]);
   for (const line of formatTable([header, ...rows], [0])) await output.line(line.trimEnd());
   if (cursor !== undefined) output.note("There are more; --limit says how many are shown.");
@@ -78,8 +79,16 @@ export async function showTask(context: CommandContext, taskId: number): Promise
   return show(context, await context.patience.read((signal) => context.drive.tasks.get(taskId, { signal })));
 }
 
-/** Ends a task. Harmless twice. */
+/** Ends a task; a download that is done is released. Harmless twice. */
 export async function cancelTask(context: CommandContext, taskId: number): Promise<number> {
+  const { drive, patience, output } = context;
+  const task = await patience.read((signal) => drive.tasks.get(taskId, { signal }));
+  if (task.kind === "download" && task.state === "done") {
+    const requestId = patience.requestId();
+    await patience.run((signal) => drive.preparedDownloads.release(taskId, { requestId, signal }));
+    output.note("The download is released: what it kept comes back within a few minutes.");
+    return show(context, task);
+  }
   return show(
     context,
     await context.patience.read((signal) => context.drive.tasks.cancel(taskId, { signal })),

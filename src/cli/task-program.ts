@@ -54,6 +54,10 @@ export function addTaskCommands(
     });
   };
   one("show", "Show a task with its parameters, result and last error.", showTask);
-  one("cancel", "Cancel a task that waits or runs; what it has done stays.", cancelTask);
+  one(
+    "cancel",
+    "Cancel a task that waits or runs; what it has done stays. A download that is done is released.",
+    cancelTask,
+  );
   one("retry", "Let a task that failed or was cancelled be tried anew.", retryTask);
 }

@@ -7,7 +7,7 @@
  */
 import type { Writable } from "node:stream";
 import type { Clock, Timer } from "../std/clock.ts";
-import { formatBytes, formatCount, formatDuration, formatQuantity } from "./format.ts";
+import { formatBytes, formatCount, formatDuration, formatQuantity } from "../std/format.ts";
 import type { Output } from "./output.ts";
 
 /** Milliseconds between redraws, and between JSON lines. */
@@ -21,6 +21,8 @@ const BAR_WIDTH = 20;
 export interface FileShare {
   /** Sent to, or received from, the cluster. */
   transferredBytes: number;
+  /** Of these, what was there before the command began. */
+  presentBytes: number;
   /** Bytes that one, two and three nodes hold; only the first counts for a download. */
   copiedBytes: [number, number, number];
 }
@@ -41,7 +43,7 @@ export class TransferMeter {
   foundCount = 0;
   foundBytes = 0;
   /** Bytes of files that are done. */
-  readonly #finished: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+  readonly #finished: FileShare = { transferredBytes: 0, presentBytes: 0, copiedBytes: [0, 0, 0] };
   readonly #active = new Set<FileShare>();
   readonly #startMs: number;
   readonly #clock: Clock;
@@ -54,7 +56,7 @@ export class TransferMeter {
 
   /** Begins to count a file of `sizeBytes` (0 when unknown). */
   begin(): FileShare {
-    const share: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+    const share: FileShare = { transferredBytes: 0, presentBytes: 0, copiedBytes: [0, 0, 0] };
     this.#active.add(share);
     return share;
   }
@@ -67,7 +69,7 @@ export class TransferMeter {
 
   /** Everything so far. */
   totals(): FileShare {
-    const totals: FileShare = { transferredBytes: 0, copiedBytes: [0, 0, 0] };
+    const totals: FileShare = { transferredBytes: 0, presentBytes: 0, copiedBytes: [0, 0, 0] };
     for (const share of [this.#finished, ...this.#active]) addShare(totals, share);
     return totals;
   }
@@ -94,37 +96,55 @@ export class TransferMeter {
     };
   }
 
-  /** The totals in one line. */
-  line(): string {
-    const { transferredBytes, copiedBytes } = this.totals();
+  /**
+   * The totals in one line.
+   * @param columns what fits: with less room copies are shown in percent, then the bar, the time and the rate go
+   */
+  line(columns = Number.POSITIVE_INFINITY): string {
+    const { transferredBytes, presentBytes, copiedBytes } = this.totals();
     const handled = this.doneCount + this.skippedCount + this.failedCount;
     const fraction = this.foundBytes === 0 ? 0 : Math.min(1, transferredBytes / this.foundBytes);
-    const filled = Math.floor(fraction * BAR_WIDTH);
     const seconds = this.elapsedMs() / 1000;
-    const parts = [
-      `[${"#".repeat(filled)}${"-".repeat(BAR_WIDTH - filled)}] ${Math.floor(fraction * 100)}%`,
-      `${formatCount(handled)}/${formatCount(this.foundCount)} files`,
-      `${formatBytes(transferredBytes)}/${formatBytes(this.foundBytes)}`,
-      ...(this.kind === "put"
-        ? [
-            `copies 1: ${formatBytes(copiedBytes[0])} 2: ${formatBytes(copiedBytes[1])} 3: ${formatBytes(copiedBytes[2])}`,
-          ]
-        : []),
-      `${formatBytes(seconds > 0.5 ? Math.round(transferredBytes / seconds) : 0)}/s`,
-      formatDuration(this.elapsedMs()),
-    ];
-    return parts.join("  ");
+    const percent = `${Math.floor(fraction * 100)}%`;
+    const bar = (width: number): string => {
+      const filled = Math.floor(fraction * width);
+      return `[${"#".repeat(filled)}${"-".repeat(width - filled)}] ${percent}`;
+    };
+    const [one, two, three] = copiedBytes;
+    const part = (bytes: number): string =>
+      `${this.foundBytes === 0 ? 0 : Math.min(100, Math.floor((bytes / this.foundBytes) * 100))}%`;
+    const isPut = this.kind === "put";
+    const copies = isPut
+      ? [`copies 1: ${formatBytes(one)} 2: ${formatBytes(two)} 3: ${formatBytes(three)}`]
+      : [];
+    const copiesInPercent = isPut ? [`copies ${part(one)} ${part(two)} ${part(three)}`] : [];
+    const files = `${formatCount(handled)}/${formatCount(this.foundCount)} files`;
+    const bytes = `${formatBytes(transferredBytes)}/${formatBytes(this.foundBytes)}`;
+    const rate = `${formatBytes(seconds > 0.5 ? Math.round((transferredBytes - presentBytes) / seconds) : 0)}/s`;
+    const time = formatDuration(this.elapsedMs());
+    const forms = [
+      [bar(BAR_WIDTH), files, bytes, ...copies, rate, time],
+      [bar(BAR_WIDTH), files, bytes, ...copiesInPercent, rate, time],
+      [bar(BAR_WIDTH / 2), files, bytes, ...copiesInPercent, rate, time],
+      [percent, files, bytes, ...copiesInPercent, rate, time],
+      [percent, files, bytes, ...copiesInPercent, rate],
+      [percent, files, bytes, ...copiesInPercent],
+      [percent, bytes, ...copiesInPercent],
+    ].map((parts) => parts.join("  "));
+    return forms.find((form) => form.length <= columns) ?? (forms.at(-1) ?? "").slice(0, columns);
   }
 }
 
 /** How a command ended, in one line: "1 file put to /x, 200.0 MiB in 3.2 s; 3 unchanged; 1 failed, shown above." */
 export function summarise(meter: TransferMeter, what: string): string {
-  const sentBytes = meter.totals().transferredBytes - meter.skippedBytes;
+  const { transferredBytes, presentBytes } = meter.totals();
+  const resumedBytes = presentBytes - meter.skippedBytes;
+  const resumed = resumedBytes > 0 ? ` (${formatBytes(resumedBytes)} more were there already)` : "";
   const done = `${formatQuantity(meter.doneCount, "file")} ${what}`;
   const parts = [
     meter.doneCount === 0
       ? done
-      : `${done}, ${formatBytes(sentBytes)} in ${formatDuration(meter.elapsedMs())}`,
+      : `${done}, ${formatBytes(transferredBytes - presentBytes)} in ${formatDuration(meter.elapsedMs())}${resumed}`,
     ...(meter.skippedCount > 0 ? [`${formatCount(meter.skippedCount)} unchanged`] : []),
     ...(meter.noteCount > 0
       ? [`${formatQuantity(meter.noteCount, "link or special file", "links or special files")} ignored`]
@@ -136,6 +156,7 @@ export function summarise(meter: TransferMeter, what: string): string {
 
 function addShare(to: FileShare, share: FileShare): void {
   to.transferredBytes += share.transferredBytes;
+  to.presentBytes += share.presentBytes;
   to.copiedBytes = [
     to.copiedBytes[0] + share.copiedBytes[0],
     to.copiedBytes[1] + share.copiedBytes[1],
@@ -194,7 +215,7 @@ export class ProgressDisplay {
       return;
     }
     if (this.#terminal === undefined) return;
-    this.#terminal.stream.write(`\r\u001b[K${this.#meter.line().slice(0, this.#terminal.columns - 1)}`);
+    this.#terminal.stream.write(`\r\u001b[K${this.#meter.line(this.#terminal.columns - 1)}`);
     this.#shown = true;
   }
 

@@ -7,26 +7,38 @@
  * is there to survive, and what one wants to see.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdir, open, readFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { basename, relative, join, resolve } from "node:path";
 import { defaultConfig } from "../config/config.ts";
 import { DriveError, hasReason, isErrorReason } from "../drive/errors.ts";
+import { dataIdentityIn } from "../node/data-identity.ts";
+import { ChannelPool } from "../rpc/channel-pool.ts";
+import { describeNode } from "../rpc/node-client.ts";
 import { must } from "../std/assert.ts";
 import { sleep } from "../std/clock.ts";
 import { deferred } from "../std/deferred.ts";
 import { errnoOf } from "../std/disk.ts";
+import { makeDirectories } from "../std/make-directories.ts";
 import type { CliIo } from "./cli-io.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
-import { formatDuration, formatQuantity } from "./format.ts";
+import { formatDuration, formatQuantity } from "../std/format.ts";
 import type { Output } from "./output.ts";
-import { STOP_MARGIN_MS, THREAD_POOL_SIZE } from "./serve.ts";
-import { openLayout, type LocalNode, type PortChoice } from "./up-layout.ts";
+import { NODE_ENVIRONMENT, shellCommand, STOP_MARGIN_MS } from "./serve.ts";
+import { openLayout, type Layout, type LocalNode, type PortChoice } from "./up-layout.ts";
 
 /** How long the nodes may take until all are ready, and how often that is asked. */
 export const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 100;
 
+/** How long what has a port of the cluster may take to say who it is. */
+const PROBE_TIMEOUT_MS = 2000;
+
+/** The first signal stops the nodes in order, the second at once; the next ends this process, and with it they stop too. */
+const HEARD_SIGNAL_COUNT = 2;
+
 const HOST = "127.0.0.1";
+/** What would place a node of `serve` elsewhere; the nodes of this command are placed by flags, which count for more. */
+const ADDRESS_VARIABLES = ["NODE_ADDR", "NETDISK_NODE_ADDRESS", "PEERS", "NETDISK_CLUSTER_PEERS"];
 const LOG_TAIL_LINES = 5;
 const LOG_TAIL_BYTES = 16 * 1024;
 
@@ -51,8 +63,13 @@ interface RunningNode {
 /** Runs a local cluster until it is told to stop. */
 export async function up(io: CliIo, output: Output, options: UpOptions): Promise<number> {
   output.command = "up";
+  for (const name of ADDRESS_VARIABLES) {
+    if ((io.environment[name] ?? "") !== "") {
+      output.note(`${name} is set and not used: "netdisk up" gives its nodes addresses on ${HOST}.`);
+    }
+  }
   const dataDirectory = resolve(io.workingDirectory, options.dataDirectory);
-  const layout = await openLayout(dataDirectory, { nodeCount: options.nodeCount, ports: options.ports });
+  const { nodes: layout, ...others } = await askLayout(io, dataDirectory, options);
   const asked = deferred<void>();
   const stopping = new AbortController();
   let running: RunningNode[] = [];
@@ -61,10 +78,19 @@ export async function up(io: CliIo, output: Output, options: UpOptions): Promise
       stopping.abort(new DriveError("CANCELED", "The cluster was told to stop."));
       asked.resolve();
     } else for (const each of running) if (!each.gone) each.process.kill("SIGKILL");
-  });
+  }, HEARD_SIGNAL_COUNT);
   try {
-    for (const node of layout) running = [...running, await startNode(io, node, layout, dataDirectory)];
-    output.note(`Starting ${formatQuantity(layout.length, "node")} with data in ${dataDirectory} …`);
+    const startable = layout.filter(
+      (node) => !others.running.includes(node) && !others.removed.includes(node),
+    );
+    for (const node of startable) running = [...running, await startNode(io, node, layout, dataDirectory)];
+    output.note(`Starting ${formatQuantity(startable.length, "node")} with data in ${dataDirectory} …`);
+    if (others.isNew) {
+      output.note(
+        "No cluster was in that folder: this founds a new, empty one. To go on with an earlier one, stop this and name its folder with --data.",
+      );
+    }
+    await tellOthers(output, others);
     const startMs = io.clock.monotonicMs();
     const ready = await waitUntilReady(io, running, stopping.signal);
     if (!ready.every) {
@@ -74,8 +100,13 @@ export async function up(io: CliIo, output: Output, options: UpOptions): Promise
     const members = running.filter((each) => !ready.removed.includes(each));
     const started = members.map(({ node }) => node);
     for (const each of ready.removed) await tellRemoved(io, output, each, started, dataDirectory);
-    await announce(io, output, started, dataDirectory, io.clock.monotonicMs() - startMs);
-    const died = watchDeaths(output, members, stopping.signal);
+    const elsewhere = others.running.length;
+    const elapsedMs = io.clock.monotonicMs() - startMs;
+    await announce(io, output, started, dataDirectory, { elapsedMs, elsewhere });
+    const died = watchDeaths(output, members, {
+      signal: stopping.signal,
+      statusCommand: `${commandPrefix(io, started)} cluster status`,
+    });
     await Promise.race([asked.promise, died]);
     return stopping.signal.aborted ? EXIT_OK : EXIT_FAILURE;
   } finally {
@@ -86,6 +117,45 @@ export async function up(io: CliIo, output: Output, options: UpOptions): Promise
   }
 }
 
+/** Says which nodes of the layout are not started here, and why. */
+async function tellOthers(
+  output: Output,
+  { running, removed }: Pick<Layout, "running" | "removed">,
+): Promise<void> {
+  for (const { nodeId, grpcPort } of running) {
+    const grpc = `${HOST}:${grpcPort}`;
+    if (output.json) await output.record({ type: "node_running", nodeId, grpc });
+    else output.note(`${nodeId} runs already (gRPC ${grpc}); this command leaves it alone.`);
+  }
+  for (const { nodeId } of removed) {
+    if (output.json) await output.record({ type: "node_removed", nodeId });
+    else output.note(`${nodeId} was removed from the cluster and is not started; its ports are taken.`);
+  }
+}
+
+/** Opens the layout; what has its ports is asked who it is. */
+async function askLayout(io: CliIo, dataDirectory: string, options: UpOptions): Promise<Layout> {
+  const { clock } = io;
+  const pool = new ChannelPool({ clock });
+  try {
+    return await openLayout(dataDirectory, options, {
+      identityIn: dataIdentityIn,
+      clusterAt: async (address) => {
+        try {
+          return (await describeNode(address, { pool, clock, timeoutMs: PROBE_TIMEOUT_MS })).cluster
+            ?.clusterId;
+        } catch (error) {
+          // Whatever answers is no node that serves.
+          if (error instanceof DriveError) return undefined;
+          throw error;
+        }
+      },
+    });
+  } finally {
+    pool.close();
+  }
+}
+
 async function startNode(
   io: CliIo,
   node: LocalNode,
@@ -93,13 +163,13 @@ async function startNode(
   dataDirectory: string,
 ): Promise<RunningNode> {
   const logPath = join(dataDirectory, `${node.nodeId}.log`);
-  await mkdir(join(dataDirectory, node.nodeId), { recursive: true, mode: 0o700 });
+  await makeDirectories(join(dataDirectory, node.nodeId), 0o700);
   const log = await open(logPath, "a", 0o600);
   const logStartBytes = (await log.stat()).size;
   const serve = serveArguments(node, layout, dataDirectory);
   const child = spawn(io.program.executable, [...io.program.leadingArguments, ...serve], {
     cwd: io.workingDirectory,
-    env: { UV_THREADPOOL_SIZE: String(THREAD_POOL_SIZE), ...withoutNodeNames(io.environment) },
+    env: { ...NODE_ENVIRONMENT, ...withoutNodeNames(io.environment) },
     stdio: ["ignore", log.fd, log.fd, "ipc"],
     detached: true,
   });
@@ -279,12 +349,15 @@ async function tellRemoved(
   const serve = serveArguments(each.node, [...started, each.node], dataDirectory).join(" ");
   const command = `${program} ${serve} --join TOKEN`;
   if (output.json) {
-    await output.record({ type: "node_removed", nodeId, dataDirectory: directory, add, serve: command });
+    await output.record({
+      ...{ type: "node_removed", nodeId, dataDirectory: directory, add },
+      ...{ serve: command, environment: NODE_ENVIRONMENT },
+    });
     return;
   }
   output.note(`${nodeId} was removed from the cluster and is not started.`);
   output.note(`To let a new one in at its place: empty ${directory}, get a token with "${add}", then run`);
-  output.note(`  ${command}`);
+  output.note(`  ${shellCommand(command)}`);
 }
 
 async function announce(
@@ -292,7 +365,7 @@ async function announce(
   output: Output,
   layout: readonly LocalNode[],
   dataDirectory: string,
-  elapsedMs: number,
+  { elapsedMs, elsewhere }: { readonly elapsedMs: number; readonly elsewhere: number },
 ): Promise<void> {
   const nodes = layout.map((node) => ({
     nodeId: node.nodeId,
@@ -300,9 +373,7 @@ async function announce(
     grpc: `${HOST}:${node.grpcPort}`,
   }));
   if (output.json) return output.record({ type: "ready", nodes, dataDirectory });
-  const isDefault = nodes.every(({ grpc }) => DEFAULT_NODES.includes(grpc));
-  const program = programName(io);
-  const prefix = isDefault ? program : `${program} --nodes ${addressesOf(layout)}`;
+  const prefix = commandPrefix(io, layout);
   await output.line(
     [
       `${formatQuantity(layout.length, "node")} ready after ${formatDuration(elapsedMs)}:`,
@@ -318,23 +389,37 @@ async function announce(
       `  ${prefix} cluster status`,
       `  curl -T README.md '${nodes[0]?.url ?? ""}/api/files/content?path=/hello2.md'`,
       "",
-      "Ctrl-C stops all nodes; the data stays, and the next start uses it.",
+      elsewhere === 0
+        ? "Ctrl-C stops all nodes; the data stays, and the next start uses it."
+        : "Ctrl-C stops the nodes started here; the data stays, and the next start uses it.",
     ].join("\n"),
   );
 }
 
+/** How a command that talks to these nodes begins. */
+function commandPrefix(io: CliIo, nodes: readonly LocalNode[]): string {
+  const isDefault = nodes.every(({ grpcPort }) => DEFAULT_NODES.includes(`${HOST}:${grpcPort}`));
+  return isDefault ? programName(io) : `${programName(io)} --nodes ${addressesOf(nodes)}`;
+}
+
 /** How the user can start this program again: by its name when it was started so, else by its file. */
-export function programName({ program, workingDirectory }: CliIo): string {
-  const script = program.leadingArguments.at(-1);
+export function programName(io: CliIo): string {
+  const script = io.program.leadingArguments.at(-1);
   if (script === undefined || basename(script) === "netdisk") return "netdisk";
-  return `node ${relative(workingDirectory, script)}`;
+  try {
+    return `node ${relative(io.workingDirectory, script)}`;
+  } catch (error) {
+    // The working directory is gone, which has nothing to do with what is to be said.
+    if (hasReason(error, "PATH_NOT_FOUND")) return `node ${script}`;
+    throw error;
+  }
 }
 
 /** Reports nodes that die, or that the cluster removes; resolves when none is left. */
 async function watchDeaths(
   output: Output,
   running: readonly RunningNode[],
-  signal: AbortSignal,
+  { signal, statusCommand }: { readonly signal: AbortSignal; readonly statusCommand: string },
 ): Promise<void> {
   const removed = new Set<RunningNode>();
   await Promise.all(
@@ -355,13 +440,15 @@ async function watchDeaths(
         );
         return;
       }
-      const memberCount = running.length - removed.size;
-      const serves =
-        left * 2 > memberCount ? "the cluster goes on" : "that is no majority: nothing can be changed";
+      // Others may run by now under the same command in another terminal: what the cluster can do is not known here.
+      const ofThese = formatQuantity(running.length - removed.size, "node");
       output.note(
-        `${nodeId} ended (${how}); ${left} of ${memberCount} nodes are left, ${serves}. Its log: ${each.logPath}`,
+        `${nodeId} ended (${how}); ${left} of ${ofThese} started here ${left === 1 ? "is" : "are"} left. Its log: ${each.logPath}`,
       );
-      output.note("It is not started again by itself: Ctrl-C and the same command again start all nodes.");
+      if (left > 0) output.note(`"${statusCommand}" says how the cluster does without it.`);
+      output.note(
+        "It is not started again by itself: the same command in another terminal starts it; here Ctrl-C and the same command start all nodes.",
+      );
     }),
   );
 }

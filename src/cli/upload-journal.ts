@@ -5,10 +5,11 @@
  * never trusted: the cluster is asked what the upload is and what is missing, and at the end the tree hash of the whole
  * file is compared. Losing it costs sending again; a stale one is removed.
  */
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { toHex, utf8 } from "../std/bytes.ts";
 import { errnoOf } from "../std/disk.ts";
+import { makeDirectories } from "../std/make-directories.ts";
 import { sha256 } from "../std/digest.ts";
 
 /** What an upload was begun for. Another source, size or time makes another upload. */
@@ -49,7 +50,7 @@ export class UploadJournal {
 
   /** Remembers that `uploadId` was begun for `identity`. */
   async put(identity: UploadIdentity, uploadId: number): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await makeDirectories(this.#directory, 0o700);
     const path = this.#pathOf(identity);
     await writeFile(`${path}.new`, JSON.stringify({ uploadId, ...identity }), { mode: 0o600 });
     await rename(`${path}.new`, path);

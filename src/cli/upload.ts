@@ -15,9 +15,10 @@ import { must } from "../std/assert.ts";
 import { bytesEqual, toHex } from "../std/bytes.ts";
 import { sha256, threadPoolDigester } from "../std/digest.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { TreeHasher } from "../std/tree-hasher.ts";
+import { cutIntoChunks } from "./cut-into-chunks.ts";
 import type { Patience } from "./patience.ts";
 import type { FileShare } from "./transfer-meter.ts";
-import { cutIntoChunks, TreeHasher } from "./tree-hasher.ts";
 import type { UploadIdentity, UploadJournal } from "./upload-journal.ts";
 
 /** Chunks of one file on their way at once. */
@@ -145,6 +146,9 @@ class ChunkedUpload {
   readonly #context: UploadContext;
   readonly #request: UploadRequest;
   readonly #share: FileShare;
+  /** What receipts say of the copies, chunk by chunk, and what the cluster says of all: each knows at least what it says. */
+  readonly #receipted: [number, number, number] = [0, 0, 0];
+  #watched: readonly [number, number, number] = [0, 0, 0];
 
   constructor(context: UploadContext, request: UploadRequest, share: FileShare) {
     this.#context = context;
@@ -233,7 +237,14 @@ class ChunkedUpload {
           return { uploadId: known, missing: status.missing };
         }
       } catch (error) {
-        if (!hasReason(error, "UPLOAD_NOT_FOUND", "UPLOAD_EXPIRED", "UPLOAD_FINISHED")) throw error;
+        const isOver = hasReason(
+          error,
+          "UPLOAD_NOT_FOUND",
+          "UPLOAD_EXPIRED",
+          "UPLOAD_FINISHED",
+          "DIGEST_MISMATCH",
+        );
+        if (!isOver) throw error;
       }
       await journal?.remove(identity);
     }
@@ -266,6 +277,7 @@ class ChunkedUpload {
           this.#context.chunkSlots.release(1);
           // Sent by an earlier run; two nodes hold it, or it would be missing.
           this.#count(bytes.length, 2);
+          this.#share.presentBytes += bytes.length;
         }
       }
       await lanes.finish();
@@ -335,8 +347,13 @@ class ChunkedUpload {
 
   #count(sizeBytes: number, replicaCount: number): void {
     this.#share.transferredBytes += sizeBytes;
-    const copied = this.#share.copiedBytes;
-    for (let i = 0; i < Math.min(3, replicaCount); i += 1) copied[i] = (copied[i] ?? 0) + sizeBytes;
+    for (const copy of [0, 1, 2] as const) if (copy < replicaCount) this.#receipted[copy] += sizeBytes;
+    this.#showCopies();
+  }
+
+  #showCopies(): void {
+    const most = (copy: 0 | 1 | 2): number => Math.max(this.#receipted[copy], this.#watched[copy]);
+    this.#share.copiedBytes = [most(0), most(1), most(2)];
   }
 
   /** Completes, sending again what the cluster finds missing; `resend` undefined when it cannot be read again. */
@@ -370,12 +387,10 @@ class ChunkedUpload {
         String(uploadId),
         controller.signal,
       )) {
-        const known = this.#share.copiedBytes;
-        this.#share.copiedBytes = [
-          Math.max(known[0], copiedBytes[0]),
-          Math.max(known[1], copiedBytes[1]),
-          Math.max(known[2], copiedBytes[2]),
-        ];
+        // Another node may know less than the one that was asked before.
+        const most = (copy: 0 | 1 | 2): number => Math.max(this.#watched[copy], copiedBytes[copy]);
+        this.#watched = [most(0), most(1), most(2)];
+        this.#showCopies();
       }
     };
     // The receipts carry the display alone when the node that was watched is gone; the upload does not depend on it.

@@ -34,6 +34,8 @@ export interface ClusterProposal {
   readonly clusterId: string;
   /** Sorted by address. */
   readonly members: readonly FoundingMember[];
+  /** Feature level that all of them support, with which the cluster begins; absent for the first one. */
+  readonly featureLevel?: number | undefined;
 }
 
 /** Identity of a node's data. */
@@ -47,7 +49,7 @@ export interface NodeIdentity {
   readonly phase: "empty" | "accepted" | "formed" | "started" | "removed";
   /** Absent while empty. */
   readonly cluster?: ClusterProposal;
-  /** Of a node that joined with a token: the members then, and where they were. */
+  /** Of a node that joined with a token: the members then, and where they were; without a tree, the voters it was told of last. */
   readonly contacts?: readonly FoundingMember[];
   /** Whether it joined as a storage-only node: it keeps no tree and has no vote, and never will. Absent for no. */
   readonly isStorageOnly?: boolean;
@@ -126,7 +128,8 @@ function parseProposal(value: unknown): ClusterProposal | undefined {
   const { clusterId } = value;
   const members = parseMembers(value["members"]);
   if (typeof clusterId !== "string" || clusterId === "" || members === undefined) return undefined;
-  return { clusterId, members };
+  const { featureLevel } = value;
+  return typeof featureLevel === "number" ? { clusterId, members, featureLevel } : { clusterId, members };
 }
 
 function parseMembers(value: unknown): readonly FoundingMember[] | undefined {

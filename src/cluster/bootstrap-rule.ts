@@ -12,6 +12,12 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import {
+  commonLevel,
+  FEATURE_LEVEL_FIRST,
+  FEATURE_LEVELS_UNSAID,
+  type FeatureLevels,
+} from "../drive/feature-levels.ts";
+import {
   isFormed,
   type ClusterProposal,
   type FoundingMember,
@@ -32,6 +38,8 @@ export interface BootstrapReport {
   readonly addresses: readonly string[];
   /** The cluster that it has accepted or is part of; absent while empty. */
   readonly cluster?: ClusterProposal | undefined;
+  /** What it supports; absent of a version before there were levels. */
+  readonly featureLevels?: FeatureLevels | undefined;
 }
 
 /** What a node knows when it decides. */
@@ -41,6 +49,8 @@ export interface BootstrapView {
   readonly address: string;
   /** All addresses, own included, in byte order. */
   readonly addresses: readonly string[];
+  /** What this node supports; absent in tests that are not about it. */
+  readonly featureLevels?: FeatureLevels | undefined;
   /** What the others answered in this round, by address; those that did not answer are absent. */
   readonly reports: ReadonlyMap<string, BootstrapReport>;
 }
@@ -74,7 +84,7 @@ export function normalizeAddress(address: string): string {
 
 /** What a node says about itself. */
 export function reportOf(view: Omit<BootstrapView, "reports">): BootstrapReport {
-  const { identity, address, addresses } = view;
+  const { identity, address, addresses, featureLevels } = view;
   const { phase, nodeId, memberId, cluster } = identity;
   return {
     empty: phase === "empty",
@@ -84,6 +94,7 @@ export function reportOf(view: Omit<BootstrapView, "reports">): BootstrapReport 
     address,
     addresses,
     cluster,
+    ...(featureLevels !== undefined && { featureLevels }),
   };
 }
 
@@ -130,7 +141,7 @@ function decideEmpty(view: BootstrapView, makeClusterId: () => string): Bootstra
   const taken = [...view.reports].find(([, report]) => report.cluster !== undefined);
   if (lowest === view.address) {
     if (taken !== undefined) return wait(resetReason(view.address, taken[0]));
-    return accept(view, { clusterId: makeClusterId(), members: survey });
+    return accept(view, { clusterId: makeClusterId(), ...survey });
   }
   const proposal = view.reports.get(lowest ?? "")?.cluster;
   if (proposal === undefined) {
@@ -138,7 +149,7 @@ function decideEmpty(view: BootstrapView, makeClusterId: () => string): Bootstra
       taken === undefined ? `Waiting for ${lowest} to propose the cluster.` : resetReason(lowest, taken[0]),
     );
   }
-  if (!membersEqual(proposal.members, survey)) return wait(resetReason(view.address, lowest));
+  if (!membersEqual(proposal.members, survey.members)) return wait(resetReason(view.address, lowest));
   return accept(view, proposal);
 }
 
@@ -163,10 +174,11 @@ function decideAccepted(view: BootstrapView, cluster: ClusterProposal): Bootstra
 }
 
 /** The members, when everybody has answered and agrees; else why not. */
-function surveyOf(view: BootstrapView): readonly FoundingMember[] | string {
+function surveyOf(view: BootstrapView): Pick<ClusterProposal, "members" | "featureLevel"> | string {
   const missing = view.addresses.filter((address) => address !== view.address && !view.reports.has(address));
   if (missing.length > 0) return `Waiting for an answer of ${missing.join(", ")}.`;
   const members = new Map<number, FoundingMember>();
+  const ranges: FeatureLevels[] = [];
   for (const address of view.addresses) {
     const report = address === view.address ? reportOf(view) : view.reports.get(address);
     if (report === undefined) return `Waiting for an answer of ${address}.`;
@@ -179,8 +191,14 @@ function surveyOf(view: BootstrapView): readonly FoundingMember[] | string {
     const twin = members.get(report.memberId);
     if (twin !== undefined) return `${twin.address} and ${address} are the same node; list it once.`;
     members.set(report.memberId, { memberId: report.memberId, address });
+    ranges.push(report.featureLevels ?? FEATURE_LEVELS_UNSAID);
   }
-  return [...members.values()];
+  const featureLevel = commonLevel(ranges);
+  if (featureLevel === undefined) {
+    return "There is no feature level that the versions of all nodes support: start them with one version.";
+  }
+  const level = featureLevel > FEATURE_LEVEL_FIRST ? { featureLevel } : {};
+  return { members: [...members.values()], ...level };
 }
 
 function membersEqual(a: readonly FoundingMember[], b: readonly FoundingMember[]): boolean {

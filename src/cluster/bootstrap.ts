@@ -6,6 +6,7 @@
  * travel is the port's matter. Time and chance come in, so that the simulator can run all of it.
  */
 import { DriveError } from "../drive/errors.ts";
+import { FEATURE_LEVELS, type FeatureLevels } from "../drive/feature-levels.ts";
 import { assert, must } from "../std/assert.ts";
 import { makeDurableDirectory } from "../std/atomic-file.ts";
 import { sleep, type Clock } from "../std/clock.ts";
@@ -62,6 +63,8 @@ export interface BootstrapOptions {
   readonly exchange: BootstrapExchange;
   /** Set to join a cluster with a token instead of forming one; ignored once this node belongs to that cluster. */
   readonly join?: JoinOptions | undefined;
+  /** What this node supports; FEATURE_LEVELS when absent. */
+  readonly featureLevels?: FeatureLevels | undefined;
   readonly clock: Clock;
   readonly prng: Prng;
   readonly logger: Logger;
@@ -74,6 +77,8 @@ export interface ClusterMembership {
   readonly incarnation: string;
   /** Whether this member has taken part before (markStarted()): then its log and state must be there. */
   readonly isStarted: boolean;
+  /** Feature level that the founders agreed on; absent for the first one. */
+  readonly foundingLevel?: number | undefined;
   /** Those that formed the cluster. */
   readonly founders: ClusterProposal["members"];
   /** Where members are, as far as this node was told; newest last. */
@@ -90,6 +95,8 @@ export class Bootstrap {
   #addresses: readonly string[];
   #identity: NodeIdentity | undefined;
   #reason = "The node is starting.";
+  /** The write under way, or the last one: a second one must not start from what the first replaces. */
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(options: BootstrapOptions) {
     this.#options = options;
@@ -177,7 +184,8 @@ export class Bootstrap {
     }
     if (phase !== "empty") return;
     const { nodeId, clock } = this.#options;
-    const self = { memberId, nodeId, address: this.#address };
+    const { featureLevels = FEATURE_LEVELS } = this.#options;
+    const self = { memberId, nodeId, address: this.#address, featureLevels };
     const onWait = (reason: string): void => this.#waitFor(reason);
     const answer = await joinWithToken(join, self, { clock, signal, onWait });
     if (answer.cluster.clusterId !== token.clusterId) {
@@ -197,8 +205,25 @@ export class Bootstrap {
 
   /** Makes it durable that the cluster removed this member: it never starts again. */
   async markRemoved(): Promise<void> {
-    const identity = this.#known();
-    if (identity.phase !== "removed") await this.#store({ ...identity, phase: "removed" });
+    await this.#update((identity) =>
+      identity.phase === "removed" ? identity : { ...identity, phase: "removed" },
+    );
+  }
+
+  /**
+   * Makes it durable who votes now and where, instead of what was saved before: where the next start asks. For a member without a
+   * tree, which would else know only the members of the day it joined. Nothing is written when nothing changed, for an empty list,
+   * or once the member was removed. Rejects with errors of the disk.
+   */
+  async saveContacts(voters: readonly FoundingMember[]): Promise<void> {
+    const contacts = voters
+      .map(({ memberId, address }) => ({ memberId, address }))
+      .sort((a, b) => a.memberId - b.memberId);
+    if (contacts.length === 0) return;
+    const text = JSON.stringify(contacts);
+    await this.#update((identity) =>
+      isFormed(identity) && JSON.stringify(identity.contacts) !== text ? { ...identity, contacts } : identity,
+    );
   }
 
   /**
@@ -206,9 +231,10 @@ export class Bootstrap {
    * has answered; before the member votes or acknowledges anything. Harmless when it was done before.
    */
   async markStarted(): Promise<void> {
-    const identity = this.#known();
-    assert(isFormed(identity), "a member of a cluster starts");
-    if (identity.phase === "formed") await this.#store({ ...identity, phase: "started" });
+    await this.#update((identity) => {
+      assert(isFormed(identity), "a member of a cluster starts");
+      return identity.phase === "formed" ? { ...identity, phase: "started" } : identity;
+    });
   }
 
   /**
@@ -246,12 +272,25 @@ export class Bootstrap {
     this.#address = address;
   }
 
+  /** Stores what `change` makes of the identity, after the writes before it; nothing when it returns the same one. */
+  #update(change: (identity: NodeIdentity) => NodeIdentity): Promise<void> {
+    const done = this.#writing.then(async () => {
+      const identity = change(this.#known());
+      if (identity !== this.#known()) await this.#store(identity);
+    });
+    // Who asked for it hears of a failure; the next write starts all the same.
+    this.#writing = done.catch(() => undefined);
+    return done;
+  }
+
   async #store(identity: NodeIdentity): Promise<void> {
     const { disk, directory } = this.#options;
+    const { phase, cluster, contacts } = identity;
+    const isNews = phase !== this.#known().phase;
     await storeIdentity(disk, directory, identity);
     this.#identity = identity;
-    const { phase, cluster } = identity;
-    this.#logger.info("cluster_" + phase, { cluster_id: cluster?.clusterId });
+    if (isNews) this.#logger.info("cluster_" + phase, { cluster_id: cluster?.clusterId });
+    else this.#logger.info("contacts_saved", { member_ids: contacts?.map(({ memberId }) => memberId) });
   }
 
   #waitFor(reason: string): void {
@@ -261,14 +300,18 @@ export class Bootstrap {
 
   #membership(cluster: ClusterProposal): ClusterMembership {
     const { memberId, incarnation, phase, contacts = [], isStorageOnly = false } = this.#known();
-    const { clusterId, members: founders } = cluster;
+    const { clusterId, members: founders, featureLevel: foundingLevel } = cluster;
     const isStarted = phase === "started";
     const known = { clusterId, memberId, incarnation, isStarted, isStorageOnly };
-    return { ...known, founders, contacts: [...founders, ...contacts] };
+    return { ...known, foundingLevel, founders, contacts: [...founders, ...contacts] };
   }
 
   #view(reports: ReadonlyMap<string, BootstrapReport>): BootstrapView {
-    return { identity: this.#known(), address: this.#address, addresses: this.#addresses, reports };
+    const { featureLevels = FEATURE_LEVELS } = this.#options;
+    return {
+      ...{ identity: this.#known(), address: this.#address, addresses: this.#addresses },
+      ...{ featureLevels, reports },
+    };
   }
 
   #known(): NodeIdentity {

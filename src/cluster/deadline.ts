@@ -78,6 +78,20 @@ export function withDeadline<T>(
   });
 }
 
+/**
+ * Settles as `work` does, or rejects with canceledError() as soon as `signal` aborts; the work itself goes on, and a later failure of
+ * it is ignored: its caller was answered.
+ */
+export function unlessCanceled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(canceledError(signal));
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
+
 /** The error of a peer that did not answer in time. */
 export function unreachableError(memberId: number, what: string, timeoutMs: number): DriveError {
   return new DriveError("PEER_UNREACHABLE", `Member ${memberId} did not answer ${what} in ${timeoutMs} ms.`, {

@@ -2,7 +2,9 @@
  * What the failure detector tells the rest of the node about its peers: health by intervals and thresholds, and their load.
  * failure-detector.ts implements it over heartbeats; see there for the intervals.
  */
+import type { CollectionBrake } from "../drive/collection-brake.ts";
 import type { NodeHealth } from "../drive/drive-api.ts";
+import type { FeatureLevels } from "../drive/feature-levels.ts";
 
 /** Figures that a node reports about itself with each heartbeat. */
 export interface NodeLoad {
@@ -20,13 +22,17 @@ export interface NodeLoad {
   readonly quarantinedCount: number;
   /** How much of the scrub pass under way is done, 0 to 1; undefined when none is. */
   readonly scrubProgress: number | undefined;
+  /** Why its collection removes nothing that the tree does not know; undefined while it would. */
+  readonly collectionBrake: CollectionBrake | undefined;
+  /** What it supports; absent of a version before there were levels. */
+  readonly featureLevels?: FeatureLevels | undefined;
 }
 
 /** One peer as judged from here. This node itself is always "up". */
 export interface PeerState {
   readonly memberId: number;
   readonly health: NodeHealth;
-  /** Monotonic milliseconds since it has been in that state. */
+  /** Monotonic milliseconds for which it has been up; of one that is not, since it was last heard of. */
   readonly sinceMs: number;
   /** Newest load heard of; undefined before the first heartbeat. */
   readonly load: NodeLoad | undefined;

@@ -43,7 +43,7 @@ interface Peer {
   heardAtMs: number;
   refused: boolean;
   health: NodeHealth;
-  sinceMs: number;
+  upSinceMs: number;
   load: NodeLoad | undefined;
   asking: boolean;
 }
@@ -178,7 +178,7 @@ export class HeartbeatFailureDetector implements FailureDetector {
       heardAtMs: now,
       refused: false,
       health: "up",
-      sinceMs: now,
+      upSinceMs: now,
       load: undefined,
       asking: false,
     };
@@ -195,14 +195,16 @@ export class HeartbeatFailureDetector implements FailureDetector {
     else if (peer.refused || silenceMs >= this.#suspectAfterMs) health = "suspect";
     if (health !== peer.health) {
       peer.health = health;
-      peer.sinceMs = now;
+      if (health === "up") peer.upSinceMs = now;
       for (const listener of this.#listeners) listener(this.#stateOf(memberId, peer));
     }
     return peer;
   }
 
   #stateOf(memberId: number, peer: Peer): PeerState {
-    const sinceMs = this.#clock.monotonicMs() - peer.sinceMs;
-    return { memberId, health: peer.health, sinceMs, load: peer.load };
+    const { health, load } = peer;
+    // Suspicion and its confirmation are one silence. A standstill of this process may move `heardAtMs` past now.
+    const beganMs = health === "up" ? peer.upSinceMs : peer.heardAtMs;
+    return { memberId, health, sinceMs: Math.max(0, this.#clock.monotonicMs() - beganMs), load };
   }
 }

@@ -1,6 +1,6 @@
 /**
  * What the leader does for the tree by itself: moves cluster time, and takes expiry, reclaiming and folder copies forward in
- * bounded batches, paced so that users' commands go first.
+ * bounded batches, paced so that users' commands go first, and raises the feature level when every member supports a newer one.
  *
  * Cluster time moves only by the monotonic time that this node measured while it was leader without a break, at most
  * CLOCK_ADVANCE_MS_MAX a command; what was measured for a proposal that failed is lost, so it can only run late. Every
@@ -30,8 +30,12 @@ export interface HousekeepingOptions {
   readonly metadata: MetadataClient;
   /** Source of the keys of tickets: one that nobody can guess. */
   readonly prng: Prng;
+  /** The feature level that the cluster can be raised to now; undefined when it stays. Asked every round at the leader. */
+  readonly raisableLevel?: (() => number | undefined) | undefined;
   /** Called every round at the leader: for what only a leader does, and seldom. */
   readonly onLeading?: (() => void) | undefined;
+  /** Hears that the cluster has this feature level now. */
+  readonly onRaised?: ((level: number) => void) | undefined;
   readonly onError?: (error: DriveError) => void;
 }
 
@@ -93,6 +97,7 @@ export class Housekeeping {
     if (pending.recountable) bodies.push({ kind: "recount" });
     if (pending.materialisable) bodies.push({ kind: "materialise", directoryId: 0, path: [] });
     if (pending.evictable) bodies.push({ kind: "evict" });
+    await this.#raiseLevel(signal);
     await this.#rotateTicketKey(signal);
     let more = false;
     for (const body of bodies) {
@@ -101,6 +106,13 @@ export class Housekeeping {
       if (valueOfKind(result, "batch").more) more = true;
     }
     return more ? "busy" : "idle";
+  }
+
+  async #raiseLevel(signal: AbortSignal): Promise<void> {
+    const level = this.#options.raisableLevel?.();
+    if (level === undefined) return;
+    await this.#propose({ kind: "raise-feature-level", level }, signal);
+    this.#options.onRaised?.(level);
   }
 
   /** Makes a key for tickets when there is none, or it is old. */

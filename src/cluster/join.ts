@@ -17,6 +17,7 @@ const FINAL_REASONS: readonly ErrorReason[] = [
   "JOIN_TOKEN_INVALID",
   "WRONG_CLUSTER",
   "MEMBER_REMOVED",
+  "VERSION_UNSUPPORTED",
   "ARGUMENT_INVALID",
 ];
 
@@ -40,7 +41,7 @@ export interface JoinOptions {
 /**
  * Asks until this node is admitted. Rejects with the signal's reason.
  * @param onWait hears one sentence for the operator while there is a reason to wait
- * @throws DriveError JOIN_TOKEN_INVALID, WRONG_CLUSTER, MEMBER_REMOVED, ARGUMENT_INVALID
+ * @throws DriveError JOIN_TOKEN_INVALID, WRONG_CLUSTER, MEMBER_REMOVED, VERSION_UNSUPPORTED, ARGUMENT_INVALID
  */
 export async function joinWithToken(
   options: JoinOptions,

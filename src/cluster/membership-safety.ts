@@ -4,12 +4,13 @@
  * The judgement is by the failure detector and the tree as one node sees them, so it can be wrong for a moment; it keeps operators
  * from harm and consensus does not depend on it. `isForced` in a change skips it.
  */
+import { membersBeingForgotten } from "../metadata/evict.ts";
 import { findExtent } from "../metadata/extents.ts";
 import { underReplicated, type UnderReplicated } from "../metadata/view.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { VOTER_COUNT_MAX } from "../drive/limits.ts";
 
-/** Extents with at most one verified copy that are looked at before a removal; with more, it is refused. */
+/** Extents with so few verified copies that one may be the last, which are looked at before a removal; with more, it is refused. */
 export const LAST_COPY_LOOK_COUNT_MAX = 10_000;
 /** Extents read at once. */
 const PAGE_COUNT = 500;
@@ -32,26 +33,36 @@ export function findNoQuorum(
   return `Of the ${voters.length} voters that would be left only ${live} are up, and ${needed} are needed.`;
 }
 
-/** Why the tree would lose bytes with this member's copies; undefined when it would not. */
+/**
+ * Why the tree would lose bytes with this member's copies; undefined when it would not. Copies at a member that was removed, which the
+ * tree counts until they are forgotten, are none.
+ */
 export function findLastCopies(reader: OrderedReader, memberId: number): string | undefined {
+  const removedIds = membersBeingForgotten(reader);
+  // An extent that is listed lacks a copy: more than one at removed members could hide that the last good one is here.
+  if (removedIds.length > 1) return "Copies at removed members are still being forgotten: ask again later.";
+  const verifiedCountMax = 1 + removedIds.length;
   let after: UnderReplicated | undefined;
   let looked = 0;
   let lastCount = 0;
   for (;;) {
     const page = underReplicated(reader, after, PAGE_COUNT);
     for (const key of page) {
-      if (key.verifiedCount > 1) return describe(lastCount);
+      if (key.verifiedCount > verifiedCountMax) return describe(lastCount);
       looked += 1;
       const extent = findExtent(reader, key.contentId, key.extentIndex);
-      const own = extent?.replicas.find((replica) => replica.memberId === memberId);
+      const present = (extent?.replicas ?? []).filter((replica) => !removedIds.includes(replica.memberId));
       // A suspect copy is the last hope where no verified one is.
-      const counts = own !== undefined && own.state !== "pending";
-      if (counts && (own.state === "verified") === (key.verifiedCount === 1)) lastCount += 1;
+      const isHere = present.some((replica) => replica.memberId === memberId && replica.state !== "pending");
+      const isElsewhere = present.some(
+        (replica) => replica.memberId !== memberId && replica.state === "verified",
+      );
+      if (isHere && !isElsewhere) lastCount += 1;
     }
     after = page.at(-1);
     if (page.length < PAGE_COUNT) return describe(lastCount);
     if (looked >= LAST_COPY_LOOK_COUNT_MAX) {
-      return `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have a single copy: wait until repair has made the others.`;
+      return `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have hardly a copy: wait until repair has made the others.`;
     }
   }
 }

@@ -18,7 +18,9 @@ import type {
 } from "../drive/cluster-admin.ts";
 import type { ReadOptions } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
+import { FEATURE_LEVELS_UNSAID, type FeatureLevels } from "../drive/feature-levels.ts";
 import { JOIN_TOKEN_LIFETIME_MS_DEFAULT, VOTER_COUNT_MAX } from "../drive/limits.ts";
+import { checkSupported } from "../metadata/feature-level.ts";
 import { findMember } from "../metadata/members.ts";
 import {
   lastMembershipChange,
@@ -45,6 +47,8 @@ export interface JoinRequest {
   readonly nodeId: string;
   /** host:port under which the members reach it. */
   readonly address: string;
+  /** What it supports; absent of a version before there were levels. */
+  readonly featureLevels?: FeatureLevels | undefined;
 }
 
 /** What Membership needs. */
@@ -90,7 +94,8 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   /**
    * Admits a node that has a token; the same node may ask again. It starts as a learner once it runs, and votes when it has
    * caught up; a storage-only one belongs once it has registered. The entry point for joining, over the network and in the simulator.
-   * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), OVERLOADED
+   * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, VERSION_UNSUPPORTED, MEMBERSHIP_CHANGE_IN_PROGRESS (ask
+   *   again), OVERLOADED
    */
   async admit(request: JoinRequest, signal?: AbortSignal): Promise<BegunChange> {
     const { clusterId, metadata } = this.#options;
@@ -108,7 +113,9 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
         },
       );
     }
-    const { memberId, nodeId, address } = request;
+    const { memberId, nodeId, address, featureLevels = FEATURE_LEVELS_UNSAID } = request;
+    await metadata.port.linearize({ signal });
+    checkSupported(metadata.port.reader(), featureLevels);
     const { isStorageOnly } = token;
     const tokenHash = hashOfToken(token);
     const body = { kind: "admit-member", tokenHash, memberId, nodeId, address, isStorageOnly } as const;
@@ -131,9 +138,9 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
       const reason =
         (isVoter ? findNoQuorum(after, (id) => this.#isLive(id)) : undefined) ??
         findLastCopies(metadata.port.reader(), memberId);
-      if (reason !== undefined) throw unsafe(memberId, reason);
+      if (reason !== undefined) throw unsafe(memberId, this.#nameOf(memberId), reason);
     } else if (votersOf(config).every((id) => id === memberId)) {
-      throw unsafe(memberId, "It is the only voter.");
+      throw unsafe(memberId, this.#nameOf(memberId), "It is the only voter.");
     }
     const body = { kind: "remove-member", memberId, isForced: settings.force } as const;
     return { changeId: (await metadata.apply(body, "membership", options)).changeId };
@@ -147,7 +154,7 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     if (leaderId === undefined) throw new DriveError("NO_LEADER", "No leader is known.");
     const { voters } = consensus.view().config;
     if (memberId > 0 && !voters.includes(memberId)) {
-      throw new DriveError("ARGUMENT_INVALID", `Member ${memberId} is no voter and cannot lead.`, {
+      throw new DriveError("ARGUMENT_INVALID", `${this.#nameOf(memberId)} is no voter and cannot lead.`, {
         member_id: String(memberId),
       });
     }
@@ -240,8 +247,8 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   }
 }
 
-function unsafe(memberId: number, reason: string): DriveError {
-  return new DriveError("MEMBERSHIP_CHANGE_UNSAFE", `Member ${memberId} cannot be removed now. ${reason}`, {
+function unsafe(memberId: number, name: string, reason: string): DriveError {
+  return new DriveError("MEMBERSHIP_CHANGE_UNSAFE", `${name} cannot be removed now. ${reason}`, {
     member_id: String(memberId),
     reason,
   });

@@ -21,7 +21,7 @@ export interface MetadataPort {
    * Proposes a command from any node and waits until it is applied at the leader; its effect is visible to reads that follow
    * linearize() anywhere. Proposals that certainly did not happen are retried inside until the timeout.
    * @returns the answer of the state machine; a rejection is an answer, see unwrap() in cluster/metadata-client.ts
-   * @throws DriveError NO_LEADER, OVERLOADED, NODE_STOPPING (definite) or COMMIT_OUTCOME_UNKNOWN (indefinite)
+   * @throws DriveError NO_LEADER, OVERLOADED, NODE_STOPPING, FEATURE_LEVEL_TOO_LOW (definite) or COMMIT_OUTCOME_UNKNOWN (indefinite)
    */
   propose(body: CommandBody, options?: ProposeOptions): Promise<CommandResult>;
 

@@ -36,6 +36,11 @@ export class NodeDirectory {
     return this.#members;
   }
 
+  /** Has the next reader look anew: the list was found to be out of date. */
+  forget(): void {
+    this.#readAtMs = -Infinity;
+  }
+
   /** Ids of registered members, ascending. */
   memberIds(): readonly number[] {
     return this.members().map((member) => member.memberId);

@@ -95,6 +95,7 @@ function isSame(a: NodeRegistration, b: NodeRegistration): boolean {
     a.httpUrl === b.httpUrl &&
     a.publicUrl === b.publicUrl &&
     a.zone === b.zone &&
-    a.isStorageOnly === b.isStorageOnly
+    a.isStorageOnly === b.isStorageOnly &&
+    a.featureLevelMax === b.featureLevelMax
   );
 }

@@ -2,12 +2,14 @@
  * A loop that does a piece of work again and again, with a pause between: the shape of everything a node does by itself.
  *
  * One piece at a time. An operating error of the work is not the end: the next try comes after the idle pause, told to
- * `onError`. Anything else is a programmer error and goes on to the process. stop() waits for the piece in hand.
+ * `onError`. A full disk is one, whatever came upon it: NO_SPACE; and so are file descriptors that ran out: OVERLOADED. Anything else
+ * is a programmer error and goes on to the process. stop() waits for the piece in hand.
  */
 import { DriveError } from "../drive/errors.ts";
 import { assert } from "../std/assert.ts";
 import type { Clock, Timer } from "../std/clock.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
+import { isNoSpace, isTooManyFiles } from "../std/disk.ts";
 import { sharedAbortController } from "./deadline.ts";
 
 /** Settings of a PacedLoop. */
@@ -64,8 +66,9 @@ export class PacedLoop {
       try {
         found = await this.#options.work(signal);
       } catch (error) {
-        if (!(error instanceof DriveError)) throw error;
-        if (!signal.aborted) this.#options.onError?.(error);
+        const operating = operatingError(error);
+        if (operating === undefined) throw error;
+        if (!signal.aborted) this.#options.onError?.(operating);
       }
       if (!this.#woken && !signal.aborted) await this.#sleep(found);
     }
@@ -79,4 +82,43 @@ export class PacedLoop {
     await over.promise;
     this.#pause = undefined;
   }
+}
+
+function operatingError(error: unknown): DriveError | undefined {
+  if (error instanceof DriveError) return error;
+  const { message } = error as Error;
+  if (isNoSpace(error)) {
+    return new DriveError("NO_SPACE", `The disk of the node is full: ${message}`, {}, error);
+  }
+  if (isTooManyFiles(error)) {
+    return new DriveError("OVERLOADED", `The node has too many files open: ${message}`, {}, error);
+  }
+  return undefined;
+}
+
+/** What a node does by itself in a loop: its rounds, with all that is around them. */
+export abstract class PacedWork {
+  readonly #loop: PacedLoop;
+
+  protected constructor(options: Omit<PacedLoopOptions, "work">) {
+    this.#loop = new PacedLoop({ ...options, work: (signal) => this.round(signal) });
+  }
+
+  /** Begins with a first round. */
+  start(): void {
+    this.#loop.start();
+  }
+
+  /** Ends the loop; resolves when the round in hand has ended. Harmless when not started. */
+  stop(): Promise<void> {
+    return this.#loop.stop();
+  }
+
+  /** Ends the present pause: there may be something to do. */
+  wake(): void {
+    this.#loop.wake();
+  }
+
+  /** One bounded piece of the work; "busy" when there is more. The signal aborts at stop(). */
+  protected abstract round(signal: AbortSignal): Promise<"busy" | "idle">;
 }

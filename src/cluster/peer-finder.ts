@@ -4,7 +4,8 @@
  * A member that moved registers its new address in the tree; but it may need to be reached for that. So every call says where its
  * caller wants to be reached (heard()), and while members are missing the configured peers are asked who they are, each host
  * name with all of its addresses, again and again: after all nodes moved at once, or while a new node has no tree. What was
- * found so counts until the tree says something newer.
+ * found so counts until the tree says something newer. Members that nobody told of are found alike: those that a node knew may all
+ * have been replaced while it was away.
  */
 import { DriveError } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
@@ -20,6 +21,8 @@ export interface PeerFinderOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly clusterId: string;
+  /** This node, which is not looked for. */
+  readonly memberId: number;
   readonly exchange: BootstrapExchange;
   /** The configured peers, host names resolved to each of their addresses; asked anew for each look. */
   readonly addresses: () => Promise<readonly string[]>;
@@ -64,6 +67,11 @@ export class PeerFinder {
     return known;
   }
 
+  /** Members that were found where nothing newer says they are, or that nothing else tells of. */
+  foundIds(): readonly number[] {
+    return [...this.#found.keys()];
+  }
+
   /** A member said where it wants to be reached. */
   heard(memberId: number, address: string): void {
     if (this.addressOf(memberId) !== address) this.#note(memberId, address);
@@ -84,11 +92,12 @@ export class PeerFinder {
   }
 
   async #ask(address: string, missing: ReadonlySet<number>): Promise<void> {
-    const { exchange, clusterId } = this.#options;
+    const { exchange, clusterId, memberId: ownId } = this.#options;
     try {
       const { memberId, cluster, formed } = await exchange.ask(address);
-      if (!formed || cluster?.clusterId !== clusterId || !missing.has(memberId)) return;
-      this.heard(memberId, address);
+      if (!formed || cluster?.clusterId !== clusterId || memberId === ownId) return;
+      // One that is not missed stays where the tree says, by whatever name the list has it.
+      if (missing.has(memberId) || this.addressOf(memberId) === undefined) this.heard(memberId, address);
     } catch (error) {
       // Nobody there: the next look asks again.
       if (!(error instanceof DriveError)) throw error;

@@ -17,7 +17,8 @@ export const PORT_MAX = 65_535;
 
 const HOST_NAME =
   /^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}[A-Za-z0-9_])?)*\.?$/;
-const IPV6 = /^[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/;
+// A name of an interface may follow; in all no longer than a host name.
+const IPV6 = /^(?=.{1,253}$)[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?$/;
 const WILDCARDS = new Set(["0.0.0.0", "::"]);
 
 /** The address that `text` writes, or undefined when it is none. */

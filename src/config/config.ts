@@ -78,7 +78,7 @@ export interface Config {
     readonly snapshotLogEntryCount: number;
   };
   readonly transfer: {
-    /** Bytes of uploads and downloads in memory at once; beyond it clients are made to wait. */
+    /** Bytes of uploads in memory at once, and as many of downloads. Beyond it uploads wait and downloads go on in small pieces. */
     readonly inFlightBytesMax: number;
   };
   readonly cache: {

@@ -193,7 +193,7 @@ function redisContradictions({ services, cache }: Config): readonly string[] {
 
 function configurationInvalid(problems: readonly string[]): DriveError {
   const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-  const list = problems.map((problem) => `  - ${problem}`).join("\n");
+  const list = problems.map((problem) => `  - ${problem}${/[.?!]$/.test(problem) ? "" : "."}`).join("\n");
   return new DriveError("CONFIGURATION_INVALID", `The configuration has ${count}:\n${list}`, {
     problems: problems.join("\n"),
   });

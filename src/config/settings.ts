@@ -201,7 +201,7 @@ export const SETTINGS: readonly Setting[] = [
   row(
     "transfer.inFlightBytesMax",
     integer(8 * MIB, 64 * 1024 * MIB, "bytes"),
-    "Bytes of uploads and downloads in memory at once; beyond it clients are made to wait.",
+    "Bytes of uploads in memory at once, and as many of downloads. Beyond it uploads wait, and downloads go on in pieces of 128 KiB.",
   ),
   row(
     "cache.entries",

@@ -19,7 +19,7 @@ export interface ApplierOptions<Result> {
   readonly clock: Clock;
   readonly metrics: Metrics;
   /** Makes a membership change effective in the core. */
-  readonly applyConfChange: (entry: LogEntry) => ConfState;
+  readonly applyConfChange: (entry: LogEntry, before: ConfState) => ConfState;
   /** Hears each applied entry with its result, in order, after its batch is in the store. */
   readonly onEntry: (entry: LogEntry, result: Result | undefined) => void;
   /** Hears the applied index after each batch. */

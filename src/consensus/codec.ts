@@ -228,6 +228,7 @@ export function encodeMessageParts(message: Message): Uint8Array[] {
   writer.uint(10, message.rejectHint);
   writer.bytes(11, message.context);
   if (message.snapshot !== undefined) writer.message(12, encodeSnapshot(message.snapshot));
+  writer.uint(13, message.commitTerm);
   const parts = [writer.finish()];
   for (const entry of message.entries) {
     const bytes = encodeLogEntry(entry);
@@ -250,11 +251,13 @@ export function decodeMessage(bytes: Uint8Array): Message {
   const entries: LogEntry[] = [];
   let context = NO_BYTES;
   let snapshot: Snapshot | undefined;
+  let commitTerm = 0;
   while (reader.next()) {
     if (reader.field === 7) entries.push(decodeLogEntry(reader.bytes()));
     else if (reader.field <= 10) numbers[reader.field] = reader.uint();
     else if (reader.field === 11) context = reader.bytes();
     else if (reader.field === 12) snapshot = decodeSnapshot(reader.bytes());
+    else if (reader.field === 13) commitTerm = reader.uint();
     else reader.skip();
   }
   const at = (field: number): number => must(numbers[field], "a field up to 10");
@@ -274,6 +277,7 @@ export function decodeMessage(bytes: Uint8Array): Message {
     index: at(6),
     entries,
     commitIndex: at(8),
+    commitTerm,
     reject: at(9) !== 0,
     rejectHint: at(10),
     context,

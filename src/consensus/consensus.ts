@@ -22,6 +22,7 @@ import {
 import { assert, must } from "../std/assert.ts";
 import type { Timer } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
+import { unlessFull } from "../segments/segment-error.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { noMetrics, type Metrics } from "../telemetry/metrics.ts";
 import type { StateHash } from "./codec.ts";
@@ -268,7 +269,9 @@ export class Consensus<Result> implements PeerHandler {
   /** See PeerHandler. Messages before start() and after stop() are dropped, which Raft takes for loss. */
   step(message: Message, clusterId: string): void {
     checkCluster(this.#options.clusterId, clusterId, message.from);
-    if (this.#state === "running") this.#running?.driver.step(message);
+    const running = this.#running;
+    if (this.#state !== "running" || running === undefined) return;
+    if (!running.failover.ignores(message)) running.driver.step(message);
   }
 
   /** See PeerHandler. */
@@ -343,9 +346,7 @@ export class Consensus<Result> implements PeerHandler {
     const failover = new Failover({
       ...{ memberId, clock, prng },
       core: {
-        leaderId: () => driver.node.basicStatus().leaderId,
-        isLeading: () => driver.node.basicStatus().role === "leader",
-        isCandidate: () => driver.node.basicStatus().role === "candidate",
+        status: () => driver.node.basicStatus(),
         forgetLeader: () => driver.enter((node) => node.forgetLeader()),
         campaign: () => driver.enter((node) => node.campaign()),
       },
@@ -590,10 +591,9 @@ export class Consensus<Result> implements PeerHandler {
       await Promise.allSettled([running.log.close(), running.store.close()]);
       return;
     }
-    await running.driver.writer.writeHardState();
-    await running.mending.stop();
-    await running.store.flush();
-    await running.log.close();
-    await running.store.close();
+    await unlessFull(running.driver.writer.writeHardState());
+    await unlessFull(running.mending.stop());
+    await unlessFull(running.store.flush());
+    await Promise.all([running.log.close(), running.store.close()]);
   }
 }

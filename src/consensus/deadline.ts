@@ -1,6 +1,6 @@
 /** Waiting with an end: for an answer, or for a condition, under a Clock. */
 import { DriveError } from "../drive/errors.ts";
-import type { Clock } from "../std/clock.ts";
+import type { Clock, Timer } from "../std/clock.ts";
 
 /** How waitFor() may end otherwise. */
 export interface WaitOptions {
@@ -43,6 +43,16 @@ export function waitFor<T>(clock: Clock, work: Promise<T>, options: WaitOptions)
   });
 }
 
+/** The outcome of `work`, unless the signal aborts first: then its reason. The work itself goes on. */
+export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason as Error);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
 /**
  * Resolves to true once `condition` holds, looked at now and after every change that `subscribe` tells of; to false when the
  * time is up first. Rejects with CANCELED when the signal aborts.
@@ -70,5 +80,39 @@ export async function waitUntil(
     throw error;
   } finally {
     unsubscribe?.();
+  }
+}
+
+/** Hears of progress, and tells once when there was none for a time. */
+export class StallWatch {
+  readonly #clock: Clock;
+  readonly #stallMs: number;
+  readonly #onStall: () => void;
+  #progressMs: number;
+  #timer: Timer;
+
+  /** @param stallMs without progress() after which `onStall` is called, in milliseconds */
+  constructor(clock: Clock, stallMs: number, onStall: () => void) {
+    this.#clock = clock;
+    this.#stallMs = stallMs;
+    this.#onStall = onStall;
+    this.#progressMs = clock.monotonicMs();
+    this.#timer = clock.setTimer(stallMs, () => this.#look());
+  }
+
+  /** Work goes on. Cheap. */
+  progress(): void {
+    this.#progressMs = this.#clock.monotonicMs();
+  }
+
+  /** Ends watching. */
+  stop(): void {
+    this.#timer.cancel();
+  }
+
+  #look(): void {
+    const leftMs = this.#progressMs + this.#stallMs - this.#clock.monotonicMs();
+    if (leftMs <= 0) this.#onStall();
+    else this.#timer = this.#clock.setTimer(leftMs, () => this.#look());
   }
 }

@@ -13,24 +13,37 @@
  *
  * A peer may notice the break a little later than we ask, and ignores us then; so the question is repeated a few times. Once a
  * majority has said yes the votes themselves are asked for, which takes a sync of the peers' disks: that is given its time, or
- * on a slow disk every repetition would throw away the votes that are under way. A link that flaps cannot turn this into a stream of campaigns: one alarm per election timeout counts.
+ * on a slow disk every repetition would throw away the votes that are under way. A link that flaps cannot turn this into a
+ * stream of campaigns: one alarm per election timeout counts.
+ *
+ * All survivors notice at the same time, and PreVotes are granted to everybody, so two that ask within a round trip of each
+ * other would both become candidates of one term and split its votes; on a busy machine, where a round trip takes a hundred
+ * milliseconds, nearly every time. So while an alarm lasts at most one of two equal members is heard: who has granted a
+ * PreVote lets that member try, and ignores others for as long; of two that have asked each other the one with the lower id
+ * ignores the other. A member whose log is ahead of the one that asks cannot be led by it, and asks at once itself. To ignore a
+ * PreVote is what a lost message does, so nothing else depends on it.
  */
-import { NO_MEMBER, type MemberId } from "../raft/types.ts";
+import type { BasicStatus } from "../raft/raft-node.ts";
+import { NO_MEMBER, type MemberId, type Message } from "../raft/types.ts";
 import type { Clock, Timer } from "../std/clock.ts";
 import type { Prng } from "../std/prng.ts";
 
 /** How often a PreVote is asked for after one alarm. */
 const CAMPAIGN_COUNT_MAX = 4;
 
-/** How long votes may be under way before the question is repeated, and up to as long again: a sync of a busy disk. */
+/**
+ * How long votes may be under way before the question is repeated, and up to as long again: a sync of a busy disk. Where
+ * everything takes long (so much of the alarm has passed already), votes are given as long, within the greatest.
+ */
 const VOTE_MS_MIN = 100;
+const VOTE_MS_MAX = 400;
+
+/** How long an alarm lasts at most, in least times between two: on a busy machine an election takes longer than one. */
+const ALARM_PAUSE_COUNT = 4;
 
 /** The part of the core that is used. */
 export interface FailoverCore {
-  readonly leaderId: () => MemberId;
-  readonly isLeading: () => boolean;
-  /** Whether it asks for votes, after a majority of PreVotes. */
-  readonly isCandidate: () => boolean;
+  readonly status: () => Pick<BasicStatus, "role" | "leaderId" | "term" | "lastIndex" | "lastTerm">;
   readonly forgetLeader: () => void;
   readonly campaign: () => void;
 }
@@ -51,6 +64,14 @@ export interface FailoverOptions {
 export class Failover {
   readonly #options: FailoverOptions;
   #allowedMs = 0;
+  #alarmMs = 0;
+  /** Until when the alarm lasts: what peers ask is judged here, and no longer than by Raft alone. */
+  #alarmUntilMs = 0;
+  /** The newest term whose votes were given their time. */
+  #waitedTerm = 0;
+  #attempt = 1;
+  /** Whom a PreVote was granted to, and until when it may try. */
+  #granted: { readonly to: MemberId; readonly untilMs: number } | undefined;
   #timer: Timer | undefined;
 
   constructor(options: FailoverOptions) {
@@ -60,12 +81,45 @@ export class Failover {
   /** The connection to the member broke, or is refused. */
   peerDisconnected(memberId: MemberId): void {
     const { core, clock, pauseMs } = this.#options;
-    if (memberId === this.#options.memberId || memberId === NO_MEMBER || core.leaderId() !== memberId) return;
+    if (memberId === this.#options.memberId || memberId === NO_MEMBER || core.status().leaderId !== memberId)
+      return;
     const nowMs = clock.monotonicMs();
     if (nowMs < this.#allowedMs) return;
     this.#allowedMs = nowMs + pauseMs;
+    this.#alarmMs = nowMs;
+    this.#alarmUntilMs = nowMs + ALARM_PAUSE_COUNT * pauseMs;
+    this.#waitedTerm = core.status().term;
+    this.#granted = undefined;
     core.forgetLeader();
     this.#arm(1);
+  }
+
+  /** Looks at a message before the core does: whether it is a PreVote request that the core must not hear of. */
+  ignores(message: Message): boolean {
+    const { core, clock, memberId } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (message.kind !== "pre-vote" || nowMs >= this.#alarmUntilMs) return false;
+    const { role, leaderId, lastIndex, lastTerm } = core.status();
+    if (leaderId !== NO_MEMBER || role === "leader") return false;
+    const isAsking = role !== "follower";
+    const isOtherTrying = this.#granted !== undefined && nowMs < this.#granted.untilMs;
+    const { from } = message;
+    const order = message.logTerm - lastTerm || message.index - lastIndex;
+    if (order < 0) {
+      // It cannot win our vote: when nobody else is let try, it is our turn.
+      if (!isAsking && !isOtherTrying) this.#at(0, this.#attempt, false);
+      return false;
+    }
+    if (order === 0 && isAsking && memberId < from) {
+      // It has lost the leader by now, and perhaps had not when we asked.
+      if (role === "pre-candidate") this.#at(0, this.#attempt, false);
+      return true;
+    }
+    if (order === 0 && isOtherTrying && this.#granted?.to !== from) return true;
+    const voteMs = this.#voteMs();
+    this.#granted = { to: from, untilMs: nowMs + voteMs };
+    this.#at(voteMs, this.#attempt, false);
+    return false;
   }
 
   /** Ends what is pending. */
@@ -74,20 +128,33 @@ export class Failover {
   }
 
   #arm(attempt: number): void {
-    const { clock, prng, delayMsMin, delayMsMax } = this.#options;
-    this.#timer?.cancel();
+    const { prng, delayMsMin, delayMsMax } = this.#options;
     // Wider with every attempt, so that two followers that keep asking at the same time come apart.
-    const delayMs = delayMsMin + prng.below((delayMsMax - delayMsMin) * attempt + 1);
-    this.#timer = clock.setTimer(delayMs, () => this.#campaign(attempt, false));
+    this.#at(delayMsMin + prng.below((delayMsMax - delayMsMin) * attempt + 1), attempt, false);
+  }
+
+  #at(delayMs: number, attempt: number, hasWaited: boolean): void {
+    this.#attempt = attempt;
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.setTimer(delayMs, () => this.#campaign(attempt, hasWaited));
+  }
+
+  /** By chance, so that two that split the votes come apart. */
+  #voteMs(): number {
+    const { clock, prng } = this.#options;
+    const passedMs = Math.ceil(clock.monotonicMs() - this.#alarmMs);
+    return Math.min(VOTE_MS_MAX, Math.max(VOTE_MS_MIN, passedMs)) + prng.below(VOTE_MS_MIN);
   }
 
   #campaign(attempt: number, hasWaited: boolean): void {
-    const { clock, prng, core } = this.#options;
-    if (core.leaderId() !== NO_MEMBER || core.isLeading()) return;
-    if (core.isCandidate() && !hasWaited) {
-      // By chance, so that two that split the votes come apart.
-      const voteMs = VOTE_MS_MIN + prng.below(VOTE_MS_MIN);
-      this.#timer = clock.setTimer(voteMs, () => this.#campaign(attempt, true));
+    const { core } = this.#options;
+    const { role, leaderId, term } = core.status();
+    if (leaderId !== NO_MEMBER || role === "leader") return;
+    // Our own votes are under way, or we have just given ours to somebody else.
+    const isElecting = role === "candidate" || term > this.#waitedTerm;
+    if (isElecting && !hasWaited) {
+      this.#waitedTerm = term;
+      this.#at(this.#voteMs(), attempt, true);
       return;
     }
     core.campaign();

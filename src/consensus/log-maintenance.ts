@@ -7,6 +7,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import { withTimeout, type Clock } from "../std/clock.ts";
+import { isNoSpace } from "../std/disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { LogWriter } from "./log-writer.ts";
@@ -19,8 +20,8 @@ import type { ConsensusTuning } from "./tuning.ts";
 const PINNED_LOG_FACTOR = 8;
 
 /**
- * With less free space than this the store is not flushed: a commit that fails half way is final for the process, while the log
- * holds everything and waits for space by itself. Twice the unflushed bytes that a store holds at most.
+ * With less free space than this the store is not flushed: the log holds everything, and the space is the log's. Twice the
+ * unflushed bytes that a store holds at most.
  */
 export const FLUSH_FREE_BYTES_MIN = 16 * 1024 * 1024;
 
@@ -44,6 +45,8 @@ export class LogMaintenance {
   readonly #options: LogMaintenanceOptions;
   #working: Promise<void> | undefined;
   #flushedMs: number;
+  /** When a flush was put off for want of space; the next try comes an interval later, however long the log is. */
+  #fullMs: number | undefined;
   #isStopped = false;
 
   constructor(options: LogMaintenanceOptions) {
@@ -55,6 +58,8 @@ export class LogMaintenance {
   tick(): void {
     if (this.#working !== undefined || this.#isStopped) return;
     const { clock, tuning, store } = this.#options;
+    if (this.#fullMs !== undefined && clock.monotonicMs() - this.#fullMs < tuning.storeFlushIntervalMs)
+      return;
     const isDue = clock.monotonicMs() - this.#flushedMs >= tuning.storeFlushIntervalMs;
     const isDirty = store.state.appliedIndex > store.flushedIndex;
     const cutTo = this.#cutTo();
@@ -91,8 +96,7 @@ export class LogMaintenance {
       if (cutTo === undefined || store.flushedIndex < cutTo) {
         const freeBytes = await this.#options.freeBytes();
         if (freeBytes < FLUSH_FREE_BYTES_MIN) {
-          this.#flushedMs = startMs;
-          this.#options.logger.warn("state_not_flushed", { free_bytes: freeBytes });
+          this.#putOff(freeBytes);
           return;
         }
         await withTimeout(clock, tuning.storeFlushTimeoutMs, store.flush(), () => {
@@ -102,9 +106,17 @@ export class LogMaintenance {
         metrics.synced("state", clock.monotonicMs() - startMs);
       }
       this.#flushedMs = clock.monotonicMs();
+      this.#fullMs = undefined;
       if (cutTo !== undefined) writer.compact(Math.min(cutTo, store.flushedIndex));
     } catch (error) {
-      if (!this.#isStopped) onFatal(error as Error);
+      // Somebody else has taken the space meanwhile.
+      if (isNoSpace(error)) this.#putOff(0);
+      else if (!this.#isStopped) onFatal(error as Error);
     }
+  }
+
+  #putOff(freeBytes: number): void {
+    this.#fullMs = this.#options.clock.monotonicMs();
+    this.#options.logger.warn("state_not_flushed", { free_bytes: freeBytes });
   }
 }

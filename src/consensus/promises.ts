@@ -12,7 +12,7 @@ import type { HardState } from "../raft/types.ts";
 import { readAtomicFile, writeAtomicFile, type AtomicFileName } from "../std/atomic-file.ts";
 import { errnoOf, type Disk } from "../std/disk.ts";
 import type { Position } from "../segments/record.ts";
-import { isNoSpace } from "../segments/segment-error.ts";
+import { isNoSpace } from "../std/disk.ts";
 import { decodePromises, encodePromises, type LogPosition, type PromiseRecord } from "./codec.ts";
 import { WireFormatError } from "./wire-format.ts";
 

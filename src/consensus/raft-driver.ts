@@ -34,7 +34,7 @@ import {
 } from "../raft/types.ts";
 import { assert, must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
-import type { Disk } from "../std/disk.ts";
+import { isNoSpace, type Disk } from "../std/disk.ts";
 import type { Prng } from "../std/prng.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -109,8 +109,9 @@ export class RaftDriver<Result> {
       clock,
       logger,
       transport,
-      dumpTimeoutMs: tuning.snapshotDumpTimeoutMs,
-      sendTimeoutMs: tuning.snapshotSendTimeoutMs,
+      dumpStallMs: tuning.snapshotDumpStallMs,
+      sendStallMs: tuning.snapshotSendStallMs,
+      loadBytesPerSecond: tuning.snapshotLoadBytesPerSecond,
       logStartIndex: () => log.start.index,
       onSent: (to, ok) => this.#enter(() => this.node.reportSnapshot(to, ok)),
     });
@@ -121,7 +122,8 @@ export class RaftDriver<Result> {
       store,
       clock,
       metrics,
-      applyConfChange: (entry) => this.node.applyConfChange(decodeConfChange(entry.data), entry.index),
+      applyConfChange: (entry, before) =>
+        this.node.applyConfChange(decodeConfChange(entry.data), entry.index, before),
       onEntry: hooks.onEntry,
       onBatch: hooks.onBatch,
       deliver,
@@ -375,8 +377,4 @@ export class RaftDriver<Result> {
 /** Whether a message tells its receiver that the sender leads. */
 function isLeading(message: Message): boolean {
   return message.kind === "append" || message.kind === "heartbeat" || message.kind === "snapshot";
-}
-
-function isNoSpace(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

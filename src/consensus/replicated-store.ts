@@ -15,6 +15,7 @@
  */
 import { DriveError } from "../drive/errors.ts";
 import type { ConfState, LogEntry, SnapshotMetadata } from "../raft/types.ts";
+import { unlessFull } from "../segments/segment-error.ts";
 import { assert, must } from "../std/assert.ts";
 import { readAtomicFile, writeAtomicFile, type AtomicFileName } from "../std/atomic-file.ts";
 import { bytesEqual, utf8 } from "../std/bytes.ts";
@@ -38,6 +39,7 @@ import {
 } from "./codec.ts";
 import { RecordCache } from "./record-cache.ts";
 import { SnapshotFileReader } from "./snapshot-file.ts";
+import { loadAside } from "./snapshot-load.ts";
 import type { StateMachine } from "./state-machine.ts";
 import { HashingTransaction, RESERVED_PREFIX, STATE_KEY_END, StateHashHistory } from "./state-hash.ts";
 import { WireFormatError } from "./wire-format.ts";
@@ -245,12 +247,13 @@ export class ReplicatedStore<Result> {
 
   /**
    * Applies entries that follow the applied index, from `offset` on, in one transaction: as many as fit into a batch.
-   * @param applyConfChange makes a membership change effective in the core and answers the configuration that follows
+   * @param applyConfChange makes a membership change effective in the core and answers the configuration that follows from the one
+   *   before
    */
   applyBatch(
     entries: readonly LogEntry[],
     offset: number,
-    applyConfChange: (entry: LogEntry) => ConfState,
+    applyConfChange: (entry: LogEntry, before: ConfState) => ConfState,
   ): AppliedBatch<Result> {
     assert(!this.#closed, "the store is open");
     const startMs = this.#options.clock.monotonicMs();
@@ -264,7 +267,7 @@ export class ReplicatedStore<Result> {
           entry.index === appliedIndex + 1,
           `entry ${entry.index} follows applied index ${appliedIndex}`,
         );
-        if (entry.kind === "conf-change") confState = applyConfChange(entry);
+        if (entry.kind === "conf-change") confState = applyConfChange(entry, confState);
         results.push(this.#applyEntry(hashing, entry));
         appliedIndex = entry.index;
         appliedTerm = entry.term;
@@ -300,10 +303,11 @@ export class ReplicatedStore<Result> {
   }
 
   /**
-   * Loads a snapshot file into the next generation and makes it durable, beside the one that serves.
-   * @throws DriveError DATA_CORRUPT when the file or its hash is wrong, WRONG_CLUSTER
+   * Loads a snapshot file into the next generation and makes it durable, beside the one that serves; by another process where
+   * stores are files that one can make.
+   * @throws DriveError DATA_CORRUPT when the file or its hash is wrong, WRONG_CLUSTER, NO_SPACE; the reason of the signal
    */
-  async prepareInstall(path: string): Promise<PreparedGeneration> {
+  async prepareInstall(path: string, signal?: AbortSignal): Promise<PreparedGeneration> {
     assert(this.#prepared === undefined, "one install at a time");
     const generation = this.#current.generation + 1;
     const name = generationName(generation);
@@ -314,16 +318,19 @@ export class ReplicatedStore<Result> {
       const header = await reader.readHeader();
       if (header.clusterId !== this.#options.clusterId)
         throw wrongCluster(header.clusterId, this.#options.clusterId);
-      const store = await this.#options.provider.open(name);
+      const { metadata, clusterId, stateHash } = header;
+      const { index: appliedIndex, term: appliedTerm, confState } = metadata;
+      const state: StoreState = { clusterId, appliedIndex, appliedTerm, confState, stateHash };
+      const target = this.#options.provider.bulkTarget?.(name);
+      let store: OrderedStore | undefined;
       try {
-        const { metadata, clusterId, stateHash } = header;
-        const { index: appliedIndex, term: appliedTerm, confState } = metadata;
-        const state: StoreState = { clusterId, appliedIndex, appliedTerm, confState, stateHash };
-        await load(store, reader, state);
+        if (target !== undefined) await loadAside({ path, target, stateKey: STORE_STATE_KEY }, signal);
+        store = await this.#options.provider.open(name);
+        if (target === undefined) await load(store, reader, state);
         this.#prepared = { metadata, generation, store, state };
         return this.#prepared;
       } catch (error) {
-        await store.close();
+        await store?.close();
         await this.#options.provider.remove(name);
         throw error;
       }
@@ -362,8 +369,9 @@ export class ReplicatedStore<Result> {
     this.#sum = new RecordSum(prepared.state.stateHash);
     this.#history.record(index, term, this.#sum);
     this.#flushedIndex = index;
-    await Promise.all(this.#flushes);
-    await old.store.close();
+    // A full disk may refuse what is removed now.
+    await Promise.all([...this.#flushes].map((flushing) => unlessFull(flushing)));
+    await (old.store.discard?.() ?? old.store.close());
     await this.#options.provider.remove(old.name);
   }
 

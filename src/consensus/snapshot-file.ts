@@ -40,14 +40,66 @@ export const SNAPSHOT_BLOCK_SIZE_BYTES = 256 * 1024;
 /** A length beyond this is damage: a closed block plus the largest record (value 1 MiB, key 1 KiB) stays below. */
 const BLOCK_SIZE_BYTES_MAX = 4 * 1024 * 1024;
 
+/** The records of a block, one behind the other as the file holds them. */
+export class RecordBlock {
+  #bytes = Buffer.allocUnsafe(2 * SNAPSHOT_BLOCK_SIZE_BYTES);
+  #sizeBytes = 0;
+  #recordCount = 0;
+
+  /** Whether it is time to write it. */
+  get isFull(): boolean {
+    return this.#sizeBytes >= SNAPSHOT_BLOCK_SIZE_BYTES;
+  }
+
+  get recordCount(): number {
+    return this.#recordCount;
+  }
+
+  /** Takes a record. */
+  add({ key, value }: KeyValue): void {
+    const start = this.#begin(key.length, value.length);
+    this.#bytes.set(key, start);
+    this.#bytes.set(value, start + key.length);
+  }
+
+  /** Takes the record whose key and value follow each other in `bytes`: from `keyStart`, `valueStart`, up to `end`. */
+  addWithin(bytes: Buffer, keyStart: number, valueStart: number, end: number): void {
+    const start = this.#begin(valueStart - keyStart, end - valueStart);
+    bytes.copy(this.#bytes, start, keyStart, end);
+  }
+
+  /** Its bytes, valid until the next record is taken; it is empty then. */
+  take(): Uint8Array {
+    const taken = this.#bytes.subarray(0, this.#sizeBytes);
+    this.#sizeBytes = 0;
+    this.#recordCount = 0;
+    return taken;
+  }
+
+  /** Makes room for a record and writes its head; where its key goes. */
+  #begin(keyLength: number, valueLength: number): number {
+    const start = this.#sizeBytes + RECORD_HEADER_SIZE_BYTES;
+    const end = start + keyLength + valueLength;
+    if (end > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(2 * end);
+      larger.set(this.#bytes.subarray(0, this.#sizeBytes));
+      this.#bytes = larger;
+    }
+    this.#bytes.writeUInt16BE(keyLength, this.#sizeBytes);
+    this.#bytes.writeUInt32BE(valueLength, this.#sizeBytes + 2);
+    this.#sizeBytes = end;
+    this.#recordCount += 1;
+    return start;
+  }
+}
+
 /** Writes a snapshot file from its start. */
 export class SnapshotFileWriter {
   readonly #file: DiskFile;
   #offset = 0;
   #crc = 0;
   #recordCount = 0;
-  #parts: Uint8Array[] = [];
-  #partsSizeBytes = 0;
+  readonly #block = new RecordBlock();
 
   /** @param file an empty file, which stays the caller's */
   constructor(file: DiskFile) {
@@ -67,31 +119,25 @@ export class SnapshotFileWriter {
     await this.#writeBlock(KIND_HEADER, [encodeSnapshotHeader(header)]);
   }
 
-  /** Takes a record; writes a block now and then. The record must not change before finish(). */
+  /** Takes a record; writes a block now and then. */
   async writeRecord(record: KeyValue): Promise<void> {
-    const header = Buffer.allocUnsafe(RECORD_HEADER_SIZE_BYTES);
-    header.writeUInt16BE(record.key.length, 0);
-    header.writeUInt32BE(record.value.length, 2);
-    this.#parts.push(header, record.key, record.value);
-    this.#partsSizeBytes += header.length + record.key.length + record.value.length;
-    this.#recordCount += 1;
-    if (this.#partsSizeBytes >= SNAPSHOT_BLOCK_SIZE_BYTES) await this.#closeBlock();
+    this.#block.add(record);
+    if (this.#block.isFull) await this.writeRecords(this.#block);
+  }
+
+  /** Writes the records of a block, which is empty then. Its next record must wait for that. */
+  async writeRecords(block: RecordBlock): Promise<void> {
+    if (block.recordCount === 0) return;
+    this.#recordCount += block.recordCount;
+    await this.#writeBlock(KIND_RECORDS, [block.take()]);
   }
 
   /** Writes the rest and the footer, and makes the file durable. */
   async finish(): Promise<void> {
-    await this.#closeBlock();
+    await this.writeRecords(this.#block);
     const footer = encodeSnapshotFooter({ recordCount: this.#recordCount, sizeBytes: this.#offset });
     await this.#writeBlock(KIND_FOOTER, [footer]);
     await this.#file.sync();
-  }
-
-  async #closeBlock(): Promise<void> {
-    if (this.#parts.length === 0) return;
-    const parts = this.#parts;
-    this.#parts = [];
-    this.#partsSizeBytes = 0;
-    await this.#writeBlock(KIND_RECORDS, [Buffer.concat(parts)]);
   }
 
   async #writeBlock(kind: number, payload: readonly [Uint8Array]): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * Writes a frozen view of the state into a snapshot file: in pieces with a turn of the event loop between them, within a bounded
- * time, because an open view keeps the store's file growing. Memory stays at a block.
+ * Writes a frozen view of the state into a snapshot file: in pieces with a turn of the event loop between them, and only while it
+ * gets on, because an open view keeps the store's file growing. Memory stays at a block.
  */
 import type { SnapshotMetadata } from "../raft/types.ts";
 import { must } from "../std/assert.ts";
@@ -16,16 +16,21 @@ import { RESERVED_PREFIX, STATE_KEY_END } from "./state-hash.ts";
 /** Records read from the frozen view at a time; their bytes are bounded by SNAPSHOT_BLOCK_SIZE_BYTES as well. */
 const SCAN_COUNT_MAX = 256;
 
-/** A dump was given up: its time was over, or its store is replaced. */
+/** A dump was given up: it stood still, or its store is replaced. */
 export class DumpEndedError extends Error {
   override readonly name = "DumpEndedError";
 }
 
-/** How long a dump may take, and what ends it sooner. */
+/** How long a dump may stand still, and what ends it sooner. */
 export interface DumpLimits {
   readonly clock: Clock;
-  readonly timeoutMs: number;
+  readonly stallMs: number;
   readonly signal: AbortSignal;
+}
+
+/** What is said of a dump that stood still. */
+export function noProgress(stallMs: number): string {
+  return `the dump made no progress for ${stallMs} ms`;
 }
 
 /** What consensus recorded in a view of the state. */
@@ -44,27 +49,27 @@ export function metadataOf({
 
 /**
  * Writes the view into an empty file and makes it durable.
- * @throws DumpEndedError when the time is over; the reason of the signal; errors of the disk
+ * @throws DumpEndedError when it stood still; the reason of the signal; errors of the disk
  */
 export async function writeDump(
   file: DiskFile,
   view: OrderedReader,
   state: StoreState,
-  { clock, timeoutMs, signal }: DumpLimits,
+  { clock, stallMs, signal }: DumpLimits,
 ): Promise<void> {
-  const endMs = clock.monotonicMs() + timeoutMs;
   const { clusterId, stateHash } = state;
   const writer = new SnapshotFileWriter(file);
   await writer.writeHeader({ clusterId, stateHash, metadata: metadataOf(state) });
   let after: Uint8Array | undefined;
   for (;;) {
+    const startMs = clock.monotonicMs();
     const records = scan(view, after);
     for (const record of records) await writer.writeRecord(record);
     const last = records.at(-1);
     if (last === undefined) break;
     after = last.key;
     await sleep(clock, 0, signal);
-    if (clock.monotonicMs() >= endMs) throw new DumpEndedError(`the dump took longer than ${timeoutMs} ms`);
+    if (clock.monotonicMs() - startMs >= stallMs) throw new DumpEndedError(noProgress(stallMs));
   }
   await writer.finish();
 }

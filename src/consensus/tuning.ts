@@ -51,10 +51,12 @@ export interface ConsensusTuning {
   /** What is kept for slow followers when it is cut: at most either of these. */
   readonly logKeepSizeBytes: number;
   readonly logKeepEntryCount: number;
-  /** Writing a snapshot takes at most this long: an open read transaction keeps the store's file growing. */
-  readonly snapshotDumpTimeoutMs: number;
-  /** Sending one takes at most this long. */
-  readonly snapshotSendTimeoutMs: number;
+  /** Writing a snapshot may stand still for this long: an open read transaction keeps the store's file growing. */
+  readonly snapshotDumpStallMs: number;
+  /** Sending one may: no piece is taken. */
+  readonly snapshotSendStallMs: number;
+  /** A receiver that has all of it must load this many bytes a second at least, or what snapshotSendStallMs allows. */
+  readonly snapshotLoadBytesPerSecond: number;
   /** Members compare their state hashes after this many entries or this long, whichever comes first. */
   readonly stateHashEntryCount: number;
   readonly stateHashIntervalMs: number;
@@ -88,8 +90,9 @@ export const TUNING_DEFAULT: ConsensusTuning = {
   logEntryCountMax: 100_000,
   logKeepSizeBytes: 16 * MIB,
   logKeepEntryCount: 20_000,
-  snapshotDumpTimeoutMs: 60_000,
-  snapshotSendTimeoutMs: 600_000,
+  snapshotDumpStallMs: 60_000,
+  snapshotSendStallMs: 60_000,
+  snapshotLoadBytesPerSecond: MIB,
   stateHashEntryCount: 1024,
   stateHashIntervalMs: 10_000,
   failoverDelayMsMin: 5,

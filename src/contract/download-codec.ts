@@ -86,6 +86,12 @@ export function downloadHandlers(drive: DriveSource): Handlers<typeof DownloadSe
       const status = await drive().preparedDownloads.status(downloadId, readOptions(request, call.signal));
       return { download: encodeDownload(status) };
     },
+    async releaseDownload(request, call) {
+      const downloadId = toNumber(request.downloadId, "download_id");
+      const { requestId, signal } = writeOptions(request, call.signal);
+      await drive().preparedDownloads.release(downloadId, { requestId, signal });
+      return {};
+    },
     async *readDownload(request, call) {
       const downloadId = toNumber(request.downloadId, "download_id");
       const opened = await drive().preparedDownloads.open(downloadId, readOptions(request, call.signal));

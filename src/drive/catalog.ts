@@ -6,7 +6,7 @@
  */
 import type { Entry } from "./entry.ts";
 import { DriveError } from "./errors.ts";
-import { formatPath, parsePath } from "./path.ts";
+import { formatPath, parseName, parsePath } from "./path.ts";
 
 /** Entries on a page of a catalog: default and maximum. */
 export const CATALOG_PAGE_SIZE_DEFAULT = 100;
@@ -165,6 +165,20 @@ export function checkCount(countMax: number): void {
   refuse(`A page has 1 to ${CATALOG_PAGE_SIZE_MAX} entries, not ${countMax}.`, { count: String(countMax) });
 }
 
+/** Checks everything of a query but its text and folder. @throws DriveError ARGUMENT_INVALID */
+export function checkQuery(query: CatalogQuery): void {
+  checkCount(query.countMax);
+  parseCursor(query);
+  const { mediaType, sizeBytesMin, sizeBytesMax, modifiedFromMs, modifiedToMs } = query;
+  // What no media type holds, the tables could not be asked for either.
+  if (mediaType !== undefined && !/^[\x20-\x7e]*$/.test(mediaType)) {
+    refuse("A media type has printable ASCII characters only.");
+  }
+  for (const value of [sizeBytesMin, sizeBytesMax, modifiedFromMs, modifiedToMs]) {
+    if (value !== undefined && !Number.isSafeInteger(value)) refuse(`${value} is no size and no time.`);
+  }
+}
+
 /** The folder of a query in normal form, "/" for the root. @throws DriveError PATH_INVALID and the like */
 export function folderPath(under: string | undefined): string {
   return formatPath(parsePath(under ?? "/"));
@@ -208,7 +222,7 @@ export function parseCursor(
   }
   if (Array.isArray(parts) && parts.length === 4) {
     const [sort, descending, value, entryId] = parts as readonly unknown[];
-    const fits = query.sort === "name" ? typeof value === "string" : Number.isSafeInteger(value);
+    const fits = query.sort === "name" ? isName(value) : Number.isSafeInteger(value);
     if (
       sort === query.sort &&
       descending === (query.descending ? 1 : 0) &&
@@ -219,4 +233,12 @@ export function parseCursor(
     }
   }
   return refuse("The cursor is not one that this query gave.");
+}
+
+function isName(value: unknown): boolean {
+  try {
+    return typeof value === "string" && parseName(value) === value;
+  } catch {
+    return false;
+  }
 }

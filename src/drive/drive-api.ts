@@ -5,10 +5,11 @@
  * metadata/. Every method may fail with the reasons of drive/errors.ts; those that matter are named. Every mutation takes a
  * request id: the same id again, within REQUEST_RETENTION_MS, returns the first answer and changes nothing.
  */
+import type { CollectionBrake } from "./collection-brake.ts";
 import type { EntryRef, ReadOptions, WriteOptions } from "./call-options.ts";
 import type { CatalogApi } from "./catalog.ts";
 import type { Change } from "./change.ts";
-import type { TaskApi } from "./task.ts";
+import type { TaskApi, TaskKind, TaskProgress } from "./task.ts";
 import type { PreparedDownloadApi } from "./prepared-download.ts";
 import type { Entry, EntryAttributes, OnConflict } from "./entry.ts";
 
@@ -47,6 +48,26 @@ export interface UploadRequest {
   readonly attributes: EntryAttributes;
   /** Makes missing parent folders. */
   readonly createParents: boolean;
+  /** Set when the upload is an attempt of a one-shot upload: initUpload() answers the file when another attempt made it. */
+  readonly attemptOf?: PutAttempt | undefined;
+}
+
+/** A one-shot upload, to which each attempt sends its bytes by an upload of its own. */
+export interface PutAttempt {
+  /** The id of the one-shot upload, under which completeUpload() makes the file. */
+  readonly requestId: string;
+  /** The file has at least this many bytes, as far as they were read. */
+  readonly sizeBytesMin: number;
+}
+
+/** How an upload is completed. */
+export interface CompleteOptions {
+  /** The size of an upload of unknown length. */
+  readonly sizeBytes?: number | undefined;
+  /** Takes the place of what initUpload() was told, say after PATH_EXISTS. */
+  readonly onConflict?: OnConflict | undefined;
+  /** The one-shot upload that this is an attempt of: whichever attempt completes first makes the file, the others get it. */
+  readonly put?: UploadRequest | undefined;
 }
 
 /** Where and how to send the bytes. */
@@ -62,6 +83,11 @@ export interface UploadTicket {
   readonly entry: Entry | undefined;
   /** Wall time, reckoned by the answering node from cluster time, which decides: for display. */
   readonly expireTimeMs: number;
+  /**
+   * The file that another attempt of `attemptOf` made; then no upload was begun. It answers this attempt only when it is of the same
+   * bytes, which the asker has to compare.
+   */
+  readonly made?: PathEntry | undefined;
 }
 
 /** A run of chunk indexes, both ends included. */
@@ -73,6 +99,7 @@ export interface ChunkRange {
 /** The state of an upload, for resuming it. */
 export interface UploadStatus {
   readonly uploadId: number;
+  /** Empty when the folder was deleted meanwhile: the upload cannot be completed any more. */
   readonly path: string;
   readonly state: "open" | "complete";
   readonly sizeBytes: number | undefined;
@@ -139,6 +166,7 @@ export interface NodeStatus {
   readonly memberId: number;
   readonly role: "leader" | "voter" | "learner" | "storage";
   readonly health: NodeHealth;
+  /** Milliseconds for which it has been up; of one that is not, since it was last heard of. */
   readonly sinceMs: number;
   readonly address: string;
   readonly httpUrl: string;
@@ -148,6 +176,8 @@ export interface NodeStatus {
   readonly totalBytes: number;
   readonly appliedIndex: number;
   readonly liveBytes: number;
+  /** Its disk has reached its reserve, as last heard: it takes no new files. */
+  readonly full: boolean;
   /** Its copies were given up: it was away for longer than the grace. */
   readonly lost: boolean;
   /** It gives its copies to others and takes no new ones. */
@@ -158,8 +188,12 @@ export interface NodeStatus {
   readonly scrubProgress: number | undefined;
   /** Extents in quarantine, as last heard. */
   readonly quarantinedCount: number;
+  /** Why its collection removes nothing that the tree does not know, as last heard; undefined while it would. */
+  readonly collectionBrake: CollectionBrake | undefined;
   /** What the node told of itself in Redis; absent where there is none. All other figures come with heartbeats. */
   readonly report?: NodeReport | undefined;
+  /** Highest feature level that it supports, as last heard; absent while that is not known. */
+  readonly featureLevelMax?: number | undefined;
 }
 
 /** A transfer under way, as its node told. */
@@ -169,6 +203,17 @@ export interface ReportedTransfer {
   /** Undefined while it is not known. */
   readonly sizeBytes: number | undefined;
   readonly transferredBytes: number;
+}
+
+/** A task that a node works on, as it told. The record of the task is the truth about its state. */
+export interface ReportedTask {
+  readonly taskId: number;
+  readonly kind: TaskKind;
+  /** Number of the claim under which it works. */
+  readonly fence: number;
+  /** When it began: wall time of that node. */
+  readonly sinceTimeMs: number;
+  readonly progress: TaskProgress;
 }
 
 /** What a node told of itself of late, in a service that nodes share. Information alone. */
@@ -181,6 +226,7 @@ export interface NodeReport {
   readonly freeBytes: number;
   readonly totalBytes: number;
   readonly transfers: readonly ReportedTransfer[];
+  readonly tasks: readonly ReportedTask[];
 }
 
 /** A complete scrub pass. Ages are milliseconds of cluster time. */
@@ -250,6 +296,7 @@ export interface ClusterStatus {
   readonly clusterTimeMs: number;
   readonly nodes: readonly NodeStatus[];
   readonly replicas: ReplicaSummary;
+  /** Files and folders of users, the root excepted: what prepared downloads keep is counted in preparedDownloads alone. */
   readonly fileCount: number;
   readonly directoryCount: number;
   readonly openUploadCount: number;
@@ -259,6 +306,40 @@ export interface ClusterStatus {
   readonly services?: readonly ServiceStatus[] | undefined;
   /** The newest snapshot of the tree; absent while there is none. */
   readonly treeSnapshot?: TreeSnapshotStatus | undefined;
+  /** What prepared downloads keep; absent while there are none, and in answers of older nodes. */
+  readonly preparedDownloads?: PreparedDownloadsStatus | undefined;
+  /** Feature level of the cluster (drive/feature-levels.ts); absent in answers of older nodes. */
+  readonly featureLevel?: number | undefined;
+}
+
+/** An upload that is not finished, as the tree knows it. */
+export interface OpenUpload {
+  readonly uploadId: number;
+  /** Empty when the folder was deleted meanwhile: the upload cannot be completed any more. */
+  readonly path: string;
+  /** As announced; undefined while unknown. */
+  readonly sizeBytes: number | undefined;
+  /** Time since its last recorded sign of life. Signs are recorded once an hour, so it may have received bytes since. */
+  readonly idleMs: number;
+  /** Wall time, reckoned by the answering node from cluster time, which decides: for display. */
+  readonly expireTimeMs: number;
+}
+
+/** A page of unfinished uploads; it may be short, or empty, before the last one. */
+export interface OpenUploadPage {
+  readonly uploads: readonly OpenUpload[];
+  /** Asks for the next page; undefined on the last. */
+  readonly nextCursor: string | undefined;
+}
+
+/** What prepared downloads keep: copies of files and folders as they were, whose bytes stay when the files themselves are deleted. */
+export interface PreparedDownloadsStatus {
+  readonly downloadCount: number;
+  readonly fileCount: number;
+  /** Bytes of these files, also of those that users still have. */
+  readonly sizeBytes: number;
+  /** Wall time at which the last of them is given back. */
+  readonly expireTimeMs: number;
 }
 
 /** The newest snapshot of the tree, kept for when every voter loses it. */
@@ -290,6 +371,8 @@ export interface Readiness {
   readonly problems: readonly string[];
   /** Services outside of it, which never make it unready; absent where they are not known. */
   readonly services?: readonly ServiceStatus[] | undefined;
+  /** What an operator should look at, and what never makes the node unready; absent where it is not known. */
+  readonly warnings?: readonly string[] | undefined;
 }
 
 /** Copies of one file. */
@@ -327,11 +410,12 @@ export interface DriveApi {
   remove(ref: EntryRef, settings: { recursive: boolean }, options?: WriteOptions): Promise<void>;
   update(ref: EntryRef, attributes: EntryAttributes, options?: WriteOptions): Promise<PathEntry>;
 
+  /** Begins an upload. Errors: PATH_EXISTS, PATH_NOT_FOUND...; REQUEST_ID_REUSED when `attemptOf` names another change. */
   initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket>;
   /**
    * Takes one chunk; any order, in parallel, idempotent. `digest`, when given, must be its SHA-256 (DIGEST_MISMATCH).
    * Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED, UPLOAD_FINISHED, CHUNK_OUT_OF_RANGE, PAYLOAD_TOO_LARGE, PAYLOAD_TRUNCATED,
-   * QUORUM_NOT_REACHED, NO_SPACE, OVERLOADED.
+   * QUORUM_NOT_REACHED, NO_SPACE, OVERLOADED; PATH_NOT_FOUND when its folder was deleted meanwhile.
    */
   writeChunk(
     uploadId: number,
@@ -341,17 +425,23 @@ export interface DriveApi {
     signal?: AbortSignal,
   ): Promise<ChunkReceipt>;
   /**
-   * Seals and commits. `sizeBytes` states the size of an upload of unknown length. Idempotent: a finished upload answers its
-   * file. `onConflict` takes the place of what initUpload() was told, say after PATH_EXISTS. Errors: UPLOAD_INCOMPLETE (metadata `missing`), DIGEST_MISMATCH (tree hash), PATH_EXISTS, VERSION_MISMATCH...
+   * Seals and commits. Idempotent: a finished upload answers its file.
+   * Errors: PATH_NOT_FOUND when the folder was deleted meanwhile, UPLOAD_INCOMPLETE (metadata `missing`), DIGEST_MISMATCH (sealed
+   * bytes are not those stated, or differ from copy to copy: the upload is discarded), PATH_EXISTS, VERSION_MISMATCH...
    */
-  completeUpload(
-    uploadId: number,
-    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
-    options?: WriteOptions,
-  ): Promise<PathEntry>;
+  completeUpload(uploadId: number, settings: CompleteOptions, options?: WriteOptions): Promise<PathEntry>;
+  /** Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED, DIGEST_MISMATCH when its copies differ, so that it can never be completed. */
   uploadStatus(uploadId: number, options?: ReadOptions): Promise<UploadStatus>;
   abortUpload(uploadId: number, options?: WriteOptions): Promise<void>;
-  /** One-shot upload of a stream; nothing of it remains when the stream fails. */
+  /** At most `countMax` (1 to PAGE_SIZE_MAX) uploads that are not finished, oldest first. Errors: ARGUMENT_INVALID. */
+  openUploads(
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options?: ReadOptions,
+  ): Promise<OpenUploadPage>;
+  /**
+   * One-shot upload of a stream; nothing of it remains when the stream fails. A repeat of the same bytes gets the first answer. They
+   * are read to their end and compared, unless the stated tree hash is that of the file; others are REQUEST_ID_REUSED.
+   */
   putFile(
     request: UploadRequest,
     body: AsyncIterable<Uint8Array>,
@@ -369,7 +459,7 @@ export interface DriveApi {
   cluster(options?: ReadOptions): Promise<ClusterStatus>;
   /** Asks every node to read all its copies now; returns once it is asked for. */
   startScrub(options?: WriteOptions): Promise<void>;
-  /** Has a node give its copies to others and take no new ones, or ends that. Errors: ARGUMENT_INVALID (no such node). */
+  /** Has a node give its copies to others and take no new ones, or ends that; `nodeId` may be a member id too. Errors: MEMBER_NOT_FOUND. */
   setDraining(nodeId: string, draining: boolean, options?: WriteOptions): Promise<void>;
   /** Whether this node can serve: its own Raft and disk. `problems` names what cannot. */
   readiness(): Readiness;

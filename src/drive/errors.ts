@@ -72,7 +72,7 @@ export const REASONS = {
     code: "invalid_argument",
     httpStatus: 400,
     outcome: "definite",
-    remedy: "Send the bytes again.",
+    remedy: "Send the bytes again; those of an upload that cannot be completed, in a new upload.",
   },
   CHUNK_OUT_OF_RANGE: { code: "invalid_argument", httpStatus: 400, outcome: "definite", remedy: FIX },
   PATH_NOT_FOUND: {
@@ -85,7 +85,8 @@ export const REASONS = {
     code: "not_found",
     httpStatus: 404,
     outcome: "definite",
-    remedy: "Start a new upload.",
+    remedy:
+      "Check the id, or start a new upload. For a prepared download read GET /api/downloads/{id}, which says how far it is.",
   },
   DOWNLOAD_NOT_READY: {
     code: "failed_precondition",
@@ -132,24 +133,39 @@ export const REASONS = {
     remedy: "Nothing: tasks go on without the broker.",
     retryAfterSeconds: 5,
   },
+  VERSION_UNSUPPORTED: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy: "Start the node with the version of netdisk that the other nodes run.",
+  },
+  FEATURE_LEVEL_TOO_LOW: {
+    code: "failed_precondition",
+    httpStatus: 409,
+    outcome: "definite",
+    remedy:
+      "Upgrade every node, then try again: netdisk cluster status says which nodes hold the level back.",
+  },
   UPLOAD_EXPIRED: { code: "not_found", httpStatus: 410, outcome: "definite", remedy: "Start a new upload." },
   PATH_EXISTS: {
     code: "already_exists",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Choose another name, or set onConflict to rename or replace.",
+    remedy:
+      "Choose another name, or, where the request takes it, set onConflict to rename or replace, for a folder existOk.",
   },
   NOT_A_DIRECTORY: {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Name a folder.",
+    remedy: "Name a folder; a folder never replaces a file.",
   },
   IS_A_DIRECTORY: {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Name a file, for example one inside the folder; a file never replaces a folder.",
+    remedy:
+      "Name a file, for example one inside the folder: a file never replaces a folder. To fetch a whole folder use POST /api/downloads or netdisk get --zip.",
   },
   DIRECTORY_NOT_EMPTY: {
     code: "failed_precondition",
@@ -173,7 +189,7 @@ export const REASONS = {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "The upload is already complete; start a new one to change the file.",
+    remedy: "It takes no other bytes: complete it as it is, or begin a new upload.",
   },
   SEAL_REJECTED: {
     code: "aborted",

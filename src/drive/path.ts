@@ -26,6 +26,11 @@ const UNFIT: readonly { readonly pattern: RegExp; readonly why: string }[] = [
   { pattern: /\p{Noncharacter_Code_Point}/u, why: "is no character" },
 ];
 
+/** Whether a text holds what no name may hold: a control character, or half of a surrogate pair. */
+export function holdsForbidden(text: string): boolean {
+  return FORBIDDEN.test(text);
+}
+
 /**
  * Checks a single name, new or not, and returns it.
  * @throws DriveError PATH_INVALID or NAME_TOO_LONG, with the name in quotes and what is wrong with it
@@ -127,6 +132,10 @@ export function parseNewPath(path: string): readonly string[] {
  * @throws DriveError PATH_INVALID, NAME_TOO_LONG or PATH_TOO_DEEP
  */
 export function parseNewFilePath(path: string): readonly string[] {
+  if (path === "") {
+    const message = 'The path is empty: a path starts with "/" and ends with the name of the file.';
+    throw new DriveError("PATH_INVALID", message, { path });
+  }
   const names = parseNewPath(path);
   if (names.length > 0 && path.endsWith("/")) {
     throw new DriveError(

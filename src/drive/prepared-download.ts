@@ -64,6 +64,12 @@ export interface PreparedDownloadApi {
   status(downloadId: number, options?: ReadOptions): Promise<PreparedDownloadStatus>;
   /** Opens it for reading. Errors: TASK_NOT_FOUND, DOWNLOAD_NOT_READY, DOWNLOAD_FAILED, DOWNLOAD_EXPIRED. */
   open(downloadId: number, options?: ReadOptions): Promise<OpenedDownload>;
+  /**
+   * Gives back what it keeps, now, and ends preparing it; harmless twice. Who reads it is told DOWNLOAD_EXPIRED within minutes, if
+   * reading takes longer than that.
+   * Errors: TASK_NOT_FOUND.
+   */
+  release(downloadId: number, options?: Omit<WriteOptions, "precondition">): Promise<void>;
 }
 
 /** For a drive that prepares no downloads. */
@@ -71,6 +77,7 @@ export const noPreparedDownloads: PreparedDownloadApi = {
   prepare: refuse,
   status: refuse,
   open: refuse,
+  release: refuse,
 };
 
 function refuse(): Promise<never> {

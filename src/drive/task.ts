@@ -48,7 +48,7 @@ export interface TaskError {
   readonly message: string;
 }
 
-/** A task as it stands. Times are cluster time. */
+/** A task as it stands. */
 export interface Task {
   /** Ascending by creation. */
   readonly taskId: number;
@@ -64,9 +64,12 @@ export interface Task {
   readonly fence: number;
   /** Member that works on it, or did last; 0 for none. */
   readonly memberId: number;
-  /** While it runs: until when the claim holds. While it waits: not to be claimed before. Ended: when it is forgotten. */
+  /**
+   * While it runs: until when the claim holds. While it waits: not to be claimed before. Ended: when it is forgotten. Cluster time.
+   */
   readonly dueTimeMs: number;
   readonly progress: TaskProgress;
+  /** When it was made and when it was changed last: wall time of the node that asked for it, to be shown and not reckoned with. */
   readonly createTimeMs: number;
   readonly updateTimeMs: number;
   /** What to do, in the form of its kind. */

@@ -1,14 +1,14 @@
 /**
  * Response bodies: pieces of a file to a socket, as fast as the client takes them and no faster.
  *
- * At most SEND_BUFFER_SIZE_BYTES_MAX and one piece are on their way at a time; the next piece is read meanwhile. A client that
- * takes nothing for sendTimeoutMs is cut off. Once the header is out an error can only be told by breaking the connection,
+ * One piece is on its way at a time, and the next is asked for when the machine has taken all of it: then its memory is given back,
+ * and whoever gives the pieces knows what is held (replication/read-window.ts). The machine's own buffer keeps the line busy
+ * meanwhile. A client that takes nothing for sendTimeoutMs is cut off. Once the header is out an error can only be told by breaking the connection,
  * which every client sees because the length was announced.
  */
 import type { ServerResponse } from "node:http";
 import { DriveError } from "../drive/errors.ts";
 import type { Clock, Timer } from "../std/clock.ts";
-import { SEND_BUFFER_SIZE_BYTES_MAX } from "./limits.ts";
 
 /** Settings of sendBytes(). */
 export interface SendOptions {
@@ -62,14 +62,13 @@ class SendWindow {
     this.#response.write(piece, () => {
       this.#pendingBytes -= piece.length;
       this.#options.onBytes?.(piece.length);
-      if (this.#pendingBytes <= SEND_BUFFER_SIZE_BYTES_MAX) this.#wake?.();
+      if (this.#pendingBytes === 0) this.#wake?.();
     });
     this.#response.uncork();
-    if (this.#pendingBytes > SEND_BUFFER_SIZE_BYTES_MAX)
-      await this.#until(() => this.#pendingBytes <= SEND_BUFFER_SIZE_BYTES_MAX);
+    await this.drained();
   }
 
-  /** Waits until the last byte is out. */
+  /** Waits until the machine has taken the last byte. */
   drained(): Promise<void> {
     return this.#until(() => this.#pendingBytes === 0);
   }

@@ -70,7 +70,7 @@ const sizeSchema = integerSchema(0, CONTENT_SIZE_BYTES_MAX).optional();
 const searchQuerySchema = z.strictObject({
   q: z.string().optional().meta({
     description:
-      "Part of a name; with slashes, part of a path that ends in the name. Without it, every entry the filters let through.",
+      'Part of a name. With slashes, part of a path that ends inside the own name of the entry: "/b" finds names that begin with "b", "b/" folders whose name ends with "b", "a/b" names that begin with "b" in folders whose name ends with "a". What lies below a folder that is found is not found with it: path finds that. Without q, every entry the filters let through.',
   }),
   path: pathSchema.optional().meta({ description: "Only what lies below this folder." }),
   kind: z.enum(["file", "directory"]).optional(),

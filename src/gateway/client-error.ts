@@ -8,7 +8,12 @@ import { HttpError, toErrorAnswer } from "./http-error.ts";
 
 /** A whole HTTP answer for `error` of the parser. @param inBody whether the header of a request had been read */
 export function rawErrorAnswer(error: Error, inBody: boolean): string {
-  const answer = toErrorAnswer(classify(error, inBody), { mutates: false });
+  return rawAnswer(classify(error, inBody));
+}
+
+/** A whole HTTP answer for `error`, after which the connection ends. */
+export function rawAnswer(error: DriveError | HttpError): string {
+  const answer = toErrorAnswer(error, { mutates: false });
   const body = JSON.stringify(answer.body);
   return [
     `HTTP/1.1 ${answer.status} ${answer.status === 400 ? "Bad Request" : "Refused"}`,
@@ -16,6 +21,7 @@ export function rawErrorAnswer(error: Error, inBody: boolean): string {
     `Content-Length: ${Buffer.byteLength(body)}`,
     "X-Content-Type-Options: nosniff",
     "Cache-Control: no-store",
+    ...Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}`),
     "Connection: close",
     "",
     body,

@@ -4,6 +4,7 @@
  * The ETag of an entry is its version in quotes. It is strong: equal tags mean equal bytes and attributes. The modification
  * time is the client's own, so it is a weak validator and never decides about ranges. Pure; knows no request objects.
  */
+import { DriveError } from "../drive/errors.ts";
 import type { Entry, Precondition } from "../drive/entry.ts";
 import { argumentsInvalid } from "./http-error.ts";
 
@@ -77,6 +78,24 @@ export function parsePrecondition(headers: Headers): Precondition | undefined {
   }
   if (problems.length > 0) throw argumentsInvalid(problems);
   return Object.keys(precondition).length === 0 ? undefined : precondition;
+}
+
+/** The error of a change, where a tag of its If-Match stands for VERSION_NONE: that number means nothing to its client. */
+export function explainUnmatched<E extends Error>(error: E, headers: Headers): E | DriveError {
+  const match = header(headers, "if-match");
+  const tags = match === undefined ? undefined : parseEtags(match);
+  const isExplained =
+    error instanceof DriveError && error.reason === "VERSION_MISMATCH" && Array.isArray(tags);
+  if (!isExplained || !tags.some((tag) => versionOf(tag) === VERSION_NONE)) return error;
+  const { metadata } = error;
+  const version = metadata["version"];
+  const now = version === undefined || version === "none" ? "" : `; the tag is now "${version}"`;
+  return new DriveError(
+    "VERSION_MISMATCH",
+    `No tag in If-Match is the strong tag of what is there${now}.`,
+    metadata,
+    error,
+  );
 }
 
 /** What a conditional read gets. */

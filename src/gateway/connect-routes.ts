@@ -3,7 +3,7 @@
  * generated clients on the HTTP port.
  *
  * Unary and server-streaming calls alone: HTTP/1.1 has no more. A failed call carries the canonical code, Retry-After, and one
- * netdisk.v1.ErrorDetail. Bodies are bounded in size and in time.
+ * netdisk.v1.ErrorDetail. Bodies are bounded in size and in time, and a malformed one is refused as an invalid argument.
  */
 import { Code, ConnectError, type ConnectRouter, type Interceptor } from "@connectrpc/connect";
 import { fastifyConnectPlugin } from "@connectrpc/connect-fastify";
@@ -22,6 +22,7 @@ import { metadataHandlers, progressHandlers } from "../contract/service-handlers
 import { DriveError, type StatusCode } from "../drive/errors.ts";
 import { toErrorAnswer } from "./http-error.ts";
 import { CONNECT_MESSAGE_SIZE_BYTES_MAX } from "./limits.ts";
+import { refuseMalformed } from "./malformed-message.ts";
 import type { Services } from "./route.ts";
 
 const CODES: Readonly<Record<StatusCode, Code>> = {
@@ -76,7 +77,12 @@ export async function registerConnectRoutes(app: FastifyInstance, options: Conne
       acceptCompression: [],
       grpc: false,
       interceptors: [errorInterceptor(options)],
-      routes: (router: ConnectRouter) => addServices(router, services),
+      routes: (router: ConnectRouter) => {
+        addServices(router, services);
+        for (const [at, handler] of router.handlers.entries()) {
+          router.handlers[at] = refuseMalformed(handler, toConnectError);
+        }
+      },
     });
   });
 }

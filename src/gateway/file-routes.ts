@@ -173,18 +173,28 @@ export const fileRoutes: readonly Route[] = [
     summary: "Makes a folder.",
     tag: "files",
     body: folderBodySchema,
-    requestHeaders: { ...CHANGE_HEADERS, "If-None-Match": 'Only "*": nothing may be there yet.' },
+    requestHeaders: {
+      ...CHANGE_HEADERS,
+      "If-Match":
+        "ETags of which the folder that is there must have one; with existOk it is the answer then.",
+      "If-None-Match": 'Only "*": nothing may be there yet.',
+    },
     responses: { 201: { description: "The folder.", schema: fileViewSchema } },
     async handle({ body }, call) {
       const { createParents, existOk } = body;
       const attributes = { modifyTimeMs: body.modifyTime, mode: body.mode };
       const options = writeOptions(call, body.requestId);
-      const made = await call.drive.createDirectory(
-        checkedPath(body.path),
-        { createParents, existOk, attributes },
-        options,
-      );
-      return entryAnswer(made, 201);
+      try {
+        const path = checkedPath(body.path);
+        return entryAnswer(
+          await call.drive.createDirectory(path, { createParents, existOk, attributes }, options),
+          201,
+        );
+      } catch (error) {
+        if (createParents || !(error instanceof DriveError) || error.reason !== "PATH_NOT_FOUND") throw error;
+        const message = `${error.message} With "createParents": true the folders above are made too.`;
+        throw new DriveError(error.reason, message, error.metadata, error);
+      }
     },
   }),
   route({

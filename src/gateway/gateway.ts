@@ -22,7 +22,9 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import { BodyReader } from "./body-reader.ts";
 import { catalogRoutes } from "./catalog-routes.ts";
 import { taskRoutes } from "./task-routes.ts";
-import { rawErrorAnswer } from "./client-error.ts";
+import { rawAnswer, rawErrorAnswer } from "./client-error.ts";
+import { explainUnmatched } from "./conditions.ts";
+import { ConnectionKeeper } from "./connection-keeper.ts";
 import { registerConnectRoutes } from "./connect-routes.ts";
 import { downloadRoutes } from "./download-routes.ts";
 import { fileRoutes } from "./file-routes.ts";
@@ -66,6 +68,9 @@ export interface GatewayOptions {
 // Routes that a stopping node still answers, so that a load balancer learns of it; they count for no bound either.
 const HEALTH_PATHS = ["/livez", "/readyz", "/healthz", "/metrics"];
 
+// Connections at once that are told that there is no room; more are closed unanswered.
+const REFUSED_CONNECTION_COUNT_MAX = 64;
+
 const REQUEST_ID_SIZE_BYTES = 16;
 const ERROR_ID_SIZE_BYTES = 8;
 
@@ -76,13 +81,18 @@ export class Gateway {
   readonly #services: Services;
   readonly #routes: readonly Route[];
   readonly #server: Server;
+  readonly #connections: ConnectionKeeper;
   readonly #app: FastifyInstance;
   /** Requests under way, by their response. */
   readonly #active = new Map<ServerResponse, AbortController>();
+  /** Responses of each connection that are under way. */
+  readonly #responses = new WeakMap<Socket, Set<ServerResponse>>();
   /** The latest response of each connection. */
   readonly #latest = new WeakMap<Socket, ServerResponse>();
   /** Requests whose client waits for "100 Continue". */
   readonly #awaitingContinue = new WeakSet<IncomingMessage>();
+  /** Requests whose client expects something that HTTP does not define. */
+  readonly #unmetExpectations = new WeakSet<IncomingMessage>();
   /** When each request began, on the gateway's clock. */
   readonly #startTimes = new WeakMap<FastifyRequest, number>();
   readonly #idle = deferred<void>();
@@ -108,6 +118,12 @@ export class Gateway {
     );
     this.#routes = [...this.#routes, ...described];
     this.#server = this.#makeServer();
+    const { connectionCountMax } = this.#limits;
+    this.#connections = new ConnectionKeeper(this.#server, connectionCountMax, (socket) => {
+      const count = { count_max: String(connectionCountMax) };
+      const message = `This node serves ${connectionCountMax} connections at once; all are at work.`;
+      socket.end(rawAnswer(new DriveError("OVERLOADED", message, count)), () => socket.destroy());
+    });
     this.#app = this.#makeApp();
   }
 
@@ -201,9 +217,15 @@ export class Gateway {
       // Node would refuse it with an empty answer; onRequest() says why.
       requireHostHeader: false,
     });
-    server.maxConnections = limits.connectionCountMax;
+    // ConnectionKeeper keeps the bound; this is for those that are being refused.
+    server.maxConnections = limits.connectionCountMax + REFUSED_CONNECTION_COUNT_MAX;
     server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
       this.#awaitingContinue.add(request);
+      server.emit("request", request, response);
+    });
+    // Node would refuse it with an empty answer; onRequest() says why.
+    server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => {
+      this.#unmetExpectations.add(request);
       server.emit("request", request, response);
     });
     return server;
@@ -264,12 +286,18 @@ export class Gateway {
     const controller = new AbortController();
     allowListeners(controller.signal, CALL_LISTENER_COUNT_MAX);
     this.#active.set(response, controller);
-    this.#latest.set(request.raw.socket, response);
+    const { socket } = request.raw;
+    this.#latest.set(socket, response);
+    const responses = this.#responsesOf(socket);
+    responses.add(response);
+    this.#connections.begin(socket);
     this.#startTimes.set(request, clock.monotonicMs());
     reply.headers({ "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer" });
     response.once("finish", () => this.#linger(request.raw));
     response.once("close", () => {
       this.#active.delete(response);
+      responses.delete(response);
+      this.#connections.end(socket);
       if (!response.writableFinished) controller.abort(new DriveError("CANCELED", "The client went away."));
       if (this.#active.size === 0 && this.#stopping.signal.aborted) this.#idle.resolve();
     });
@@ -277,11 +305,33 @@ export class Gateway {
       reply.header("Connection", "close");
       return new DriveError("ARGUMENT_INVALID", "The request has no Host field.");
     }
+    if (this.#unmetExpectations.has(request.raw)) {
+      return new HttpError("EXPECTATION_FAILED", "What the Expect field asks for is not known here.");
+    }
     if (!this.#stopping.signal.aborted) return undefined;
     reply.header("Connection", "close");
     return HEALTH_PATHS.includes(pathOf(request))
       ? undefined
       : new DriveError("NODE_STOPPING", "The node is stopping.");
+  }
+
+  /**
+   * The responses of a connection that are under way. Node tells only the one that is being sent that the connection was closed;
+   * those that wait for it to end, as their requests came behind it, are told here.
+   */
+  #responsesOf(socket: Socket): Set<ServerResponse> {
+    const known = this.#responses.get(socket);
+    if (known !== undefined) return known;
+    const responses = new Set<ServerResponse>();
+    this.#responses.set(socket, responses);
+    socket.once("close", () => {
+      for (const response of responses) {
+        if (response.socket !== null) continue;
+        response.destroy();
+        response.emit("close");
+      }
+    });
+    return responses;
   }
 
   /** After an answer that came before the end of the body: lets the client finish, but not for long. */
@@ -359,7 +409,9 @@ export class Gateway {
       return reply;
     }
     const known =
-      error instanceof DriveError || error instanceof HttpError ? error : fromFrameworkError(error);
+      error instanceof DriveError || error instanceof HttpError
+        ? explainUnmatched(error, request.headers)
+        : fromFrameworkError(error);
     const mutates = request.method !== "GET" && request.method !== "HEAD";
     const route = request.routeOptions.url;
     const shown =

@@ -3,9 +3,16 @@
  *
  * Every value is escaped; the content security policy allows the one inline style by its digest and nothing else.
  */
+import {
+  describeHealth,
+  describePrepared,
+  describeServices,
+  judgeCopies,
+} from "../drive/cluster-judgement.ts";
 import type { ClusterStatus } from "../drive/drive-api.ts";
 import { utf8 } from "../std/bytes.ts";
 import { sha256 } from "../std/digest.ts";
+import { formatBytes, formatQuantity } from "../std/format.ts";
 
 /** What the page shows. */
 export interface PageModel {
@@ -46,24 +53,24 @@ function link(url: string, text = url): string {
   return /^(https?:\/\/|\/)/.test(url) ? `<a href="${escape(url)}">${escape(text)}</a>` : escape(text);
 }
 
-function size(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-  const power = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
-  return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+/** A paragraph that stands out when what it says is not well. */
+function line(text: string, isWell: boolean): string {
+  return `<p${isWell ? "" : ' class="bad"'}>${escape(text)}</p>`;
 }
 
 function clusterSection(cluster: ClusterStatus | Error): string {
-  if (cluster instanceof Error)
-    return `<p class="bad">The cluster is not known: ${escape(cluster.message)}</p>`;
+  if (cluster instanceof Error) return line(`The cluster is not known: ${cluster.message}`, false);
   const rows = cluster.nodes.map((node) => {
-    const health = node.health === "up" ? "up" : `<span class="bad">${escape(node.health)}</span>`;
+    const health = node.health === "up" ? "up" : `<span class="bad">${escape(describeHealth(node))}</span>`;
     const url = node.publicUrl === "" ? node.httpUrl : node.publicUrl;
-    return `<tr><td>${escape(node.nodeId)}</td><td>${escape(node.role)}</td><td>${health}</td><td>${link(url)}</td><td>${size(node.freeBytes)} of ${size(node.totalBytes)}</td></tr>`;
+    return `<tr><td>${escape(node.nodeId)}</td><td>${escape(node.role)}</td><td>${health}</td><td>${link(url)}</td><td>${formatBytes(node.freeBytes)} of ${formatBytes(node.totalBytes)}</td></tr>`;
   });
-  const { replicas } = cluster;
-  return `<p>${cluster.fileCount} files in ${cluster.directoryCount} folders, ${size(cluster.contentBytes)};
-${replicas.fullyReplicatedCount} of ${replicas.extentCount} extents have all their copies.</p>
-<table><tr><th>Node</th><th>Role</th><th>Health</th><th>Address</th><th>Free</th></tr>
+  const { fully, sentence } = judgeCopies(cluster);
+  const services = describeServices(cluster).map(({ text, isWell }) => `${line(text, isWell)}\n`);
+  const prepared = describePrepared(cluster).map((text) => `${line(text, true)}\n`);
+  return `<p>${formatQuantity(cluster.fileCount, "file")} in ${formatQuantity(cluster.directoryCount, "folder")}, ${formatBytes(cluster.contentBytes)} (bytes that files share count once).</p>
+${prepared.join("")}${line(sentence, fully)}
+${services.join("")}<table><tr><th>Node</th><th>Role</th><th>Health</th><th>Address</th><th>Free</th></tr>
 ${rows.join("\n")}
 </table>`;
 }
@@ -72,8 +79,8 @@ ${rows.join("\n")}
 export function renderPage(model: PageModel): string {
   const state =
     model.problems.length === 0
-      ? "<p>This node is ready.</p>"
-      : `<p class="bad">This node is not ready: ${escape(model.problems.join("; "))}</p>`;
+      ? line("This node is ready.", true)
+      : line(`This node is not ready: ${model.problems.join("; ")}`, false);
   const links = ["/api/files", "/api/cluster", "/readyz?verbose", "/metrics", "/openapi.json"];
   return `<!doctype html>
 <html lang="en">
@@ -86,7 +93,8 @@ ${state}
 ${clusterSection(model.cluster)}
 <h2>From a shell</h2>
 <p><code>curl -T file.bin 'URL/api/files/content?path=/file.bin'</code> uploads,
-<code>curl -fLOJ 'URL/api/download?path=/file.bin'</code> downloads.</p>
+<code>curl -fLOJ 'URL/api/download?path=/file.bin'</code> downloads
+(with <code>-fLo NAME</code> where the name is not plain ASCII, which curl does not take over).</p>
 <h2>Interfaces</h2>
 <ul>
 ${links.map((url) => `<li>${link(url)}</li>`).join("\n")}

@@ -13,6 +13,10 @@ export const HTTP_REASONS = {
   REQUEST_TIMEOUT: { httpStatus: 408, remedy: "Send the request again, faster." },
   URI_TOO_LONG: { httpStatus: 414, remedy: "Send a shorter URL." },
   MEDIA_TYPE_UNSUPPORTED: { httpStatus: 415, remedy: "Send the body in the form that the message names." },
+  EXPECTATION_FAILED: {
+    httpStatus: 417,
+    remedy: 'Leave the Expect field out; "100-continue" is the only one taken.',
+  },
   TOO_MANY_REQUESTS: {
     httpStatus: 429,
     remedy: "Wait as long as Retry-After says, then send the same request again.",

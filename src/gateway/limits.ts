@@ -17,12 +17,9 @@ export const HEADERS_SIZE_BYTES_MAX = 64 * KIB;
 /** Bytes of one Connect message that is read. */
 export const CONNECT_MESSAGE_SIZE_BYTES_MAX = MIB;
 
-/** Bytes of a download that are on their way to the socket before the next piece is read, beside that piece. */
-export const SEND_BUFFER_SIZE_BYTES_MAX = MIB;
-
 /**
  * Bytes that Node buffers for each direction of a connection before it stops reading it. Uploads are collected into pieces by
- * BodyReader and downloads are bounded by SEND_BUFFER_SIZE_BYTES_MAX, so a larger value only costs memory.
+ * BodyReader and downloads wait for each piece to be taken, so a larger value only costs memory.
  */
 export const STREAM_BUFFER_SIZE_BYTES = 64 * KIB;
 
@@ -33,11 +30,18 @@ export const PROGRESS_ID_LENGTH_MAX = 64;
 export interface GatewayLimits {
   /** Requests that send file bytes, at once. Each holds at most three pieces of CHUNK_SIZE_BYTES. */
   readonly uploadCountMax: number;
-  /** Downloads at once. Each holds at most SEND_BUFFER_SIZE_BYTES_MAX and a piece. */
+  /**
+   * Downloads at once. All together hold at most transfer.inFlightBytesMax and READ_NARROW_SIZE_BYTES each, whatever their clients
+   * do (replication/read-window.ts); an archive of small files 4 MiB more.
+   */
   readonly downloadCountMax: number;
   /** Watchers (server-sent events) at once. */
   readonly watchCountMax: number;
-  /** Connections at once; more are closed unanswered. */
+  /**
+   * Connections at once, from all addresses: behind a reverse proxy all clients have one. Beyond it the longest idle one is closed
+   * for a new one; when all have a request in hand the new one gets OVERLOADED. A process needs as many descriptors, and those of
+   * its files and peers beside.
+   */
   readonly connectionCountMax: number;
   /** From the start of a request to the end of its header. */
   readonly headersTimeoutMs: number;
@@ -46,7 +50,7 @@ export interface GatewayLimits {
   /** While a body is awaited, each window of this length must bring bodyWindowBytesMin. */
   readonly bodyWindowMs: number;
   readonly bodyWindowBytesMin: number;
-  /** A client must take what was sent to it (at most SEND_BUFFER_SIZE_BYTES_MAX and a piece) within this time. */
+  /** A client must take what was sent to it (at most a piece) within this time. */
   readonly sendTimeoutMs: number;
   /** How long the rest of a refused body is read and dropped, so that the client sees the answer. */
   readonly lingerMs: number;

@@ -24,7 +24,10 @@ function health(
   problems: readonly string[],
   verbose: boolean,
   call: Call,
-  services?: readonly ServiceStatus[],
+  {
+    services,
+    warnings,
+  }: { services?: readonly ServiceStatus[] | undefined; warnings?: readonly string[] | undefined } = {},
 ): Answer {
   const more = {
     nodeId: call.nodeId,
@@ -38,6 +41,7 @@ function health(
       problems,
       ...(verbose ? more : {}),
       ...(verbose && services !== undefined ? { services: services.map(serviceView) } : {}),
+      ...(verbose && warnings !== undefined ? { warnings } : {}),
     },
   };
 }
@@ -62,7 +66,7 @@ function readyRoute(path: string, summary: string): Route {
     query: verboseQuerySchema,
     responses: HEALTH_RESPONSES,
     handle: ({ query }, call) =>
-      Promise.resolve(health(readiness(call), query.verbose, call, call.drive.readiness().services)),
+      Promise.resolve(health(readiness(call), query.verbose, call, call.drive.readiness())),
   });
 }
 

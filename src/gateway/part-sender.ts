@@ -38,7 +38,7 @@ export async function sendPart(
   }
   const pieces = opened.read(part.offset, part.length, call.signal)[Symbol.asyncIterator]();
   try {
-    const first = await pieces.next();
+    const first = [await pieces.next()];
     writeHead();
     await sendBytes(reply.raw, startingWith(first, pieces), {
       clock,
@@ -48,8 +48,8 @@ export async function sendPart(
   } catch (error) {
     if (!reply.raw.headersSent) throw error;
     reply.raw.destroy();
-    // A client that went away is its own business; lost bytes are the operator's.
-    if (call.signal.aborted || hasReason(error, "CANCELED")) {
+    // A client that went away, or a download that was released, is its users' own business; lost bytes are the operator's.
+    if (call.signal.aborted || hasReason(error, "CANCELED", "DOWNLOAD_EXPIRED")) {
       call.logger.debug("download_canceled", { ...logged });
     } else {
       call.logger.error("download_broken", { ...logged, error });
@@ -59,9 +59,11 @@ export async function sendPart(
   }
 }
 
+/** What `first` holds, which is taken out of it so that no piece stays in memory for all of the download; then `rest`. */
 async function* startingWith(
-  first: IteratorResult<Uint8Array, unknown>,
+  first: IteratorResult<Uint8Array, unknown>[],
   rest: AsyncIterator<Uint8Array, unknown>,
 ): AsyncGenerator<Uint8Array> {
-  for (let result = first; result.done !== true; result = await rest.next()) yield result.value;
+  let result = first.pop() ?? (await rest.next());
+  for (; result.done !== true; result = await rest.next()) yield result.value;
 }

@@ -132,7 +132,7 @@ async function content(
 const NOT_READY_RESPONSES = {
   404: { description: "TASK_NOT_FOUND: there is no such download." },
   409: { description: "DOWNLOAD_NOT_READY: ask again after Retry-After; DOWNLOAD_FAILED: it never will be." },
-  410: { description: "DOWNLOAD_EXPIRED: prepare it again." },
+  410: { description: "DOWNLOAD_EXPIRED: its time is over, or it was released; prepare it again." },
 };
 
 /** Routes of prepared downloads. */
@@ -175,6 +175,21 @@ export const preparedDownloadRoutes: readonly Route[] = [
     async handle({ params, query }, call) {
       const status = await call.drive.preparedDownloads.status(params.downloadId, readOptions(call, query));
       return { json: view(status) };
+    },
+  }),
+  route({
+    method: "DELETE",
+    path: "/api/downloads/:downloadId",
+    summary:
+      "Releases a prepared download: ends preparing it and gives back what it keeps, instead of after 24 hours. Harmless twice.",
+    tag: "downloads",
+    params: paramsSchema,
+    requestHeaders: { "Idempotency-Key": IDEMPOTENCY_KEY_DOC },
+    responses: { 204: { description: "Released." }, 404: NOT_READY_RESPONSES[404] },
+    async handle({ params }, call) {
+      const { requestId, signal } = writeOptions(call);
+      await call.drive.preparedDownloads.release(params.downloadId, { requestId, signal });
+      return { status: 204 };
     },
   }),
   route({

@@ -82,7 +82,8 @@ export const progressRoutes: readonly Route[] = [
     method: "GET",
     head: false,
     path: "/api/progress/:id",
-    summary: "Progress of an upload or download as server-sent events, until it is done or failed.",
+    summary:
+      "Progress of an upload or download as server-sent events, until it is done or failed. That of a prepared download is in its state instead.",
     tag: "uploads",
     params: progressParamsSchema,
     responses: {

@@ -158,16 +158,27 @@ function rawQueryOf(request: FastifyRequest): string {
 }
 
 function describe(where: string, issue: z.core.$ZodIssue): string {
-  return `${[where, ...issue.path.map(String)].join(".")}: ${issue.message}`;
+  // What is not there has the type "undefined" to the schema, which no client has ever heard of.
+  const isMissing = issue.code === "invalid_type" && issue.message.endsWith("received undefined");
+  const what = isMissing ? "is missing" : issue.message;
+  return `${[where, ...issue.path.map(String)].join(".")}: ${what}`;
 }
+
+const UTF_8_CHARSETS = /^charset="?(?:utf-?8|us-ascii)"?$/;
 
 async function readJson(schema: z.ZodType | "bytes" | undefined, call: Call): Promise<unknown> {
   if (schema === undefined || schema === "bytes") return undefined;
   // A body of another type is refused rather than guessed at; it also keeps forms of foreign pages, which a browser sends
   // without asking this server first, from changing anything.
-  const type = (call.request.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
+  const [type = "", ...parameters] = (call.request.headers["content-type"] ?? "")
+    .split(";")
+    .map((part) => part.trim().toLowerCase());
   if (type !== "application/json") {
     throw new HttpError("MEDIA_TYPE_UNSUPPORTED", "The body must have Content-Type: application/json.");
+  }
+  // JSON is UTF-8 (RFC 8259 section 8.1); ASCII is a part of it.
+  if (parameters.some((each) => each.startsWith("charset=") && !UTF_8_CHARSETS.test(each))) {
+    throw new HttpError("MEDIA_TYPE_UNSUPPORTED", "The body must be JSON in UTF-8.");
   }
   refuseContentEncoding(call);
   const bytes = await call.body().whole(JSON_BODY_SIZE_BYTES_MAX, "A JSON body");

@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { TASK_KINDS } from "../drive/task.ts";
 import { fromHex } from "../std/bytes.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
 import { isMediaType } from "./headers.ts";
@@ -89,8 +90,7 @@ export const listQuerySchema = z.strictObject({
 });
 
 const sizeSchema = z
-  .number("not a whole number")
-  .refine((size) => Number.isInteger(size), "not a whole number")
+  .int("not a whole number")
   .min(0, "below 0")
   .max(CONTENT_SIZE_BYTES_MAX, `over the maximum of ${CONTENT_SIZE_BYTES_MAX} bytes`)
   .meta({ description: "Bytes; absent when not known yet." });
@@ -240,7 +240,9 @@ export const ticketViewSchema = z
 export const uploadViewSchema = z
   .strictObject({
     fileId: idText,
-    path: z.string(),
+    path: z
+      .string()
+      .meta({ description: "Empty when its folder was deleted meanwhile: it cannot be completed any more." }),
     state: z.enum(["open", "complete"]),
     size: count.nullable(),
     chunkSize: count,
@@ -304,6 +306,15 @@ const reportViewSchema = z.strictObject({
       transferredBytes: count,
     }),
   ),
+  tasks: z.array(
+    z.strictObject({
+      taskId: z.string(),
+      kind: z.enum(TASK_KINDS),
+      since: time,
+      doneCount: count,
+      totalCount: count,
+    }),
+  ),
 });
 
 /** Answer of GET /api/cluster. */
@@ -322,7 +333,10 @@ export const clusterViewSchema = z
         memberId: idText,
         role: z.enum(["leader", "voter", "learner", "storage"]),
         health: z.enum(["up", "suspect", "down"]),
-        sinceMs: count.meta({ description: "Milliseconds for which its health has been so." }),
+        sinceMs: count.meta({
+          description:
+            "Milliseconds for which it has been up; of one that is not, since it was last heard of.",
+        }),
         address: z.string(),
         httpUrl: z.string(),
         publicUrl: z.string(),
@@ -331,6 +345,9 @@ export const clusterViewSchema = z
         totalBytes: count,
         appliedIndex: count,
         liveBytes: count,
+        full: z.boolean().meta({
+          description: "Whether its disk has reached its reserve, so that it takes no new files.",
+        }),
         lost: z.boolean(),
         draining: z.boolean(),
         scrub: z
@@ -345,7 +362,16 @@ export const clusterViewSchema = z
           .nullable(),
         scrubProgress: z.number().nullable(),
         quarantinedCount: count,
+        collectionBrake: z
+          .strictObject({ extentCount: count, orphanCount: count, futureCount: count })
+          .nullable()
+          .meta({
+            description: "Why the node collects nothing that the tree does not know; null while it would.",
+          }),
         report: reportViewSchema.optional(),
+        featureLevelMax: count
+          .nullable()
+          .meta({ description: "Highest feature level that the node supports; null while not known." }),
       }),
     ),
     replicas: z.strictObject({
@@ -367,11 +393,21 @@ export const clusterViewSchema = z
     fileCount: count,
     directoryCount: count,
     openUploadCount: count,
-    contentBytes: count,
+    contentBytes: count.meta({ description: "Bytes of all files; those that files share count once." }),
     services: z.array(serviceViewSchema),
     treeSnapshot: z
       .strictObject({ index: count, sizeBytes: count, madeTime: time, behindMs: count })
       .nullable(),
+    preparedDownloads: z
+      .strictObject({ downloadCount: count, fileCount: count, sizeBytes: count, expireTime: time })
+      .nullable()
+      .meta({
+        description:
+          "What prepared downloads keep as it was, also when users delete it; not in the other figures.",
+      }),
+    featureLevel: count
+      .nullable()
+      .meta({ description: "Feature level of the cluster: raised when every node supports a newer one." }),
   })
   .meta({ id: "Cluster" });
 
@@ -384,6 +420,10 @@ export const healthViewSchema = z
     version: z.string().optional(),
     uptimeSeconds: z.number().optional(),
     services: z.array(serviceViewSchema).optional(),
+    warnings: z
+      .array(z.string())
+      .optional()
+      .meta({ description: "What an operator should look at; never makes the node unready." }),
   })
   .meta({ id: "Health" });
 

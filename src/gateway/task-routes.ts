@@ -4,6 +4,7 @@ import { TASK_PAGE_SIZE_DEFAULT, TASK_PAGE_SIZE_MAX } from "../drive/limits.ts";
 import { TASK_KINDS, TASK_STATES, type Task } from "../drive/task.ts";
 import { readOptions, route, writeOptions, type Route } from "./route.ts";
 import { consistencySchema, integerSchema } from "./schemas.ts";
+import { timeText } from "./views.ts";
 
 const count = z.number().int().nonnegative();
 
@@ -15,10 +16,10 @@ const taskSchema = z
     attempts: count.meta({ description: "So far, since it was made or retried." }),
     attemptsMax: count.meta({ description: "After so many a failure is final." }),
     memberId: z.string().nullable().meta({ description: "Member that works on it, or did last." }),
-    done: count.meta({ description: "Units done; files of an upload task." }),
+    done: count.meta({ description: "Units done; files of an upload task, extents of one of copies." }),
     total: count.meta({ description: "Units in all; 0 while not known." }),
-    createTimeMs: count.meta({ description: "Milliseconds of cluster time." }),
-    updateTimeMs: count.meta({ description: "Milliseconds of cluster time." }),
+    createTime: z.string(),
+    updateTime: z.string().meta({ description: "When it was changed last." }),
     parameters: z.unknown().meta({ description: "What to do, in the form of its kind." }),
     result: z
       .unknown()
@@ -68,8 +69,8 @@ function taskView(task: Task): z.output<typeof taskSchema> {
     memberId: task.memberId === 0 ? null : String(task.memberId),
     done: task.progress.doneCount,
     total: task.progress.totalCount,
-    createTimeMs: task.createTimeMs,
-    updateTimeMs: task.updateTimeMs,
+    createTime: timeText(task.createTimeMs),
+    updateTime: timeText(task.updateTimeMs),
     parameters: payloadView(task.parameters),
     result: payloadView(task.result),
     error: task.error ?? null,

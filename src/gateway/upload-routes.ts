@@ -5,7 +5,12 @@
  * be refused is refused before the first byte of the body is asked for.
  */
 import { z } from "zod";
-import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import {
+  CHUNK_SIZE_BYTES,
+  CONTENT_SIZE_BYTES_MAX,
+  PAGE_SIZE_DEFAULT,
+  PAGE_SIZE_MAX,
+} from "../drive/limits.ts";
 import type { WriteOptions } from "../drive/drive-api.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { parseName, parseNewFilePath } from "../drive/path.ts";
@@ -42,7 +47,7 @@ import {
   timeSchema,
   uploadViewSchema,
 } from "./schemas.ts";
-import { pathEntryView, ticketView, uploadView } from "./views.ts";
+import { pathEntryView, ticketView, timeText, uploadView } from "./views.ts";
 
 const DIGEST_HEADERS = { "Content-Digest": "sha-256 of the body (RFC 9530); checked." };
 const WRITE_HEADERS = {
@@ -152,6 +157,49 @@ const statusRoute = route({
   },
 });
 
+const openUploadsSchema = z
+  .strictObject({
+    uploads: z.array(
+      z.strictObject({
+        fileId: z.string(),
+        path: z.string().meta({ description: "Empty when its folder was deleted: it cannot be completed." }),
+        size: z.number().int().min(0).nullable().meta({ description: "As announced; null while unknown." }),
+        idleMs: z.number().int().min(0).meta({
+          description:
+            "Time since its last recorded sign of life, of which there is one an hour: bytes may have come since.",
+        }),
+        expireTime: z.string().meta({ description: "When it is discarded unless it shows life before." }),
+      }),
+    ),
+    nextCursor: z.string().nullable().meta({ description: "Pass it as cursor to get the next page." }),
+  })
+  .meta({ id: "OpenUploadPage" });
+
+const openUploadsRoute = route({
+  method: "GET",
+  path: "/api/uploads",
+  summary: "Uploads that are not finished, oldest first; a page may be short, or empty, before the last one.",
+  tag: "uploads",
+  query: z.strictObject({
+    limit: integerSchema(1, PAGE_SIZE_MAX).default(PAGE_SIZE_DEFAULT),
+    cursor: z.string().optional(),
+    consistency: consistencySchema,
+  }),
+  responses: { 200: { description: "One page.", schema: openUploadsSchema } },
+  async handle({ query }, call) {
+    const { limit, cursor, consistency } = query;
+    const page = await call.drive.openUploads(
+      { cursor, countMax: limit },
+      readOptions(call, { consistency }),
+    );
+    const uploads = page.uploads.map(({ uploadId, path, sizeBytes, idleMs, expireTimeMs }) => ({
+      ...{ fileId: String(uploadId), path, size: sizeBytes ?? null },
+      ...{ idleMs: Math.round(idleMs), expireTime: timeText(expireTimeMs) },
+    }));
+    return { json: { uploads, nextCursor: page.nextCursor ?? null } };
+  },
+});
+
 const abortRoute = route({
   method: "DELETE",
   path: "/api/upload/:fileId",
@@ -185,7 +233,11 @@ const putRoute = route({
   tag: "uploads",
   query: putQuerySchema,
   body: "bytes",
-  requestHeaders: { ...WRITE_HEADERS, ...DIGEST_HEADERS },
+  requestHeaders: {
+    ...WRITE_HEADERS,
+    ...DIGEST_HEADERS,
+    "Idempotency-Key": `${IDEMPOTENCY_KEY_DOC} Other bytes are another change: a repeat is read to its end and compared.`,
+  },
   responses: {
     200: { description: "The file, new or replaced, where replacing was asked for.", schema: fileViewSchema },
     201: { description: "The new file.", schema: fileViewSchema },
@@ -217,8 +269,8 @@ const putRoute = route({
           digest === undefined ? pieces : verified(pieces, digest),
           options,
         )
-        .catch((error: unknown) => {
-          throw explainConflict(error);
+        .catch(async (error: unknown) => {
+          throw await explainConflict(error, path, call);
         });
       const isNew = onConflict !== "replace" || options.precondition?.ifAbsent === true;
       return {
@@ -235,11 +287,25 @@ function defaultOnConflict({ precondition }: WriteOptions): OnConflict {
   return precondition?.ifVersions !== undefined || precondition?.ifExists === true ? "replace" : "fail";
 }
 
-/** Adds how this request would be written to replace what is there. */
-function explainConflict(error: unknown): unknown {
+/** Adds how this request would be written to replace what is there; that it cannot be when a folder is there. */
+async function explainConflict(error: unknown, path: string, { drive }: Call): Promise<unknown> {
   if (!hasReason(error, "PATH_EXISTS")) return error;
+  if (await isFolder(drive, path)) {
+    return new DriveError("IS_A_DIRECTORY", `${JSON.stringify(path)} is a folder.`, error.metadata, error);
+  }
   const message = `${error.message} To replace it add &onConflict=replace to the URL, or send its ETag in If-Match.`;
   return new DriveError("PATH_EXISTS", message, error.metadata, error);
+}
+
+/** Whether a folder is there, as far as this node knows; false too when that cannot be said. */
+async function isFolder(drive: Call["drive"], path: string): Promise<boolean> {
+  try {
+    return (await drive.stat({ path }, { consistency: "stale" })).entry.kind === "directory";
+  } catch (error) {
+    // It is asked for the words of another error alone, which is told in any case.
+    if (error instanceof DriveError) return false;
+    throw error;
+  }
 }
 
 function mediaTypeOf(call: Call): EntryAttributes["mediaType"] {
@@ -256,6 +322,7 @@ export const uploadRoutes: readonly Route[] = [
   chunkRoute,
   completeRoute,
   statusRoute,
+  openUploadsRoute,
   abortRoute,
   putRoute,
 ];

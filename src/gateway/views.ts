@@ -8,6 +8,7 @@ import type {
   ClusterStatus,
   Durability,
   PathEntry,
+  PreparedDownloadsStatus,
   Progress,
   ServiceStatus,
   TreeSnapshotStatus,
@@ -42,6 +43,14 @@ function snapshotView(
   if (snapshot === undefined) return null;
   const { index, sizeBytes, madeTimeMs, behindMs } = snapshot;
   return { index, sizeBytes, madeTime: timeText(madeTimeMs), behindMs };
+}
+
+function preparedView(
+  prepared: PreparedDownloadsStatus | undefined,
+): z.output<typeof clusterViewSchema>["preparedDownloads"] {
+  if (prepared === undefined) return null;
+  const { downloadCount, fileCount, sizeBytes, expireTimeMs } = prepared;
+  return { downloadCount, fileCount, sizeBytes, expireTime: timeText(expireTimeMs) };
 }
 
 /** An entry; `path` is included when it is known. */
@@ -133,13 +142,17 @@ export function serviceView({ name, state, sinceTimeMs, detail }: ServiceStatus)
 function reportView(
   report: NodeReport,
 ): NonNullable<z.output<typeof clusterViewSchema>["nodes"][number]["report"]> {
-  const { seenTimeMs, isReady, inflightBytes, appliedIndex, freeBytes, totalBytes, transfers } = report;
+  const { seenTimeMs, isReady, inflightBytes, appliedIndex, freeBytes, totalBytes, transfers, tasks } =
+    report;
   return {
     ...{ source: "redis", seenTime: timeText(seenTimeMs), ready: isReady },
     ...{ inflightBytes, appliedIndex, freeBytes, totalBytes },
     transfers: transfers.map(({ id, kind, sizeBytes, transferredBytes }) => ({
       ...{ id, kind, transferredBytes },
       ...(sizeBytes !== undefined && { size: sizeBytes }),
+    })),
+    tasks: tasks.map(({ taskId, kind, sinceTimeMs, progress }) => ({
+      ...{ taskId: String(taskId), kind, since: timeText(sinceTimeMs), ...progress },
     })),
   };
 }
@@ -168,12 +181,15 @@ export function clusterView(status: ClusterStatus): z.output<typeof clusterViewS
       totalBytes: node.totalBytes,
       appliedIndex: node.appliedIndex,
       liveBytes: node.liveBytes,
+      full: node.full,
       lost: node.lost,
       draining: node.draining,
       scrub: node.scrub === undefined ? null : { ...node.scrub },
       scrubProgress: node.scrubProgress ?? null,
       quarantinedCount: node.quarantinedCount,
+      collectionBrake: node.collectionBrake === undefined ? null : { ...node.collectionBrake },
       ...(node.report !== undefined && { report: reportView(node.report) }),
+      featureLevelMax: node.featureLevelMax ?? null,
     })),
     replicas: { ...status.replicas, redundantInMs: status.replicas.redundantInMs ?? null },
     fileCount: status.fileCount,
@@ -182,5 +198,7 @@ export function clusterView(status: ClusterStatus): z.output<typeof clusterViewS
     contentBytes: status.contentBytes,
     services: (status.services ?? []).map(serviceView),
     treeSnapshot: snapshotView(status.treeSnapshot),
+    preparedDownloads: preparedView(status.preparedDownloads),
+    featureLevel: status.featureLevel ?? null,
   };
 }

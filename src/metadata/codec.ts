@@ -7,8 +7,10 @@
 import type { Change } from "../drive/change.ts";
 import type { Seal } from "../drive/content.ts";
 import type { Entry, EntryAttributes, Locator, OnConflict, Precondition } from "../drive/entry.ts";
-import { isErrorReason } from "../drive/errors.ts";
-import { assert, AssertionError, must } from "../std/assert.ts";
+import { DriveError, isErrorReason } from "../drive/errors.ts";
+import { FEATURE_LEVEL_FIRST } from "../drive/feature-levels.ts";
+import { assert, must } from "../std/assert.ts";
+import { levelNeeded } from "./command-level.ts";
 import type {
   Applied,
   Command,
@@ -106,6 +108,7 @@ export const nodeCodec: Codec<NodeRegistration> = message<NodeRegistration>({
   publicUrl: text(6),
   zone: text(7),
   isStorageOnly: bool(8),
+  featureLevelMax: optionalUint(9),
 });
 
 const locatorCodec: Codec<Locator> = message<Locator>({ baseId: uint(1), path: repeatedText(2) });
@@ -168,6 +171,7 @@ const BODIES: BodyCodecs = {
       clusterId: text(1),
       chunkSizeBytes: uint(2),
       formatVersion: uint(3),
+      featureLevel: optionalUint(4),
     }),
   },
   "advance-clock": { number: 11, codec: message<BodyOf<"advance-clock">>({ elapsedMs: uint(1) }) },
@@ -256,6 +260,10 @@ const BODIES: BodyCodecs = {
     }),
   },
   "add-replica": { number: 25, codec: message<BodyOf<"add-replica">>({ seal: inner(1, sealCodec) }) },
+  "add-replicas": {
+    number: 33,
+    codec: message<BodyOf<"add-replicas">>({ seals: repeatedInner(1, sealCodec) }),
+  },
   "assign-replica": {
     number: 26,
     codec: message<BodyOf<"assign-replica">>({
@@ -301,6 +309,7 @@ const BODIES: BodyCodecs = {
   recount: { number: 54, codec: none },
   "request-scrub": { number: 55, codec: none },
   "rotate-ticket-key": { number: 70, codec: message<BodyOf<"rotate-ticket-key">>({ secret: bytes(1) }) },
+  "raise-feature-level": { number: 71, codec: message<BodyOf<"raise-feature-level">>({ level: uint(1) }) },
   "record-sha256": {
     number: 28,
     codec: message<BodyOf<"record-sha256">>({ contentId: uint(1), sha256: bytes(2) }),
@@ -365,10 +374,16 @@ const BODIES: BodyCodecs = {
   ...TASK_BODIES,
 };
 
-const KINDS = Object.keys(BODIES) as CommandKind[];
+/** All kinds of commands. */
+export const COMMAND_KINDS: readonly CommandKind[] = Object.keys(BODIES) as CommandKind[];
 
 // A field per kind, of which exactly one is set: a oneof on the wire.
-type Envelope = { requestId: string; deadlineMs: number; wallTimeMs: number } & {
+type Envelope = {
+  requestId: string;
+  deadlineMs: number;
+  wallTimeMs: number;
+  featureLevel?: number | undefined;
+} & {
   [Kind in CommandKind]?: BodyOf<Kind> | undefined;
 };
 
@@ -376,8 +391,9 @@ const envelopeFields: Record<string, unknown> = {
   requestId: text(1),
   deadlineMs: uint(2),
   wallTimeMs: sint(3),
+  featureLevel: optionalUint(4),
 };
-for (const kind of KINDS) {
+for (const kind of COMMAND_KINDS) {
   const { number, codec } = BODIES[kind];
   envelopeFields[kind] = optionalInner(number, codec as Codec<object>);
 }
@@ -386,19 +402,35 @@ const envelopeCodec = message<Envelope>(envelopeFields as never, { sparse: true 
 /** The bytes of a command. */
 export function encodeCommand(command: Command): Uint8Array {
   const { requestId, deadlineMs, wallTimeMs, body } = command;
-  return envelopeCodec.encode({ requestId, deadlineMs, wallTimeMs, [body.kind]: body } as Envelope);
+  const level = levelNeeded(body);
+  const featureLevel = level > FEATURE_LEVEL_FIRST ? level : undefined;
+  return envelopeCodec.encode({
+    requestId,
+    deadlineMs,
+    wallTimeMs,
+    featureLevel,
+    [body.kind]: body,
+  } as Envelope);
 }
 
-/** The command of these bytes, which it views and which must not change. */
+/**
+ * The command of these bytes, which it views and which must not change.
+ * @throws DriveError VERSION_UNSUPPORTED for a kind that this version does not know: whoever is to apply it must not go on
+ */
 export function decodeCommand(data: Uint8Array): Command {
   const envelope = envelopeCodec.decode(data);
-  const { requestId, deadlineMs, wallTimeMs } = envelope;
-  for (const kind of KINDS) {
+  const { requestId, deadlineMs, wallTimeMs, featureLevel } = envelope;
+  for (const kind of COMMAND_KINDS) {
     const body = envelope[kind];
-    if (body !== undefined)
-      return { requestId, deadlineMs, wallTimeMs, body: { kind, ...body } as CommandBody };
+    if (body === undefined) continue;
+    const command = { requestId, deadlineMs, wallTimeMs, body: { kind, ...body } as CommandBody };
+    return featureLevel === undefined ? command : { ...command, featureLevel };
   }
-  throw new AssertionError("a command of no known kind");
+  throw new DriveError(
+    "VERSION_UNSUPPORTED",
+    `The log holds a command that this version of netdisk does not know${featureLevel === undefined ? "" : ` (feature level ${featureLevel})`}: start this node with the newer version that the other nodes run.`,
+    featureLevel === undefined ? {} : { feature_level: String(featureLevel) },
+  );
 }
 
 interface EntryValue {

@@ -18,6 +18,8 @@ export interface Command {
   readonly deadlineMs: number;
   /** Wall time of the proposing node: display data for create and change times. */
   readonly wallTimeMs: number;
+  /** Feature level that applying it needs, as its bytes say; absent for the first one. Encoding goes by the body alone. */
+  readonly featureLevel?: number | undefined;
   readonly body: CommandBody;
 }
 
@@ -34,6 +36,8 @@ export interface NodeRegistration {
   readonly zone: string;
   /** Whether it keeps no tree and has no vote: it holds copies alone. */
   readonly isStorageOnly: boolean;
+  /** Highest feature level that it supports; absent below FEATURE_LEVEL_REGISTERED, where older versions would not keep it. */
+  readonly featureLevelMax?: number | undefined;
 }
 
 /** Members that are to hold an extent. */
@@ -58,6 +62,8 @@ export type CommandBody =
       readonly clusterId: string;
       readonly chunkSizeBytes: number;
       readonly formatVersion: number;
+      /** Feature level that all founders support; absent for the first one. */
+      readonly featureLevel?: number | undefined;
     }
   /** Moves cluster time by the leader's elapsed monotonic time, 0 to CLOCK_ADVANCE_MS_MAX. */
   | { readonly kind: "advance-clock"; readonly elapsedMs: number }
@@ -155,6 +161,8 @@ export type CommandBody =
     }
   /** A copy made by repair, or a late seal: becomes "verified". */
   | { readonly kind: "add-replica"; readonly seal: Seal }
+  /** Several of these at once, at most BATCH_ITEM_COUNT_MAX; what is refused is left out, and the answer counts the others. */
+  | { readonly kind: "add-replicas"; readonly seals: readonly Seal[] }
   /** Names a member that is to receive a copy ("pending"), and optionally one that it replaces. */
   | {
       readonly kind: "assign-replica";
@@ -255,7 +263,9 @@ export type CommandBody =
     }
   | TaskCommandBody
   /** Makes a key for tickets, TICKET_KEY_SIZE_BYTES drawn by the proposer; ignored while the newest one is younger than TICKET_KEY_MS. */
-  | { readonly kind: "rotate-ticket-key"; readonly secret: Uint8Array };
+  | { readonly kind: "rotate-ticket-key"; readonly secret: Uint8Array }
+  /** The leader: every member supports this feature level. Ignored when the cluster has it or a higher one. */
+  | { readonly kind: "raise-feature-level"; readonly level: number };
 
 /** The kinds of commands. */
 export type CommandKind = CommandBody["kind"];
@@ -304,5 +314,5 @@ export type ResultValue =
   | { readonly kind: "membership"; readonly changeId: number; readonly expireTimeMs: number }
   /** Commands about a task: the task after it. */
   | { readonly kind: "task"; readonly task: Task }
-  /** expire, reclaim, materialise, evict, recount: how many items were touched, and whether more are left. */
+  /** expire, reclaim, materialise, evict, recount, add-replicas, assign-replicas: how many items were touched, and whether more are left. */
   | { readonly kind: "batch"; readonly itemCount: number; readonly more: boolean };

@@ -99,6 +99,7 @@ const FIRST_STATE: StateRecord = {
   scrubRequestTimeMs: 0,
   copiesChangeCount: 0,
   copiesTrimmedIndex: 0,
+  featureLevel: 0,
 };
 
 /** The record of counters written or read last, beside its bytes: the next command needs the same, and bytes never change. */
@@ -106,10 +107,15 @@ let known: { readonly bytes: Uint8Array; readonly state: Readonly<StateRecord> }
 
 /** The counters as `reader` has them; the caller's own. */
 export function readState(reader: OrderedReader): StateRecord {
+  return { ...peekState(reader) };
+}
+
+/** The counters as `reader` has them, to look at. */
+export function peekState(reader: OrderedReader): Readonly<StateRecord> {
   const bytes = reader.get(STATE_KEY);
-  if (bytes === undefined) return { ...FIRST_STATE };
+  if (bytes === undefined) return FIRST_STATE;
   if (known?.bytes !== bytes) known = { bytes, state: stateCodec.decode(bytes) };
-  return { ...known.state };
+  return known.state;
 }
 
 /** The record under `key`, decoded. */

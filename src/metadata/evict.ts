@@ -6,6 +6,7 @@
  * is created behind the cursor cannot name the member: its seals are refused since it was removed. Reads never ask a removed
  * member, so what the walk has not come to yet is only counted as better kept than it is.
  */
+import { MEMBER_COUNT_MAX } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { ResultValue } from "./commands.ts";
 import { forgetReplica } from "./contents.ts";
@@ -16,6 +17,12 @@ import { contentCodec, evictionCodec, extentCodec, type EvictionRecord } from ".
 /** Whether an evict command has something to do. */
 export function isEvictionDue(reader: OrderedReader): boolean {
   return hasPrefix(reader, makeKey(TABLE.eviction, []));
+}
+
+/** Removed members of whose copies some may still be in the tree. */
+export function membersBeingForgotten(reader: OrderedReader): readonly number[] {
+  const found = scanPrefix(reader, makeKey(TABLE.eviction, []), MEMBER_COUNT_MAX);
+  return found.map(({ key }) => numberInKey(key, 0));
 }
 
 /** evict. */

@@ -176,6 +176,31 @@ export function scanChildren(
   return sliceOf(reader, cursor ?? rowKey(directoryId, ""), afterPrefix(prefix), countMax);
 }
 
+/** Deleted rows that the counters count until they are reclaimed; when there are more than `countMax`, so many of them. */
+export function countDeleted(
+  reader: OrderedReader,
+  countMax: number,
+): { readonly fileCount: number; readonly directoryCount: number } {
+  const graveyard = makeKey(TABLE.graveyard, []);
+  const buried = reader.range({ from: graveyard, to: afterPrefix(graveyard), countMax });
+  const open = [...buried].map(({ key }) => numberInKey(key, 0));
+  let [fileCount, directoryCount] = [0, open.length];
+  for (let id = open.pop(); id !== undefined; id = open.pop()) {
+    const left = countMax - fileCount - directoryCount;
+    if (left <= 0) break;
+    const prefix = makeKey(TABLE.row, [id]);
+    for (const { value } of reader.range({ from: prefix, to: afterPrefix(prefix), countMax: left })) {
+      const { kind, entryId } = entryRecordCodec.decode(value);
+      if (kind === "file") fileCount += 1;
+      else {
+        directoryCount += 1;
+        open.push(entryId);
+      }
+    }
+  }
+  return { fileCount, directoryCount };
+}
+
 /** The text of a cursor of scanRows(), to be kept. */
 export function cursorText(cursor: Uint8Array): string {
   return asBuffer(cursor).toString("base64url");

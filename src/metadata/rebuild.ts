@@ -7,6 +7,7 @@
  */
 import type { ExtentKey } from "../drive/content.ts";
 import { ROOT_ENTRY_ID, type EntryAttributes } from "../drive/entry.ts";
+import { FEATURE_LEVELS } from "../drive/feature-levels.ts";
 import { REQUEST_RETENTION_MS, UNPLACED_RETENTION_MS } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
@@ -31,6 +32,7 @@ import {
   uploadKey,
   uploadOfContentKey,
 } from "./keys.ts";
+import { checkSupported } from "./feature-level.ts";
 import { findMember, UNPLACED_OWNER_ID } from "./members.ts";
 import {
   clusterCodec,
@@ -77,7 +79,11 @@ export function rebuildStep<T>(
   return result;
 }
 
-/** Makes it the tree of a new cluster. @param elapsedMs how long the lost tree lived on behind the snapshot, as far as is known */
+/**
+ * Makes it the tree of a new cluster.
+ * @param elapsedMs how long the lost tree lived on behind the snapshot, as far as is known
+ * @throws DriveError VERSION_UNSUPPORTED for a tree of a feature level that this version does not support
+ */
 export function beginRebuild(
   context: ApplyContext,
   rebuilt: {
@@ -89,6 +95,7 @@ export function beginRebuild(
   },
 ): void {
   const { state } = context;
+  checkSupported(context, FEATURE_LEVELS);
   const cluster = must(readRecord(context, CLUSTER_KEY, clusterCodec), "a snapshot is of a cluster");
   context.put(CLUSTER_KEY, clusterCodec.encode({ ...cluster, clusterId: rebuilt.clusterId }));
   context.delete(MEMBERSHIP_CHANGE_KEY);

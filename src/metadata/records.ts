@@ -70,6 +70,8 @@ export interface StateRecord {
   copiesChangeCount: number;
   /** Records of the feed of copies up to this index may have been trimmed. */
   copiesTrimmedIndex: number;
+  /** Feature level of the cluster; 0 for the first one. */
+  featureLevel: number;
 }
 
 /** Codec of StateRecord. */
@@ -101,6 +103,7 @@ export const stateCodec: Codec<StateRecord> = message<StateRecord>({
   scrubRequestTimeMs: uint(37),
   copiesChangeCount: uint(17),
   copiesTrimmedIndex: uint(18),
+  featureLevel: uint(19),
 });
 
 /** Identity and settings of the cluster, from the bootstrap command. */
@@ -450,6 +453,7 @@ export const memberCodec: Codec<MemberRecord> = message<MemberRecord>({
   publicUrl: text(6),
   zone: text(7),
   isStorageOnly: bool(8),
+  featureLevelMax: optionalUint(9),
   storeGeneration: uint(20),
 });
 

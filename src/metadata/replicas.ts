@@ -9,13 +9,15 @@
 import type { ExtentKey, Seal } from "../drive/content.ts";
 import { REPLICA_COUNT } from "../drive/limits.ts";
 import { bytesEqual } from "../std/bytes.ts";
-import type { CommandBody } from "./commands.ts";
+import { DriveError } from "../drive/errors.ts";
+import type { CommandBody, ResultValue } from "./commands.ts";
 import { dropFrom } from "./contents.ts";
 import { refuse, type ApplyContext } from "./context.ts";
 import { findExtent, replaceExtent } from "./extents.ts";
 import { dropListKey } from "./keys.ts";
 import { findMember } from "./members.ts";
 import type { ExtentRecord, ReplicaRecord } from "./records.ts";
+import { requireHeld } from "./tasks.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
@@ -75,6 +77,42 @@ export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">)
   // A member that gets its copy back must not be told to drop it.
   context.delete(dropListKey(seal.memberId, seal.extent.contentId, seal.extent.extentIndex));
   replaceExtent(context, seal.extent, before, { ...before, replicas });
+}
+
+/** add-replicas. */
+export function addReplicas(context: ApplyContext, { seals }: Body<"add-replicas">): ResultValue {
+  return each(context, seals, (seal) => addReplica(context, { kind: "add-replica", seal }));
+}
+
+/** assign-replicas. */
+export function assignReplicas(context: ApplyContext, body: Body<"assign-replicas">): ResultValue {
+  requireHeld(context, body.hold);
+  return each(context, body.assignments, (item) =>
+    assignReplica(context, { kind: "assign-replica", ...item }),
+  );
+}
+
+// Whoever refuses an item does so before it has written anything: the others of the batch are not affected.
+function each<Item>(
+  { limits: { batchItemCountMax } }: ApplyContext,
+  items: readonly Item[],
+  work: (item: Item) => void,
+): ResultValue {
+  if (items.length > batchItemCountMax) {
+    refuse("ARGUMENT_INVALID", `A batch has at most ${batchItemCountMax} items.`, {
+      item_count: String(items.length),
+    });
+  }
+  let itemCount = 0;
+  for (const item of items) {
+    try {
+      work(item);
+      itemCount += 1;
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+    }
+  }
+  return { kind: "batch", itemCount, more: false };
 }
 
 function isEnough(replicas: readonly ReplicaRecord[]): boolean {

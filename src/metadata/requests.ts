@@ -28,6 +28,19 @@ const isProper = (requestId: string): boolean =>
   requestId.length <= REQUEST_ID_SIZE_BYTES_MAX && /^[\x21-\x7e]+$/.test(requestId);
 
 /**
+ * Refuses what is no request id: for whoever looks one up without proposing a command, or would do much before it is refused.
+ * @throws DriveError ARGUMENT_INVALID
+ */
+export function checkRequestId(requestId: string): void {
+  if (isProper(requestId)) return;
+  refuse(
+    "ARGUMENT_INVALID",
+    `A request id is 1 to ${REQUEST_ID_SIZE_BYTES_MAX} printable ASCII characters without spaces.`,
+    { size_bytes: String(Buffer.byteLength(requestId, "utf8")) },
+  );
+}
+
+/**
  * The command without what a repeat of the same request, perhaps at another node, may carry otherwise: targets, seals and ids.
  * A one-shot upload comes as put-small or as complete-upload, so both are told by the same intent.
  */
@@ -83,13 +96,7 @@ export function admit(context: ApplyContext, command: Command): void {
     });
   }
   if (requestId === "") return;
-  if (!isProper(requestId)) {
-    refuse(
-      "ARGUMENT_INVALID",
-      `A request id is 1 to ${REQUEST_ID_SIZE_BYTES_MAX} printable ASCII characters without spaces.`,
-      { size_bytes: String(Buffer.byteLength(requestId, "utf8")) },
-    );
-  }
+  checkRequestId(requestId);
   if (context.state.requestCount < requestCountMax || expireRequests(context, MAKE_ROOM_COUNT) > 0) return;
   refuse("OVERLOADED", `${requestCountMax} requests are remembered, as many as may be.`, {
     request_count_max: String(requestCountMax),

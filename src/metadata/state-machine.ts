@@ -6,14 +6,22 @@
  * invariant and ends the node.
  */
 import { DriveError } from "../drive/errors.ts";
+import {
+  FEATURE_LEVELS,
+  levelTooLow,
+  versionUnsupported,
+  type FeatureLevels,
+} from "../drive/feature-levels.ts";
 import { unreachable } from "../std/assert.ts";
 import type { OrderedTransaction } from "../std/ordered-store.ts";
 import { advanceClock, expire } from "./clock.ts";
 import { decodeCommand } from "./codec.ts";
+import { setsLevel } from "./command-level.ts";
 import type { Command, CommandBody, CommandResult, Rejected, ResultValue } from "./commands.ts";
 import { confirmDropped, recordSha256 } from "./contents.ts";
 import { ApplyContext, DEFAULT_LIMITS, type StateMachineLimits } from "./context.ts";
 import { evict } from "./evict.ts";
+import { featureLevel, raiseFeatureLevel } from "./feature-level.ts";
 import { materialise, reclaim } from "./graveyard.ts";
 import { CLUSTER_KEY } from "./keys.ts";
 import { registerNode, renewWriteLease } from "./members.ts";
@@ -25,7 +33,7 @@ import {
   transferLeadership,
 } from "./membership.ts";
 import { clusterCodec } from "./records.ts";
-import { addReplica, assignReplica, reportReplica } from "./replicas.ts";
+import { addReplica, addReplicas, assignReplicas, assignReplica, reportReplica } from "./replicas.ts";
 import { admit, findAnswer, isOfAttempt, remember } from "./requests.ts";
 import { declareLost, recount, reportScrub, returnStore, setDraining } from "./stores.ts";
 import { recordTreeSnapshot } from "./tree-snapshots.ts";
@@ -48,15 +56,21 @@ const NONE: ResultValue = { kind: "none" };
 /** Applies commands to a store; holds no state of its own. */
 export class MetadataStateMachine {
   readonly #limits: StateMachineLimits;
+  readonly #levels: FeatureLevels;
 
-  /** @param limits other bounds than those of drive/limits.ts, for tests; the same on every member */
-  constructor(limits: Partial<StateMachineLimits> = {}) {
+  /**
+   * @param limits other bounds than those of drive/limits.ts, for tests; the same on every member
+   * @param levels the feature levels that this node supports
+   */
+  constructor(limits: Partial<StateMachineLimits> = {}, levels: FeatureLevels = FEATURE_LEVELS) {
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
+    this.#levels = levels;
   }
 
   /**
    * Applies one committed command inside `transaction`.
    * @returns the answer for the proposer; the remembered one when its request was applied before
+   * @throws DriveError VERSION_UNSUPPORTED for what this node cannot apply as newer ones do: it must stop
    */
   apply(
     transaction: OrderedTransaction,
@@ -64,6 +78,9 @@ export class MetadataStateMachine {
   ): CommandResult {
     const { index, data } = committed;
     const command = decodeCommand(data);
+    if (command.featureLevel !== undefined && command.featureLevel > this.#levels.max) {
+      throw versionUnsupported(this.#levels, command.featureLevel);
+    }
     const context = new ApplyContext(transaction, {
       index,
       wallTimeMs: command.wallTimeMs,
@@ -73,10 +90,18 @@ export class MetadataStateMachine {
     if (remembered !== undefined) return remembered;
     const refusal = attempt(index, () => {
       admit(context, command);
+      refuseEarly(context, command);
     });
     if (refusal !== undefined) return refusal;
     return execute(transaction, context, command);
   }
+}
+
+// Whoever proposes looks first (cluster/metadata-port.ts); this is for one that did not.
+function refuseEarly(context: ApplyContext, { featureLevel: needed, body }: Command): void {
+  if (needed === undefined || setsLevel(body)) return;
+  const level = featureLevel(context);
+  if (needed > level) throw levelTooLow(needed, level);
 }
 
 function execute(transaction: OrderedTransaction, context: ApplyContext, command: Command): CommandResult {
@@ -148,6 +173,10 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
     case "add-replica":
       addReplica(context, body);
       return NONE;
+    case "add-replicas":
+      return addReplicas(context, body);
+    case "assign-replicas":
+      return assignReplicas(context, body);
     case "assign-replica":
       assignReplica(context, body);
       return NONE;
@@ -219,6 +248,9 @@ function dispatch(context: ApplyContext, body: CommandBody): ResultValue {
     case "rotate-ticket-key":
       rotateTicketKey(context, body);
       return NONE;
+    case "raise-feature-level":
+      raiseFeatureLevel(context, body);
+      return NONE;
     default:
       return unreachable(body);
   }
@@ -228,6 +260,8 @@ function bootstrap(
   context: ApplyContext,
   body: Extract<CommandBody, { readonly kind: "bootstrap" }>,
 ): ResultValue {
-  if (context.get(CLUSTER_KEY) === undefined) context.put(CLUSTER_KEY, clusterCodec.encode(body));
+  if (context.get(CLUSTER_KEY) !== undefined) return NONE;
+  context.put(CLUSTER_KEY, clusterCodec.encode(body));
+  context.state.featureLevel = body.featureLevel ?? 0;
   return NONE;
 }

@@ -1,4 +1,5 @@
 /** What must be true of the table of tasks after every command; a part of invariants.ts. */
+import { TASK_RETENTION_MS } from "../drive/limits.ts";
 import { ENDED_TASK_STATES, TASK_KINDS, TASK_STATES, type Task } from "../drive/task.ts";
 import { toHex } from "../std/bytes.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
@@ -56,7 +57,8 @@ function problemsOf(task: Task): readonly string[] {
     [state === "done" || result.length === 0, "has a result and is not done"],
     [attemptCount <= attemptCountMax, "was tried too often"],
     [state !== "waiting" || attemptCount < attemptCountMax, "waits with no attempt left"],
-    [ENDED_TASK_STATES.has(state) || task.dueTimeMs > 0 || task.createTimeMs === 0, "is never due"],
+    [state !== "running" || task.dueTimeMs > 0, "runs under a claim without an end"],
+    [!ENDED_TASK_STATES.has(state) || task.dueTimeMs >= TASK_RETENTION_MS, "has ended and is not kept"],
   ];
   return rules.filter(([holds]) => !holds).map(([, problem]) => problem);
 }

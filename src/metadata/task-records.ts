@@ -41,6 +41,15 @@ export interface TaskHold {
   readonly fence: number;
 }
 
+/** A copy that a member is to make. */
+export interface Assignment {
+  readonly contentId: number;
+  readonly extentIndex: number;
+  readonly memberId: number;
+  /** Member whose copy goes afterwards; 0 for none. */
+  readonly replacesMemberId: number;
+}
+
 /** What commands do to tasks. */
 export type TaskCommandBody =
   /**
@@ -85,7 +94,16 @@ export type TaskCommandBody =
   /** A user lets a task that failed or was cancelled be tried anew. */
   | { readonly kind: "retry-task"; readonly taskId: number }
   /** A user ends a task. */
-  | { readonly kind: "cancel-task"; readonly taskId: number };
+  | { readonly kind: "cancel-task"; readonly taskId: number }
+  /**
+   * What a task has members do: each item as assign-replica, at most BATCH_ITEM_COUNT_MAX. What is refused is left out, and the
+   * answer counts the others.
+   */
+  | {
+      readonly kind: "assign-replicas";
+      readonly hold: TaskHold;
+      readonly assignments: readonly Assignment[];
+    };
 
 type TaskCommandKind = TaskCommandBody["kind"];
 type BodyOf<Kind extends TaskCommandKind> = Omit<Extract<TaskCommandBody, { readonly kind: Kind }>, "kind">;
@@ -141,6 +159,21 @@ export const TASK_BODIES: {
   "release-task": { number: 95, codec: message<BodyOf<"release-task">>({ hold: inner(1, holdCodec) }) },
   "retry-task": { number: 96, codec: taskIdCodec },
   "cancel-task": { number: 97, codec: taskIdCodec },
+  "assign-replicas": {
+    number: 98,
+    codec: message<BodyOf<"assign-replicas">>({
+      hold: inner(1, holdCodec),
+      assignments: repeatedInner(
+        2,
+        message<Assignment>({
+          contentId: uint(1),
+          extentIndex: uint(2),
+          memberId: uint(3),
+          replacesMemberId: uint(4),
+        }),
+      ),
+    }),
+  },
 };
 
 /** Codec of a task: its record, under its id, and what commands about it answer. */

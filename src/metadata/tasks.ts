@@ -106,8 +106,11 @@ function removeIndexes(context: ApplyContext, task: Task): void {
   context.delete(taskByTimeKey(phaseOf(task.state), task.dueTimeMs, task.taskId));
 }
 
+/** Wall time as a task keeps it; a clock before 1970 has no place in a record. */
+const shownTime = ({ wallTimeMs }: ApplyContext): number => Math.max(0, wallTimeMs);
+
 function store(context: ApplyContext, before: Task | undefined, wanted: Task): ResultValue {
-  const task = { ...wanted, updateTimeMs: context.state.clusterTimeMs };
+  const task = { ...wanted, updateTimeMs: shownTime(context) };
   if (before !== undefined) removeIndexes(context, before);
   context.put(taskKey(task.taskId), taskCodec.encode(task));
   context.put(taskByStateKey(stateNumber(task.state), kindNumber(task.kind), task.taskId), NOTHING);
@@ -199,11 +202,10 @@ export function createTask(context: ApplyContext, body: Body<"create-task">): Re
   const taskId = totals.nextTaskId;
   context.put(TASK_TOTALS_KEY, taskTotalsCodec.encode({ ...totals, nextTaskId: taskId + 1 }));
   if (key !== "") context.put(taskByKeyKey(kindNumber(kind), key), makeKey(0, [taskId]));
-  const { clusterTimeMs } = context.state;
   return store(context, undefined, {
     ...{ taskId, kind, state: "waiting", key, parameters },
     ...{ attemptCount: 0, attemptCountMax: TASK_ATTEMPT_COUNT_MAX, fence: 0, memberId: 0 },
-    ...{ dueTimeMs: clusterTimeMs, createTimeMs: clusterTimeMs, updateTimeMs: clusterTimeMs },
+    ...{ dueTimeMs: context.state.clusterTimeMs, createTimeMs: shownTime(context), updateTimeMs: 0 },
     ...{ progress: { doneCount: 0, totalCount: 0 }, result: new Uint8Array(0), error: undefined },
   });
 }
@@ -263,7 +265,7 @@ export function claimTask(context: ApplyContext, body: Body<"claim-task">): Resu
 }
 
 /** The task that a claim holds; refuses when it holds no more. An expired claim holds while nobody else has claimed. */
-function requireHeld(context: ApplyContext, { taskId, fence }: TaskHold): Task {
+export function requireHeld(context: ApplyContext, { taskId, fence }: TaskHold): Task {
   const task = requireTask(context, taskId);
   if (task.state === "running" && task.fence === fence) return task;
   return refuse("TASK_CLAIM_LOST", `Claim ${fence} of task ${taskId} holds no more: it is ${task.state}.`, {

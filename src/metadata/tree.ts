@@ -191,9 +191,14 @@ export function settleConflict(
   }
   if (row.kind === kind) return spot;
   const reason = row.kind === "directory" ? "IS_A_DIRECTORY" : "NOT_A_DIRECTORY";
-  return refuse(reason, `A ${kind} cannot replace the ${row.kind} ${JSON.stringify(shown(spot.path))}.`, {
-    path: shown(spot.path),
-  });
+  const shownKind = (each: string): string => (each === "directory" ? "folder" : "file");
+  return refuse(
+    reason,
+    `A ${shownKind(kind)} cannot replace the ${shownKind(row.kind)} ${JSON.stringify(shown(spot.path))}.`,
+    {
+      path: shown(spot.path),
+    },
+  );
 }
 
 /** create-directory. */

@@ -76,6 +76,11 @@ export function getEntry(reader: OrderedReader, entryId: number): Entry | undefi
   return spot === undefined ? undefined : found(reader, spot)?.entry;
 }
 
+/** Whether there is an entry with this id, also below the system's root, where nothing has a path. */
+export function hasEntry(reader: OrderedReader, entryId: number): boolean {
+  return findSpotAnywhere(reader, entryId)?.row !== undefined;
+}
+
 /** The names from the root to an entry; undefined when it is not in the tree. @throws DriveError PATH_TOO_DEEP */
 export function pathOf(reader: OrderedReader, entryId: number): readonly string[] | undefined {
   return findSpot(reader, entryId)?.path;
@@ -289,6 +294,25 @@ export function getUpload(reader: OrderedReader, uploadId: number): UploadInfo |
     memberIds: targetsCodec.decode(value).memberIds,
   }));
   return { uploadId, ...upload, extents: upload.state === "open" ? extents : [] };
+}
+
+/** At most `countMax` open uploads, in the order of their contents, after `afterContentId` (0: all), and where to go on. */
+export function openUploadsAfter(
+  reader: OrderedReader,
+  afterContentId: number,
+  countMax: number,
+): { readonly uploads: readonly UploadInfo[]; readonly next: number | undefined } {
+  const from = uploadOfContentKey(afterContentId + 1);
+  const to = afterPrefix(makeKey(TABLE.uploadOfContent, []));
+  const records = [...reader.range({ from, to, countMax })];
+  const last = records.at(-1);
+  const uploads = records.flatMap(({ value }) => {
+    // One that was discarded stays in this table until its copies are told to go.
+    const upload = getUpload(reader, numberInKey(value, 0));
+    return upload?.state === "open" ? [upload] : [];
+  });
+  const isMore = last !== undefined && records.length === countMax;
+  return { uploads, next: isMore ? numberInKey(last.key, 0) : undefined };
 }
 
 /** Where an open upload's file is to be: the names from the root, or undefined when its folder was deleted. */

@@ -1,7 +1,8 @@
 /** What a node shares with the others through Redis, put together; without Redis, what serves in its place. */
 import { RedisClient, type RedisClientOptions } from "../cache/redis-client.ts";
+import { NodeReporter } from "../cache/node-reporter.ts";
 import {
-  REPORT_INTERVAL_MS,
+  REPORT_TASK_COUNT_MAX,
   REPORT_TRANSFER_COUNT_MAX,
   RedisNodeReports,
 } from "../cache/redis-node-reports.ts";
@@ -19,11 +20,10 @@ import { EmbeddedCache } from "../cache/entry-cache.ts";
 import { RedisCache } from "../cache/redis-cache.ts";
 import { TreeSource } from "../cache/tree-source.ts";
 import type { NodeLoad } from "../cluster/failure-detector-port.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import type { Config, EntryCacheKind } from "../config/config.ts";
 import { parseRedisUrl } from "../config/redis-url.ts";
-import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
+import type { DriveApi, ReportedTask, ServiceStatus } from "../drive/drive-api.ts";
 import { must } from "../std/assert.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -55,8 +55,8 @@ export interface CachesOptions {
 /** What a node tells of itself. */
 export interface ReportedNode {
   load(): NodeLoad;
-  problems(): readonly string[];
   readonly drive: Pick<LocalDrive, "runningTransfers">;
+  runningTasks(countMax: number): readonly ReportedTask[];
 }
 
 /** What the configuration says about how many requests may come. */
@@ -88,7 +88,7 @@ export class Caches {
   #redis: RedisClient | undefined;
   #progress: RedisProgress | undefined;
   #reports: RedisNodeReports | undefined;
-  #reporter: PacedLoop | undefined;
+  #reporter: NodeReporter | undefined;
 
   constructor(options: CachesOptions) {
     this.#options = options;
@@ -156,27 +156,26 @@ export class Caches {
     return this.#reports;
   }
 
-  /** Begins to tell the others of this node. */
-  tell(memberId: number, node: ReportedNode): void {
+  /** Begins to tell the others of this node. @param problems what keeps it from being ready, at any time */
+  tell(memberId: number, node: ReportedNode, problems: () => readonly string[]): void {
     const { clock } = this.#options;
     const reports = this.#reports;
     if (reports === undefined) return;
-    this.#reporter = new PacedLoop({
+    this.#reporter = new NodeReporter({
       clock,
-      idleMs: REPORT_INTERVAL_MS,
-      busyMs: REPORT_INTERVAL_MS,
-      work: async () => {
+      isReady: () => problems().length === 0,
+      report: () => {
         const { inflightBytes, appliedIndex, freeBytes, totalBytes } = node.load();
         const running = node.drive.runningTransfers(REPORT_TRANSFER_COUNT_MAX);
-        await reports.publish(memberId, {
-          ...{ seenTimeMs: clock.wallMs(), isReady: node.problems().length === 0 },
+        return {
           ...{ inflightBytes, appliedIndex, freeBytes, totalBytes },
           transfers: running.map(({ id, kind, sizeBytes, transferredBytes }) => ({
             ...{ id, kind, sizeBytes, transferredBytes },
           })),
-        });
-        return "idle";
+          tasks: node.runningTasks(REPORT_TASK_COUNT_MAX),
+        };
       },
+      publish: (report) => reports.publish(memberId, report),
     });
     this.#reporter.start();
   }
@@ -189,11 +188,11 @@ export class Caches {
 
   /** How Redis does, as this node sees it. */
   service(): ServiceStatus {
-    const { clock, redis } = this.#options;
+    const { redis } = this.#options;
     if (redis === undefined) return { name: "redis", state: "off", sinceTimeMs: this.#madeAtMs, detail: "" };
     const { isUp, sinceMs, detail } = this.#redis?.health ?? {
       isUp: false,
-      sinceMs: clock.wallMs(),
+      sinceMs: this.#madeAtMs,
       detail: "The node does not belong to a cluster yet.",
     };
     return { name: "redis", state: isUp ? "up" : "degraded", sinceTimeMs: sinceMs, detail };

@@ -21,6 +21,8 @@ export interface ClusterFounderOptions {
   readonly clock: Clock;
   readonly metadata: MetadataClient;
   readonly clusterId: string;
+  /** Feature level that all founders support; absent for the first one. */
+  readonly foundingLevel?: number | undefined;
   readonly onFatal: (error: Error) => void;
 }
 
@@ -48,7 +50,7 @@ export class ClusterFounder {
   }
 
   async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
-    const { metadata, clusterId, onFatal } = this.#options;
+    const { metadata, clusterId, foundingLevel, onFatal } = this.#options;
     const info = clusterInfo(metadata.port.reader());
     if (info !== undefined) {
       const ours = { clusterId, chunkSizeBytes: CHUNK_SIZE_BYTES, formatVersion: FORMAT_VERSION };
@@ -68,7 +70,13 @@ export class ClusterFounder {
     }
     if (metadata.port.leaderId() !== metadata.port.memberId) return "busy";
     await metadata.applyIdempotent(
-      { kind: "bootstrap", clusterId, chunkSizeBytes: CHUNK_SIZE_BYTES, formatVersion: FORMAT_VERSION },
+      {
+        kind: "bootstrap",
+        clusterId,
+        chunkSizeBytes: CHUNK_SIZE_BYTES,
+        formatVersion: FORMAT_VERSION,
+        featureLevel: foundingLevel,
+      },
       { signal },
     );
     return "busy";

@@ -10,6 +10,7 @@ import type { Consensus } from "../consensus/consensus.ts";
 import { REQUEST_RETENTION_MS } from "../drive/limits.ts";
 import { encodeCommand } from "../metadata/codec.ts";
 import type { CommandBody, CommandResult } from "../metadata/commands.ts";
+import { checkProposable } from "../metadata/feature-level.ts";
 import { clusterTime } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
@@ -32,6 +33,7 @@ export class ConsensusMetadataPort implements MetadataPort {
 
   async propose(body: CommandBody, options: ProposeOptions = {}): Promise<CommandResult> {
     const { requestId = "", timeoutMs, signal } = options;
+    checkProposable(this.reader(), body);
     // A node that lags knows an older cluster time, so the deadline is early rather than late: never beyond what is remembered.
     const deadlineMs = requestId === "" ? 0 : clusterTime(this.reader()) + REQUEST_RETENTION_MS;
     const data = encodeCommand({ requestId, deadlineMs, wallTimeMs: this.#clock.wallMs(), body });

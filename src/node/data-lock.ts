@@ -7,10 +7,11 @@
  * Processes in different network namespaces do not see each other's abstract sockets: the store that opens the directory next
  * (LMDB) is the second line there.
  */
-import { mkdirSync, rmSync, statSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { errnoOf } from "../std/disk.ts";
+import { makeDirectories } from "../std/make-directories.ts";
 import { DriveError } from "../drive/errors.ts";
 
 /** A held lock. */
@@ -42,10 +43,20 @@ function answers(address: string): Promise<boolean> {
 
 /**
  * Locks `directory`, which is made when absent, until release() or the end of the process.
- * @throws DriveError DATA_DIRECTORY_IN_USE when another process has it
+ * @throws DriveError DATA_DIRECTORY_IN_USE when another process has it, NOT_A_DIRECTORY when a file is there; errors of the system
  */
 export async function lockDataDirectory(directory: string): Promise<DataLock> {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  try {
+    await makeDirectories(directory, 0o700);
+  } catch (error) {
+    if (errnoOf(error) !== "EEXIST" && errnoOf(error) !== "ENOTDIR") throw error;
+    throw new DriveError(
+      "NOT_A_DIRECTORY",
+      `The data directory ${directory} cannot be made: a file is in its place, or in that of a folder above.`,
+      { path: directory },
+      error,
+    );
+  }
   const identity = statSync(directory, { bigint: true });
   const abstract = process.platform === "linux";
   const address = abstract ? `\0netdisk-data-${identity.dev}-${identity.ino}` : join(directory, "lock.sock");

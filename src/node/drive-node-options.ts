@@ -3,9 +3,11 @@ import type { RabbitMqLink } from "../tasks/rabbitmq-link.ts";
 import type { PostgresClient } from "../catalog/postgres-client.ts";
 import type { HeartbeatPort } from "../cluster/failure-detector-port.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
+import type { PlantedLevelFault } from "../cluster/planted-faults.ts";
 import type { ProposalForwarder, RaftTransport } from "../consensus/transport.ts";
 import type { ConsensusTuning } from "../consensus/tuning.ts";
 import type { DriveError } from "../drive/errors.ts";
+import type { FeatureLevels } from "../drive/feature-levels.ts";
 import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
 import type { NodeRegistration } from "../metadata/commands.ts";
 import type { PlantedFault } from "../raft/planted-faults.ts";
@@ -25,7 +27,9 @@ import type { Metrics } from "../telemetry/metrics.ts";
 export interface StoreKeeperOptions {
   readonly memberId: number;
   /** What this node says about itself, but for the incarnation of its store, which is found on its disk. */
-  readonly registration: Omit<NodeRegistration, "memberId" | "storeIncarnation">;
+  readonly registration: Omit<NodeRegistration, "memberId" | "storeIncarnation" | "featureLevelMax">;
+  /** The feature levels that this node supports; FEATURE_LEVELS when absent. Others in tests alone. */
+  readonly featureLevels?: FeatureLevels | undefined;
   readonly disk: Disk;
   /** The data directory. */
   readonly directory: string;
@@ -67,6 +71,8 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   readonly clusterId: string;
   /** Members that formed the cluster, also of a node that joined later: the log begins with them. */
   readonly founderIds: readonly number[];
+  /** Feature level that all founders support, for a cluster that this node founds; absent for the first one. */
+  readonly foundingLevel?: number | undefined;
   /** "refuse" once onCreated() has ended in this data directory: see ConsensusOptions. */
   readonly whenAbsent: "create" | "refuse";
   /** Makes it durable that the Raft log and the state were made; awaited before this node takes part. */
@@ -93,8 +99,13 @@ export interface DriveNodeOptions extends StoreKeeperOptions {
   readonly treeSnapshotIntervalMs?: number | undefined;
   /** A historical bug to show, in tests alone. */
   readonly plantedFault?: PlantedFault | undefined;
+  /** A bug of upgrades to show, in tests alone. */
+  readonly plantedLevelFault?: PlantedLevelFault | undefined;
   /** How long a member is down until it is given up; default LOST_AFTER_MS_DEFAULT. */
   readonly lostAfterMs?: number | undefined;
-  /** Called when the others say that this member was removed, or runs twice; onFatal() when absent. The process must end. */
+  /**
+   * Called when the others say that this member was removed, or runs twice, and when the cluster has a feature level that this
+   * node does not support; onFatal() when absent. The process must end.
+   */
   readonly onRefused?: ((error: DriveError) => void) | undefined;
 }

@@ -8,21 +8,23 @@
 import type { FoundingMember } from "../cluster/bootstrap-identity.ts";
 import type { FailureDetector, NodeLoad } from "../cluster/failure-detector-port.ts";
 import { Housekeeping } from "../cluster/housekeeping.ts";
+import { raisableLevel } from "../cluster/level-raiser.ts";
 import { Membership } from "../cluster/membership.ts";
 import { MembershipDriver } from "../cluster/membership-driver.ts";
 import { Refusals } from "../cluster/refusals.ts";
 import { Consensus } from "../consensus/consensus.ts";
 import type { ClusterAdmin } from "../drive/cluster-admin.ts";
-import type { ServiceStatus } from "../drive/drive-api.ts";
-import { DriveError } from "../drive/errors.ts";
+import type { ReportedTask, ServiceStatus } from "../drive/drive-api.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { FEATURE_LEVELS, type FeatureLevels } from "../drive/feature-levels.ts";
 import { SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { decodeResult, encodeResult } from "../metadata/codec.ts";
 import type { CommandResult } from "../metadata/commands.ts";
+import { checkSupported } from "../metadata/feature-level.ts";
 import { isRemoved } from "../metadata/members.ts";
 import { MetadataStateMachine } from "../metadata/state-machine.ts";
 import { TreeAssignments } from "../replication/assignments.ts";
 import { CopyAudit } from "../replication/copy-audit.ts";
-import { Rebalancer } from "../replication/rebalancer.ts";
 import { Repair } from "../replication/repair.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
 import type { Timer } from "../std/clock.ts";
@@ -70,12 +72,15 @@ export class DriveNode implements ServingNode {
   readonly #options: DriveNodeOptions;
   readonly #logger: Logger;
   readonly #refusals: Refusals;
+  readonly #levels: FeatureLevels;
   #running: Running | undefined;
   #stopping: Promise<void> | undefined;
   #rebuildTimer: Timer | undefined;
+  #isRefused = false;
 
   constructor(options: DriveNodeOptions) {
     this.#options = options;
+    this.#levels = options.featureLevels ?? FEATURE_LEVELS;
     this.#logger = options.logger.child("node");
     this.#refusals = new Refusals({
       clock: options.clock,
@@ -100,10 +105,10 @@ export class DriveNode implements ServingNode {
       metrics: options.metrics,
       transport: options.transport,
       forwarder: options.forwarder,
-      stateMachine: new MetadataStateMachine(),
+      stateMachine: new MetadataStateMachine({}, this.#levels),
       encodeResult,
       decodeResult,
-      onFatal: options.onFatal,
+      onFatal: (error) => this.#end(error),
       tuning: options.tuning,
       plantedFault: options.plantedFault,
     });
@@ -111,17 +116,49 @@ export class DriveNode implements ServingNode {
 
   /**
    * Opens what is on disk, joins consensus and starts the loops. Ready to serve when readiness() says so.
-   * @throws DriveError DATA_CORRUPT, WRONG_CLUSTER; errors of the disk
+   * @throws DriveError DATA_CORRUPT, WRONG_CLUSTER, VERSION_UNSUPPORTED; errors of the disk
    */
   async start(): Promise<void> {
     const opened = await openChunkStore(this.#options, this.#logger);
     await this.consensus.start();
+    try {
+      checkSupported(this.consensus.reader(), this.#levels);
+    } catch (error) {
+      await this.consensus.stop();
+      await opened.store.close();
+      await opened.index.close();
+      throw error;
+    }
+    this.consensus.onApplied(() => this.#checkLevel());
     this.#running = this.#build(opened, this.consensus);
     this.#running.keeper.detector.start();
     // A state that is being made anew says nothing about what this node's files are for.
     this.#whenWhole(() => {
       for (const loop of this.#running?.loops ?? []) loop.start();
     });
+  }
+
+  /** A snapshot may have brought a level that the commands before it did not show. */
+  #checkLevel(): void {
+    if (this.#stopping !== undefined || this.#isRefused) return;
+    try {
+      checkSupported(this.consensus.reader(), this.#levels);
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.#end(error);
+    }
+  }
+
+  /** The process must end: of a version that does not support the cluster's level with a word to whoever runs it. */
+  #end(error: Error): void {
+    const { onRefused, onFatal } = this.#options;
+    if (!hasReason(error, "VERSION_UNSUPPORTED") || onRefused === undefined) {
+      onFatal(error);
+      return;
+    }
+    if (this.#isRefused) return;
+    this.#isRefused = true;
+    onRefused(error);
   }
 
   /** Runs `work` now, or as soon as the state is not being made anew any more; never once the node is stopping. */
@@ -217,23 +254,22 @@ export class DriveNode implements ServingNode {
         clock,
         metadata,
         clusterId: this.#options.clusterId,
+        foundingLevel: this.#options.foundingLevel,
         onFatal: this.#options.onFatal,
       }),
       { start: () => undefined, stop: () => driver.stop() },
       new Housekeeping({
         ...{ clock, metadata, prng: this.#options.prng },
         onLeading: () => driver.look(),
+        raisableLevel: () => this.#raisableLevel(keeper),
+        onRaised: (level) => this.#logger.info("feature_level_raised", { feature_level: level }),
         onError: keeper.onError("housekeeping"),
       }),
       new Repair({
-        ...{ clock, metadata, detector, placement, copies: keeper.copies },
+        ...{ clock, metadata, detector, placement, copies: keeper.copies, tasks: tasks.replication },
         lostAfterMs: this.#options.lostAfterMs,
         onLost: (id) => this.#logger.warn("member_given_up", { member: id }),
         onError: keeper.onError("repair"),
-      }),
-      new Rebalancer({
-        ...{ clock, metadata, detector, placement },
-        onError: keeper.onError("rebalancing"),
       }),
       copyAudit,
       ...keeper.loops,
@@ -241,6 +277,17 @@ export class DriveNode implements ServingNode {
       downloads.sweeper,
     ];
     return { keeper, consensus, drive, copyAudit, membership, catalogs, backups, tasks, loops };
+  }
+
+  #raisableLevel({ detector }: StoreKeeper): number | undefined {
+    const { voters, votersOutgoing, learners } = this.consensus.confState();
+    return raisableLevel({
+      reader: this.consensus.reader(),
+      consensusIds: [...voters, ...votersOutgoing, ...learners],
+      detector,
+      own: this.#levels,
+      plantedLevelFault: this.#options.plantedLevelFault,
+    });
   }
 
   /** The drive. @throws DriveError NODE_STARTING before start() has ended, and while the state is made anew */
@@ -344,6 +391,15 @@ export class DriveNode implements ServingNode {
     const needed = Math.min(SEAL_COUNT_MIN, consensus.confState().voters.length);
     if (plane.directory.members().length < needed) problems.push("Too few nodes are registered yet.");
     return problems;
+  }
+
+  warnings(): readonly string[] {
+    return this.#running?.keeper.warnings() ?? [];
+  }
+
+  /** Tasks that it works on, at most `countMax` of those that were begun last. */
+  runningTasks(countMax: number): readonly ReportedTask[] {
+    return this.#running?.tasks.running(countMax) ?? [];
   }
 
   /** Services outside of the node; those of the drive itself once it has started. */

@@ -8,12 +8,14 @@ import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
   ClusterStatus,
+  CompleteOptions,
   Download,
   DownloadOptions,
   DriveApi,
   Durability,
   EntryPage,
   EntryRef,
+  OpenUploadPage,
   PathEntry,
   Progress,
   Readiness,
@@ -33,17 +35,21 @@ export class LateDrive implements DriveApi {
   readonly #drive: () => DriveApi;
   readonly #problems: () => readonly string[];
   readonly #services: () => readonly ServiceStatus[];
+  readonly #warnings: () => readonly string[];
 
   /**
    * @param drive the drive; throws NODE_STARTING or NODE_STOPPING while there is none
    * @param problems what keeps the node from serving, at any time
    * @param services services outside of the node, at any time
+   * @param warnings what an operator should look at, at any time
    */
   constructor(
     drive: () => DriveApi,
     problems: () => readonly string[],
     services: () => readonly ServiceStatus[],
+    warnings: () => readonly string[],
   ) {
+    this.#warnings = warnings;
     this.#services = services;
     this.#drive = drive;
     this.#problems = problems;
@@ -105,7 +111,7 @@ export class LateDrive implements DriveApi {
 
   async completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
+    settings: CompleteOptions,
     options?: WriteOptions,
   ): Promise<PathEntry> {
     return this.#drive().completeUpload(uploadId, settings, options);
@@ -117,6 +123,13 @@ export class LateDrive implements DriveApi {
 
   async abortUpload(uploadId: number, options?: WriteOptions): Promise<void> {
     return this.#drive().abortUpload(uploadId, options);
+  }
+
+  async openUploads(
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options?: ReadOptions,
+  ): Promise<OpenUploadPage> {
+    return this.#drive().openUploads(page, options);
   }
 
   async putFile(
@@ -168,6 +181,6 @@ export class LateDrive implements DriveApi {
 
   readiness(): Readiness {
     const problems = this.#problems();
-    return { ready: problems.length === 0, problems, services: this.#services() };
+    return { ready: problems.length === 0, problems, services: this.#services(), warnings: this.#warnings() };
   }
 }

@@ -16,6 +16,7 @@ import { PeerGuard } from "../cluster/peer-guard.ts";
 import { peerAddresses, selfAddress, type Config } from "../config/config.ts";
 import type { ServiceStatus } from "../drive/drive-api.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
+import type { FeatureLevels } from "../drive/feature-levels.ts";
 import { Gateway } from "../gateway/gateway.ts";
 import { grpcVoterFeed } from "../rpc/assignment-client.ts";
 import { assignmentService } from "../rpc/assignment-service.ts";
@@ -44,11 +45,13 @@ import { threadPoolDigester } from "../std/digest.ts";
 import { CheckedOrderedStoreProvider } from "../std/checked-ordered-store.ts";
 import { LmdbOrderedStoreProvider } from "../std/lmdb-ordered-store.ts";
 import { removeStaleLocks } from "../std/lmdb-lock-file.ts";
+import { mainThreadTimes, PauseWatch } from "../std/pause-watch.ts";
 import { SystemPrng } from "../std/prng.ts";
 import { SystemDisk } from "../std/system-disk.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { VoterFeed } from "../transfer/voter-feed.ts";
 import { PrometheusMetrics } from "../telemetry/metrics.ts";
+import { CatchUp } from "./catch-up.ts";
 import { Caches, redisSettings, requestLimits } from "./caches.ts";
 import { lockDataDirectory, type DataLock } from "./data-lock.ts";
 import type { StoreKeeperOptions } from "./drive-node-options.ts";
@@ -76,6 +79,8 @@ export interface NodeOptions {
   readonly logger: Logger;
   /** Version of the program. */
   readonly version: string;
+  /** The feature levels that the node supports; FEATURE_LEVELS when absent. Others in tests alone: nothing in configuration reaches it. */
+  readonly featureLevels?: FeatureLevels | undefined;
   /** Called with what makes it impossible to go on; the process must end soon after. */
   readonly onFatal: (error: Error) => void;
 }
@@ -89,6 +94,7 @@ export class Node {
   readonly #disk = new SystemDisk();
   readonly #logger: Logger;
   readonly #metrics: PrometheusMetrics;
+  readonly #pauses: PauseWatch;
   readonly #pool: ChannelPool;
   readonly #stopSignal = new AbortController();
   readonly #replicas = new Map<number, ReplicaClient>();
@@ -101,6 +107,7 @@ export class Node {
   #membership: ClusterMembership | undefined;
   #drive: ServingNode | undefined;
   #voter: DriveNode | undefined;
+  #catchUp: CatchUp | undefined;
   #postgres: PostgresClient | undefined;
   #rabbitmq: RabbitMqLink | undefined;
   #caches: Caches | undefined;
@@ -117,6 +124,7 @@ export class Node {
     const { id } = this.#config.node;
     this.#logger = options.logger;
     this.#metrics = new PrometheusMetrics({ nodeId: id, version: options.version, process: true });
+    this.#pauses = new PauseWatch(this.#clock, mainThreadTimes(), (pause) => this.#metrics.paused(pause));
     this.#pool = new ChannelPool({ clock: this.#clock });
     this.#processId = toHex(this.#prng.bytes(PROCESS_ID_SIZE_BYTES));
     this.#guard = new PeerGuard({
@@ -137,6 +145,7 @@ export class Node {
    */
   async start(): Promise<void> {
     const config = this.#config;
+    this.#pauses.start();
     this.#lock = await lockDataDirectory(config.data.directory);
     const count = await removeStaleLocks();
     if (count > 0) this.#logger.info("stale_locks_removed", { count });
@@ -149,6 +158,7 @@ export class Node {
       peers: peerAddresses(config),
       exchange: this.#exchange(),
       join: this.#join(),
+      featureLevels: this.#options.featureLevels,
       clock: this.#clock,
       prng: this.#prng,
       logger: this.#logger,
@@ -178,7 +188,7 @@ export class Node {
     this.#caches.join(membership.clusterId);
     this.#drive = this.#makeServingNode(this.#bootstrap, membership, url);
     await this.#drive.start();
-    this.#caches.tell(membership.memberId, this.#drive);
+    this.#caches.tell(membership.memberId, this.#drive, () => this.#problems());
     this.#finder.start();
     this.#observe();
     this.#logger.info("node_started", { member_id: membership.memberId, cluster_id: membership.clusterId });
@@ -194,10 +204,12 @@ export class Node {
   async #stop(): Promise<void> {
     this.#logger.info("node_stopping");
     this.#observer?.cancel();
+    this.#pauses.stop();
     this.#stopSignal.abort(new DriveError("NODE_STOPPING", "The node is stopping."));
     this.#server?.setServing(false);
     await this.#gateway?.stop();
     await this.#finder?.stop();
+    await this.#catchUp?.stop();
     await this.#caches?.stop();
     await this.#drive?.stop();
     await this.#postgres?.stop();
@@ -252,6 +264,7 @@ export class Node {
         () => this.#started().drive,
         () => this.#problems(),
         () => this.#drive?.services() ?? this.#outside(),
+        () => this.#drive?.warnings() ?? [],
       ),
       logger: this.#logger,
       metrics: this.#metrics,
@@ -302,6 +315,7 @@ export class Node {
       metrics: this.#metrics,
       heartbeats: new GrpcHeartbeat(clients),
       peerReplica: (memberId) => this.#peerReplica(memberId, clients),
+      featureLevels: this.#options.featureLevels,
       reserveBytes: config.data.reserveBytes,
       inFlightBytesMax: config.transfer.inFlightBytesMax,
       detection: {
@@ -313,13 +327,14 @@ export class Node {
       onRefused: (error) => void this.#stopRefused(bootstrap, error),
       onFatal: this.#options.onFatal,
     };
-    if (membership.isStorageOnly) return this.#makeStorageNode(common, membership, clients);
+    if (membership.isStorageOnly) return this.#makeStorageNode(common, bootstrap, membership, clients);
     this.#transport = new GrpcRaftTransport({ clients, clock: this.#clock, logger: this.#logger });
     this.#forwarder = new GrpcProposalForwarder({ clients, clock: this.#clock });
     this.#voter = new DriveNode({
       ...common,
       clusterId: membership.clusterId,
       founderIds: membership.founders.map((founder) => founder.memberId),
+      foundingLevel: membership.foundingLevel,
       whenAbsent: membership.isStarted ? "refuse" : "create",
       onCreated: () => bootstrap.markStarted(),
       stores: stores("stores"),
@@ -341,11 +356,19 @@ export class Node {
       lostAfterMs: config.cluster.lostAfterMs,
     });
     this.#transport.attach(this.#voter.consensus);
+    const { consensus } = this.#voter;
+    this.#catchUp = new CatchUp({
+      clock: this.#clock,
+      linearize: (options) => consensus.linearize(options),
+      hasLeader: () => consensus.leaderId() !== undefined,
+      appliedIndex: () => consensus.appliedIndex(),
+    });
     return this.#voter;
   }
 
   #makeStorageNode(
     common: StoreKeeperOptions,
+    bootstrap: Bootstrap,
     { contacts }: ClusterMembership,
     clients: PeerClients,
   ): StorageNode {
@@ -354,6 +377,8 @@ export class Node {
     return new StorageNode({
       ...common,
       ...{ contacts, voterFeed, voterClients },
+      saveContacts: (voters) => bootstrap.saveContacts(voters),
+      foundIds: () => this.#finder?.foundIds() ?? [],
       outside: () => this.#outside(),
     });
   }
@@ -371,13 +396,13 @@ export class Node {
     return this.#finder?.addressOf(memberId);
   }
 
-  #makeFinder({ clusterId, contacts }: ClusterMembership): PeerFinder {
+  #makeFinder({ clusterId, memberId: ownId, contacts }: ClusterMembership): PeerFinder {
     const contactOf = (memberId: number): string | undefined =>
       contacts.findLast((contact) => contact.memberId === memberId)?.address;
     return new PeerFinder({
       clock: this.#clock,
       logger: this.#logger,
-      clusterId,
+      ...{ clusterId, memberId: ownId },
       exchange: this.#exchange(),
       addresses: () => this.#peers(),
       missing: () => this.#drive?.missingMembers() ?? [],
@@ -466,7 +491,12 @@ export class Node {
   }
 
   #problems(): readonly string[] {
-    if (this.#drive !== undefined) return this.#drive.problems();
+    if (this.#drive !== undefined) {
+      const problems = this.#drive.problems();
+      const behind = this.#catchUp?.problem();
+      // Without a leader, or while it starts, that is what is said.
+      return problems.length > 0 || behind === undefined ? problems : [behind];
+    }
     return [this.#bootstrap?.waitingReason ?? "The node is starting."];
   }
 
@@ -495,6 +525,7 @@ export class Node {
 
   #observe(): void {
     this.#drive?.observe();
+    this.#catchUp?.look();
     this.#server?.setServing(this.#problems().length === 0);
     this.#observer = this.#clock.setTimer(OBSERVE_INTERVAL_MS, () => this.#observe());
   }

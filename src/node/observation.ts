@@ -1,6 +1,7 @@
 /** Takes the figures of a node at this moment into its metrics. */
 import type { Consensus } from "../consensus/consensus.ts";
 import type { CommandResult } from "../metadata/commands.ts";
+import { featureLevel } from "../metadata/feature-level.ts";
 import { snapshotAge } from "../metadata/tree-snapshots.ts";
 import { clusterInfo, clusterTime, counters, storeOf } from "../metadata/view.ts";
 import type { CopyAudit } from "../replication/copy-audit.ts";
@@ -53,7 +54,7 @@ export function observe(observed: Observed, memberId: number, metrics: Metrics):
       unansweredQuestions: unansweredCount,
     });
   }
-  observePeers(keeper, metrics);
+  observeKeeper(keeper, metrics);
   catalogs.observe();
   observed.tasks.observe();
 }
@@ -61,10 +62,17 @@ export function observe(observed: Observed, memberId: number, metrics: Metrics):
 /** Takes the figures of a node without the tree into its metrics. */
 export function observeStore(keeper: StoreKeeper, metrics: Metrics): void {
   metrics.chunkStore(keeper.store.stats());
-  observePeers(keeper, metrics);
+  observeKeeper(keeper, metrics);
 }
 
-function observePeers({ detector, store: { memberId } }: StoreKeeper, metrics: Metrics): void {
+function observeKeeper(
+  { detector, plane, store: { memberId }, collectionBrake, featureLevels }: StoreKeeper,
+  metrics: Metrics,
+): void {
+  const { orphanCount = 0, futureCount = 0 } = collectionBrake ?? {};
+  metrics.collectionBrake({ orphanCount, futureCount });
+  const reader = plane.metadata.port.reader();
+  metrics.featureLevel({ level: featureLevel(reader), supportedMax: featureLevels.max });
   const peers = { up: 0, suspect: 0, down: 0 };
   for (const peer of detector.states()) {
     if (peer.memberId !== memberId) peers[peer.health] += 1;

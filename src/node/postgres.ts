@@ -2,6 +2,7 @@
 import type { ConnectionOptions } from "node:tls";
 import { parsePostgresAddress, type PostgresTls } from "../catalog/postgres-address.ts";
 import { PostgresClient } from "../catalog/postgres-client.ts";
+import { loadMigrations } from "../catalog/postgres-schema.ts";
 import type { Config } from "../config/config.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -27,6 +28,8 @@ export async function connectPostgres(
 ): Promise<PostgresClient | undefined> {
   const { postgresUrl, postgresPasswordFile, postgresCaFile } = services;
   if (postgresUrl === undefined) return undefined;
+  // Now, while nothing is served yet and no election waits for this node.
+  await loadMigrations();
   const { url, tls } = parsePostgresAddress(postgresUrl, postgresCaFile);
   return new PostgresClient({
     clock,

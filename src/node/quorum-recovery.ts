@@ -18,8 +18,10 @@ import {
   type NodeIdentity,
 } from "../cluster/bootstrap-identity.ts";
 import { makeNewCluster, surveySurvivor, type MemberData, type Survivor } from "../consensus/new-cluster.ts";
+import { FEATURE_LEVELS } from "../drive/feature-levels.ts";
 import { DriveError } from "../drive/errors.ts";
 import type { CommandResult } from "../metadata/commands.ts";
+import { checkSupported } from "../metadata/feature-level.ts";
 import { CLUSTER_KEY } from "../metadata/keys.ts";
 import { isRemoved } from "../metadata/members.ts";
 import { clusterCodec } from "../metadata/records.ts";
@@ -75,10 +77,12 @@ interface Marker {
 
 /**
  * Reports on a survivor, and makes it a cluster of its own when that is confirmed.
- * @throws DriveError DATA_DIRECTORY_IN_USE, DATA_CORRUPT, MEMBERSHIP_CHANGE_UNSAFE (others answer), ARGUMENT_INVALID (the
+ * @throws DriveError DATA_DIRECTORY_IN_USE, DATA_CORRUPT, VERSION_UNSUPPORTED, MEMBERSHIP_CHANGE_UNSAFE (others answer), ARGUMENT_INVALID (the
  *   confirmation names another cluster, or this node never took part in one)
  */
 export async function recoverQuorum(options: QuorumRecoveryOptions): Promise<QuorumRecoveryReport> {
+  // Locking would make it, and a look at the wrong place must leave nothing there.
+  if (!(await options.disk.exists(options.directory))) throw noMember(options.directory);
   const lock = await lockDataDirectory(options.directory);
   try {
     return await recoverLocked(options);
@@ -91,7 +95,7 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
   const { disk, directory, prng, confirmedClusterId } = options;
   const identity = await findIdentity(disk, directory);
   if (identity?.cluster === undefined || identity.phase !== "started") {
-    throw new DriveError("ARGUMENT_INVALID", `${directory} holds no member of a cluster.`, { directory });
+    throw noMember(directory);
   }
   const { nodeId, memberId, cluster } = identity;
   const marker = await readMarker(options);
@@ -100,10 +104,13 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
     return { nodeId, memberId, ...marker, survivor: undefined, others: [], lastWriteMs: undefined };
   }
   await removeUnfinished(options);
-  const survivor = await surveySurvivor(survivorOptions(options, identity, cluster), (reader) => ({
-    members: members(reader).map(({ memberId: id, address }) => ({ memberId: id, address })),
-    removedFounders: cluster.members.filter(({ memberId: id }) => isRemoved(reader, id)),
-  }));
+  const survivor = await surveySurvivor(survivorOptions(options, identity, cluster), (reader) => {
+    checkSupported(reader, FEATURE_LEVELS);
+    return {
+      members: members(reader).map(({ memberId: id, address }) => ({ memberId: id, address })),
+      removedFounders: cluster.members.filter(({ memberId: id }) => isRemoved(reader, id)),
+    };
+  });
   const others = othersOf(identity, cluster, survivor.seen);
   await refuseWhileOthersAnswer(options, cluster, others);
   const oldClusterId = cluster.clusterId;
@@ -130,6 +137,10 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
   await storeIdentity(disk, directory, { ...identity, cluster: foundedBy(identity, cluster, newClusterId) });
   await finish(options, { oldClusterId, newClusterId });
   return { ...report, newClusterId };
+}
+
+function noMember(directory: string): DriveError {
+  return new DriveError("ARGUMENT_INVALID", `${directory} holds no member of a cluster.`, { directory });
 }
 
 /** Puts the new data in the place of the old. May have been done in part. */

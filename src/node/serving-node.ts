@@ -2,7 +2,7 @@
 import type { FoundingMember } from "../cluster/bootstrap-identity.ts";
 import type { NodeLoad } from "../cluster/failure-detector-port.ts";
 import type { ClusterAdmin } from "../drive/cluster-admin.ts";
-import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
+import type { DriveApi, ReportedTask, ServiceStatus } from "../drive/drive-api.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
 import type { LocalDrive } from "../transfer/local-drive.ts";
 import type { VoterFeed } from "../transfer/voter-feed.ts";
@@ -20,8 +20,12 @@ export interface ServingNode {
   load(): NodeLoad;
   /** The answers to a storage-only member. Throws NOT_LEADER where the tree is not kept. */
   feedFor(memberId: number): VoterFeed;
+  /** Tasks that it works on, at most `countMax` of those that were begun last; at any time. */
+  runningTasks(countMax: number): readonly ReportedTask[];
   /** What keeps it from serving; at any time. */
   problems(): readonly string[];
+  /** What an operator should look at, though it serves; at any time. */
+  warnings(): readonly string[];
   /** Services outside of the node; at any time. */
   services(): readonly ServiceStatus[];
   /** host:port of a member; undefined while it is not known. At any time. */

@@ -37,6 +37,7 @@ export interface StorageDriveOptions {
   readonly atVoters: () => DriveApi;
   readonly problems: () => readonly string[];
   readonly services: () => readonly ServiceStatus[];
+  readonly warnings: () => readonly string[];
 }
 
 /** The drive at a storage-only node. */
@@ -45,7 +46,7 @@ export class StorageDrive extends LateDrive {
   #downloadCount = 0;
 
   constructor(options: StorageDriveOptions) {
-    super(options.atVoters, options.problems, options.services);
+    super(options.atVoters, options.problems, options.services, options.warnings);
     this.#options = options;
   }
 

@@ -8,9 +8,11 @@ import type { FoundingMember } from "../cluster/bootstrap-identity.ts";
 import type { NodeLoad } from "../cluster/failure-detector-port.ts";
 import { Refusals } from "../cluster/refusals.ts";
 import type { ClusterAdmin } from "../drive/cluster-admin.ts";
-import type { DriveApi, ServiceStatus } from "../drive/drive-api.ts";
+import type { DriveApi, ReportedTask, ServiceStatus } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
+import { FEATURE_LEVELS } from "../drive/feature-levels.ts";
 import { VOTER_CONTACT_MS_MAX } from "../drive/limits.ts";
+import { checkSupported } from "../metadata/feature-level.ts";
 import { isRemoved } from "../metadata/members.ts";
 import { AssignedRepair } from "../replication/assigned-repair.ts";
 import type { ReplicaPort } from "../replication/replica-port.ts";
@@ -35,15 +37,22 @@ export interface VoterClients {
 
 /** The ports and settings of a StorageNode. */
 export interface StorageNodeOptions extends StoreKeeperOptions {
-  /** Members that may vote, as told when this one joined, and where they were. */
+  /** Members that may vote, as told when this one joined and as saved since, and where they were. */
   readonly contacts: readonly FoundingMember[];
+  /** Makes durable who votes and where, for the next start; called again a second later when it rejects. */
+  readonly saveContacts: (voters: readonly FoundingMember[]) => Promise<void>;
+  /** Members that were heard of other than through voters: asked as well while no voter answers. */
+  readonly foundIds: () => readonly number[];
   /** A voter as it answers this node; undefined while its address is not known. */
   readonly voterFeed: (memberId: number) => VoterFeed | undefined;
   /** Connections to voters for what is handed on to them. */
   readonly voterClients: VoterClients;
   /** Services outside of the node, for its status. */
   readonly outside?: (() => readonly ServiceStatus[]) | undefined;
-  /** Called when the others say that this member was removed, or runs twice; onFatal() when absent. The process must end. */
+  /**
+   * Called when the others say that this member was removed, or runs twice, and when the cluster has a feature level that this
+   * node does not support; onFatal() when absent. The process must end.
+   */
   readonly onRefused?: ((error: DriveError) => void) | undefined;
 }
 
@@ -63,6 +72,11 @@ export class StorageNode implements ServingNode {
   #running: Running | undefined;
   #stopping: Promise<void> | undefined;
   #addresses = "";
+  #saving: Promise<void> | undefined;
+  #saved = "";
+  /** Why the voters could not be saved; "" when they were. */
+  #saveFailure = "";
+  #isRefused = false;
 
   constructor(options: StorageNodeOptions) {
     this.#options = options;
@@ -88,7 +102,7 @@ export class StorageNode implements ServingNode {
     const store = await new MemoryOrderedStoreProvider().open("view");
     const feed = new AnyVoter({
       clock,
-      voterIds: () => tree.voterIds().filter((id) => id !== memberId),
+      voterIds: () => this.#idsToAsk(tree).filter((id) => id !== memberId),
       feedOf: voterFeed,
     });
     const tree = new RemoteTree({
@@ -112,6 +126,7 @@ export class StorageNode implements ServingNode {
       atVoters: () => this.#voterDrive(),
       problems: () => this.problems(),
       services: () => this.services(),
+      warnings: () => this.warnings(),
     });
     const repair = new AssignedRepair({
       ...{ clock, assignments: feed, copies: keeper.copies },
@@ -120,6 +135,7 @@ export class StorageNode implements ServingNode {
     this.#running = { keeper, tree, drive, loops: [repair, ...keeper.loops] };
     let isStarted = false;
     tree.onApplied(() => {
+      if (this.#isRefusedByLevel(tree)) return;
       this.#followVoters();
       if (isStarted || this.#stopping !== undefined) return;
       // Before the first answer nothing is known of this node's files.
@@ -149,6 +165,11 @@ export class StorageNode implements ServingNode {
   /** @throws DriveError NOT_LEADER always: a storage-only node keeps no tree that others could ask for */
   feedFor(): VoterFeed {
     throw new DriveError("NOT_LEADER", "This is a storage-only node: it keeps no tree.");
+  }
+
+  /** None: tasks are worked on by nodes that keep the tree. */
+  runningTasks(): readonly ReportedTask[] {
+    return [];
   }
 
   addressOf(memberId: number): string | undefined {
@@ -191,6 +212,12 @@ export class StorageNode implements ServingNode {
     return problems;
   }
 
+  warnings(): readonly string[] {
+    const warnings = this.#running?.keeper.warnings() ?? [];
+    if (this.#saveFailure === "") return warnings;
+    return [...warnings, `Where the voters are could not be saved: ${this.#saveFailure}`];
+  }
+
   /** PostgreSQL is for voters alone. */
   services(): readonly ServiceStatus[] {
     const outside = this.#options.outside?.() ?? [];
@@ -212,22 +239,71 @@ export class StorageNode implements ServingNode {
     if (running === undefined) return;
     for (const loop of [...running.loops].reverse()) await loop.stop();
     await running.tree.stop();
+    await this.#saving;
     running.keeper.detector.stop();
     this.#options.voterClients.close();
     await running.keeper.close();
   }
 
-  /** Hands requests on to where the voters are now. */
+  /** Who is asked for what a voter knows: those that vote, and while none of them answers all that may have become voters since. */
+  #idsToAsk(tree: RemoteTree): readonly number[] {
+    if (tree.isInContact()) return tree.voterIds();
+    const members = this.memberAddresses().map(({ memberId }) => memberId);
+    return [...new Set([...tree.voterIds(), ...members, ...this.#options.foundIds()])];
+  }
+
+  /** What a voter told may be of a level that this version does not support: nothing is to be done by it then. */
+  #isRefusedByLevel(tree: RemoteTree): boolean {
+    if (this.#isRefused || this.#stopping !== undefined) return this.#isRefused;
+    const { featureLevels = FEATURE_LEVELS, onRefused, onFatal } = this.#options;
+    try {
+      checkSupported(tree.reader(), featureLevels);
+    } catch (error) {
+      if (!(error instanceof DriveError)) throw error;
+      this.#isRefused = true;
+      (onRefused ?? onFatal)(error);
+    }
+    return this.#isRefused;
+  }
+
+  /** Hands requests on to where the voters are now, and remembers that for the next start. */
   #followVoters(): void {
-    const addresses = this.#voterAddresses();
-    if (addresses.length === 0 || addresses.join() === this.#addresses) return;
+    const voters = this.#voters();
+    if (voters.length === 0) return;
+    this.#saveVoters(voters);
+    const addresses = voters.map(({ address }) => address);
+    if (addresses.join() === this.#addresses) return;
     this.#addresses = addresses.join();
     this.#options.voterClients.setAddresses(addresses);
   }
 
-  #voterAddresses(): readonly string[] {
+  /** Those that vote and whose address is known. */
+  #voters(): readonly FoundingMember[] {
     const ids = this.#running?.tree.voterIds() ?? [];
-    return ids.map((id) => this.addressOf(id)).filter((address) => address !== undefined);
+    return ids.flatMap((memberId) => {
+      const address = this.addressOf(memberId);
+      return address === undefined ? [] : [{ memberId, address }];
+    });
+  }
+
+  /** One write at a time; what it misses, or could not write, the next view brings again. */
+  #saveVoters(voters: readonly FoundingMember[]): void {
+    const text = JSON.stringify(voters);
+    if (text === this.#saved || this.#saving !== undefined) return;
+    this.#saving = this.#options
+      .saveContacts(voters)
+      .then(
+        () => {
+          this.#saved = text;
+          this.#saveFailure = "";
+        },
+        (error: unknown) => {
+          const reason = String(error);
+          if (reason !== this.#saveFailure) this.#logger.warn("contacts_not_saved", { reason });
+          this.#saveFailure = reason;
+        },
+      )
+      .finally(() => (this.#saving = undefined));
   }
 
   #voterDrive(): DriveApi {

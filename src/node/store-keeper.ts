@@ -12,8 +12,12 @@ import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { NodeRegistrar } from "../cluster/node-registrar.ts";
 import { PacedLoop } from "../cluster/paced-loop.ts";
 import type { Refusals } from "../cluster/refusals.ts";
+import { describeBrake, type CollectionBrake } from "../drive/collection-brake.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
+import { FEATURE_LEVEL_REGISTERED, FEATURE_LEVELS, type FeatureLevels } from "../drive/feature-levels.ts";
+import type { NodeRegistration } from "../metadata/commands.ts";
+import { featureLevel } from "../metadata/feature-level.ts";
 import type { Assignments } from "../replication/assignments.ts";
 import { BackgroundPace } from "../replication/background-pace.ts";
 import { Compactor } from "../replication/compactor.ts";
@@ -27,8 +31,10 @@ import { REPAIR_BUSY_BYTES_PER_SECOND } from "../replication/repair.ts";
 import { ReplicaCopier } from "../replication/replica-copier.ts";
 import type { ReplicaPort, ReplicaPorts } from "../replication/replica-port.ts";
 import { ScrubProgressFile } from "../replication/scrub-progress.ts";
-import { Scrubber } from "../replication/scrubber.ts";
+import { SCRUB_REQUESTED_BYTES_PER_SECOND, Scrubber } from "../replication/scrubber.ts";
+import { sleep, type Clock } from "../std/clock.ts";
 import { DigestMemory } from "../std/digest.ts";
+import { formatDuration } from "../std/format.ts";
 import type { OrderedStore } from "../std/ordered-store.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { DataPlane } from "../transfer/data-plane.ts";
@@ -39,6 +45,11 @@ const INDEX_NAME = "chunks";
 
 /** How often the file system is asked for its free space: a full disk is known, and so is the end of it, this soon. */
 const SPACE_INTERVAL_MS = 1000;
+
+/** How often the files of the chunk store are looked for where they belong: what was removed under the node is known this soon. */
+export const FILE_CHECK_INTERVAL_MS = 30_000;
+/** Pause between pieces of that look. */
+const FILE_CHECK_PAUSE_MS = 1;
 
 /** A loop that a node runs. */
 export interface NodeLoop {
@@ -96,6 +107,7 @@ export async function openChunkStore(options: StoreKeeperOptions, logger: Logger
       onDamaged?.(extent);
     },
     onFault: (fault) => logger.error("segment_damaged", { fault }),
+    onLostFile: ({ path, kind }) => logger.error("segment_file_lost", { path, kind }),
     onTrouble: (error) => logger.warn("segment_chore_failed", { error }),
     ...(options.chunkSegmentSizeBytesMax !== undefined && {
       segmentSizeBytesMax: options.chunkSegmentSizeBytesMax,
@@ -124,6 +136,12 @@ export class StoreKeeper {
   readonly copies: CopyMaker;
   /** In the order in which they are started; the failure detector is apart. */
   readonly loops: readonly NodeLoop[];
+  readonly #clock: Clock;
+  /** Of what was found in the place of other files. */
+  readonly #fileCheckPace: BackgroundPace;
+  readonly #collector: DropCollector;
+  /** The feature levels that this node supports. */
+  readonly featureLevels: FeatureLevels;
   readonly #index: OrderedStore;
   readonly #refusals: Refusals;
   readonly #logger: Logger;
@@ -131,6 +149,7 @@ export class StoreKeeper {
   constructor(options: StoreKeeperOptions, opened: OpenedStore, tree: TreeSource, logger: Logger) {
     const { clock, digester, memberId, plantedChunkFault } = options;
     const { store, hashed } = opened;
+    this.#clock = clock;
     this.#index = opened.index;
     this.#refusals = tree.refusals;
     this.#logger = logger;
@@ -164,6 +183,8 @@ export class StoreKeeper {
     const locks = new ExtentLocks();
     const { assignments } = tree;
     this.meter = new RateMeter(clock);
+    // A node that is too full for users still mends its own copies.
+    const ownCopies = new LocalReplica(store, undefined, "copies");
     this.copier = new ReplicaCopier({
       pace: new BackgroundPace({
         clock,
@@ -172,13 +193,19 @@ export class StoreKeeper {
         isBusy: () => this.isUsed(),
       }),
       meter: this.meter,
-      ports: this.replicas,
+      ports: { forMember: (id) => (id === memberId ? ownCopies : this.replicas.forMember(id)) },
       detector: this.detector,
       digester,
       budget: this.plane.budget,
       memberId,
       plantedFault: plantedChunkFault,
       onBadReplica: (extent, id, finding) => reports.reportBad(extent, id, finding),
+    });
+    this.#fileCheckPace = new BackgroundPace({
+      clock,
+      bytesPerSecond: () => SCRUB_REQUESTED_BYTES_PER_SECOND,
+      busyBytesPerSecond: REPAIR_BUSY_BYTES_PER_SECOND,
+      isBusy: () => this.isUsed(),
     });
     this.copies = new CopyMaker({
       ...{ clock, metadata, assignments, locks, placement: this.plane.placement, copier: this.copier },
@@ -191,11 +218,27 @@ export class StoreKeeper {
       progress: new ScrubProgressFile(options.disk, `${options.directory}/chunks`),
       isBusy: () => this.isUsed(),
       firstWaitMs: options.scrubFirstWaitMs,
+      checkFiles: (signal) => this.#checkFiles(signal),
       onDamaged: (extent) => logger.error("scrub_found_damage", { ...extent }),
       onError: this.onError("scrub"),
       onFatal: options.onFatal,
     });
-    const self = () => ({ ...options.registration, memberId, storeIncarnation: store.storeIncarnation });
+    this.featureLevels = options.featureLevels ?? FEATURE_LEVELS;
+    const self = (): NodeRegistration => {
+      const { storeIncarnation } = store;
+      const registration = { ...options.registration, memberId, storeIncarnation };
+      // What older versions would not keep is not said before the cluster has the level for it.
+      if (featureLevel(tree.port.reader()) < FEATURE_LEVEL_REGISTERED) return registration;
+      return { ...registration, featureLevelMax: this.featureLevels.max };
+    };
+    this.#collector = new DropCollector({
+      ...{ clock, metadata, assignments, store, locks, sweepIntervalMs: options.sweepIntervalMs },
+      isPinned: (contentId) => this.plane.pins.isPinned(contentId),
+      orphanShareMax: options.orphanShareMax,
+      onBrake: (found) => logger.error("collection_braked", { ...found }),
+      onError: this.onError("collection"),
+      plantedFault: plantedChunkFault,
+    });
     this.loops = [
       new PacedLoop({
         clock,
@@ -203,15 +246,15 @@ export class StoreKeeper {
         busyMs: SPACE_INTERVAL_MS,
         work: () => store.refreshSpace().then(() => "idle" as const),
       }),
-      new NodeRegistrar({ clock, metadata, lease, self, onError: this.onError("registration") }),
-      new DropCollector({
-        ...{ clock, metadata, assignments, store, locks, sweepIntervalMs: options.sweepIntervalMs },
-        isPinned: (contentId) => this.plane.pins.isPinned(contentId),
-        orphanShareMax: options.orphanShareMax,
-        onBrake: (found) => logger.error("collection_braked", { ...found }),
-        onError: this.onError("collection"),
-        plantedFault: plantedChunkFault,
+      new PacedLoop({
+        clock,
+        idleMs: FILE_CHECK_INTERVAL_MS,
+        busyMs: FILE_CHECK_INTERVAL_MS,
+        work: (signal) => this.#checkFiles(signal).then(() => "idle" as const),
+        onError: this.onError("file check"),
       }),
+      new NodeRegistrar({ clock, metadata, lease, self, onError: this.onError("registration") }),
+      this.#collector,
       new InventoryAudit({
         ...{ clock, metadata, assignments, store },
         onMissing: (extent) => logger.error("copy_missing", { ...extent }),
@@ -227,6 +270,13 @@ export class StoreKeeper {
         onError: this.onError("compaction"),
       }),
     ];
+  }
+
+  async #checkFiles(signal: AbortSignal): Promise<void> {
+    await this.store.checkFiles(async (sizeBytes) => {
+      await sleep(this.#clock, FILE_CHECK_PAUSE_MS, signal);
+      await this.#fileCheckPace.take(sizeBytes, signal);
+    });
   }
 
   /** What a loop tells when a round failed: heard for what it says about this member, and logged. */
@@ -252,7 +302,30 @@ export class StoreKeeper {
       repairBytesPerSecond: meter.bytesPerSecond(),
       quarantinedCount: quarantinedExtentCount,
       scrubProgress: scrubber.progress(),
+      collectionBrake: this.#collector.brake,
+      featureLevels: this.featureLevels,
     };
+  }
+
+  /** Why collection removes nothing that the tree does not know; undefined while it would. */
+  get collectionBrake(): CollectionBrake | undefined {
+    return this.#collector.brake;
+  }
+
+  /** What an operator should look at, as sentences. */
+  warnings(): readonly string[] {
+    const { brake } = this.#collector;
+    const { directory } = this.plane;
+    // A node that is suspected for a moment is no reason to call anybody.
+    const away = this.detector
+      .states()
+      .filter(({ health }) => health === "down")
+      .map(
+        (peer) =>
+          `${directory.nodeIdOf(peer.memberId)} is down, last heard of ${formatDuration(peer.sinceMs)} ago: the copies there cannot be read now.`,
+      );
+    if (brake === undefined) return away;
+    return [...away, describeBrake(directory.nodeIdOf(this.store.memberId), brake)];
   }
 
   /** Closes the store and its index; the loops have ended. */

@@ -1,6 +1,6 @@
 /** The tasks of a node, put together: its worker, the queue in memory, RabbitMQ where it is configured, outboxes and the planner. */
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import type { ServiceStatus } from "../drive/drive-api.ts";
+import type { ReportedTask, ServiceStatus } from "../drive/drive-api.ts";
 import type { DriveError } from "../drive/errors.ts";
 import { TASK_KINDS, type TaskApi, type TaskKind } from "../drive/task.ts";
 import { countTasks, type DueTask } from "../metadata/task-view.ts";
@@ -10,6 +10,8 @@ import { EmbeddedQueue } from "../tasks/embedded-queue.ts";
 import type { RabbitMqLink } from "../tasks/rabbitmq-link.ts";
 import { RabbitMqQueue } from "../tasks/rabbitmq-queue.ts";
 import type { TaskHandler } from "../tasks/task-handler.ts";
+import { ReplicationHandler } from "../tasks/replication-handler.ts";
+import { ReplicationPlanner } from "../tasks/replication-planner.ts";
 import { TaskOutbox } from "../tasks/task-outbox.ts";
 import type { QueueDepth, TaskQueue } from "../tasks/task-queue.ts";
 import { TaskTable } from "../tasks/task-table.ts";
@@ -41,7 +43,7 @@ export interface TaskRunnerOptions {
   readonly workerIds: () => readonly number[];
   /** RabbitMQ; none where it is not configured. */
   readonly rabbitmq: RabbitMqLink | undefined;
-  /** Handlers beside that of uploads. */
+  /** Handlers beside those of uploads and copies. */
   readonly handlers?: readonly (readonly [TaskKind, TaskHandler])[] | undefined;
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -50,6 +52,8 @@ export interface TaskRunnerOptions {
 /** The tasks of a node. start() once. */
 export class TaskRunner {
   readonly api: TaskApi;
+  /** Makes tasks of copies that are to be made. */
+  readonly replication: ReplicationPlanner;
   readonly #options: TaskRunnerOptions;
   readonly #logger: Logger;
   readonly #madeAtMs: number;
@@ -66,10 +70,17 @@ export class TaskRunner {
     this.#madeAtMs = clock.wallMs();
     const table = new TaskTable(metadata);
     this.api = table;
+    const { detector, plane } = options.keeper;
+    const copying = { clock, metadata, detector, placement: plane.placement };
+    this.replication = new ReplicationPlanner({ ...copying, onError: this.#onError("plan copies") });
     this.#worker = new TaskWorker({
       clock,
       table,
-      handlers: new Map([["upload", this.#uploads()] as const, ...(options.handlers ?? [])]),
+      handlers: new Map<TaskKind, TaskHandler>([
+        ["upload", this.#uploads()],
+        ["replication", new ReplicationHandler(copying)],
+        ...(options.handlers ?? []),
+      ]),
       onEnded: (kind, outcome, durationMs) => metrics.tasks.ended(kind, outcome, durationMs),
       onFailure: ({ taskId, kind }, error) =>
         this.#logger.warn("task_attempt_failed", { task: taskId, kind, error }),
@@ -94,7 +105,7 @@ export class TaskRunner {
     });
     if (rabbitmq === undefined) {
       this.#queues = [embedded];
-      this.#loops = [embeddedOutbox, planner];
+      this.#loops = [embeddedOutbox, planner, this.replication];
       return;
     }
     const external = new RabbitMqQueue({
@@ -123,7 +134,7 @@ export class TaskRunner {
       onError: this.#onError("depth"),
     });
     this.#queues = [embedded, external];
-    this.#loops = [rabbitmq, embeddedOutbox, externalOutbox, watch, planner];
+    this.#loops = [rabbitmq, embeddedOutbox, externalOutbox, watch, planner, this.replication];
   }
 
   start(): void {
@@ -143,6 +154,11 @@ export class TaskRunner {
     await this.#worker.stop();
     for (const end of ends) await end();
     for (const loop of [...this.#loops].reverse()) await loop.stop();
+  }
+
+  /** Tasks that this node works on, at most `countMax` of those that were begun last. */
+  running(countMax: number): readonly ReportedTask[] {
+    return this.#worker.running(countMax);
   }
 
   /** How RabbitMQ does, as this node sees it. */

@@ -95,6 +95,10 @@ interface Mark {
  */
 export async function rebuildTree(options: TreeRebuildOptions): Promise<TreeRebuildReport> {
   const locks: DataLock[] = [];
+  // Locking would make them, and a look at the wrong place must leave nothing there.
+  for (const directory of options.directories) {
+    if (!(await options.disk.exists(directory))) throw noStore(directory);
+  }
   try {
     for (const directory of options.directories) locks.push(await lockDataDirectory(directory));
     return (await finishEarlier(options)) ?? (await rebuildLocked(options));
@@ -237,13 +241,17 @@ async function loadNewest(
   );
 }
 
+function noStore(directory: string): DriveError {
+  return new DriveError("ARGUMENT_INVALID", `${directory} holds no chunk store of a member of a cluster.`, {
+    directory,
+  });
+}
+
 async function openOld(options: TreeRebuildOptions, directory: string): Promise<Opened> {
   const { disk, clock, prng } = options;
   const identity = await findIdentity(disk, directory);
   if (identity?.cluster === undefined || !(await disk.exists(`${directory}/chunks`))) {
-    throw new DriveError("ARGUMENT_INVALID", `${directory} holds no chunk store of a member of a cluster.`, {
-      directory,
-    });
+    throw noStore(directory);
   }
   const lmdb = new LmdbOrderedStoreProvider({ directory: `${directory}/index`, clock });
   const indexes = new CheckedOrderedStoreProvider(lmdb, () => undefined);

@@ -36,6 +36,7 @@ export function makeMessage(
     index: fields.index ?? 0,
     entries: fields.entries ?? NO_ENTRIES,
     commitIndex: fields.commitIndex ?? 0,
+    commitTerm: fields.commitTerm ?? 0,
     reject: fields.reject ?? false,
     rejectHint: fields.rejectHint ?? 0,
     context: fields.context ?? NO_BYTES,

@@ -173,6 +173,10 @@ export class RaftCore implements RaftContext {
       case "pre-vote":
         this.#answerVote(message);
         return ACCEPTED;
+      case "vote-response":
+      case "pre-vote-response":
+        if (message.reject) this.#commitByVote(message);
+        return this.#stepRole(message);
       default:
         return this.#stepRole(message);
     }
@@ -283,13 +287,14 @@ export class RaftCore implements RaftContext {
 
   /**
    * Takes over the configuration that results from an applied change; asserts that the leader has let only valid ones in.
-   * A change that a snapshot taken over since holds already is ignored: the state machine was still working on old entries.
+   * A change that a snapshot taken over since holds already changes nothing here: the state machine was still working on old entries.
+   * It is told what follows from what was in force there, because the snapshot may have later changes too.
    */
-  applyConfChange(change: ConfChange, index: number): ConfState {
-    if (index <= this.#restoredIndex) return this.tracker.config;
-    const result = changeConfig(this.tracker.config, change);
+  applyConfChange(change: ConfChange, index: number, before: ConfState): ConfState {
+    const isOvertaken = index <= this.#restoredIndex;
+    const result = changeConfig(isOvertaken ? before : this.tracker.config, change);
     assert(result.ok, `a committed membership change cannot be applied: ${result.ok ? "" : result.reason}`);
-    this.switchToConfig(result.config);
+    if (!isOvertaken) this.switchToConfig(result.config);
     return result.config;
   }
 
@@ -391,7 +396,7 @@ export class RaftCore implements RaftContext {
       // A node that is ahead in term but may not campaign (lease, PreVote) would be stuck unless the leader hears of it.
       this.send({ kind: "append-response", to: message.from });
     } else if (kind === "pre-vote") {
-      this.send({ kind: "pre-vote-response", to: message.from, reject: true });
+      this.send({ kind: "pre-vote-response", to: message.from, reject: true, ...this.log.commitPosition() });
     } else if (kind === "storage-append-response" && message.snapshot !== undefined) {
       // Entries may have been overwritten since, but a snapshot is committed state in any term.
       this.#appliedSnapshot(message.snapshot);
@@ -431,11 +436,25 @@ export class RaftCore implements RaftContext {
       // A granted pre-vote is about the candidate's future term; a refusal tells ours.
       term: granted ? message.term : this.term,
       reject: !granted,
+      // A grant says nothing: whoever is about to win need not stop for a change that it will commit itself.
+      ...(granted ? {} : this.log.commitPosition()),
     });
+    if (!granted) this.#commitByVote(message);
     if (granted && !isPreVote) {
       this.electionElapsed = 0;
       this.votedFor = message.from;
     }
+  }
+
+  /**
+   * Commits what the other side of a refused vote knows to be committed, if this log has that very entry: see DESIGN.md. A
+   * candidate that finds a membership change in it stops, for it counts votes by a configuration that is no longer in force.
+   */
+  #commitByVote(message: Message): void {
+    // A leader commits by counting alone, and what is left of a damaged log by its leader's word alone.
+    if (this.role === "leader" || this.mending !== undefined) return;
+    if (!this.log.maybeCommit(message.commitIndex, message.commitTerm)) return;
+    if (this.role !== "follower" && this.#hasUnappliedConfChange()) this.becomeFollower(this.term, NO_MEMBER);
   }
 
   #campaign(campaign: "pre-election" | "election" | "transfer"): void {
@@ -450,7 +469,8 @@ export class RaftCore implements RaftContext {
         // The vote for itself counts once it is durable, like any other.
         this.send({ kind: isPreVote ? "pre-vote-response" : "vote-response", to: id, term });
       } else {
-        this.send({ kind: isPreVote ? "pre-vote" : "vote", to: id, term, index, logTerm, context });
+        const kind = isPreVote ? "pre-vote" : "vote";
+        this.send({ kind, to: id, term, index, logTerm, context, ...this.log.commitPosition() });
       }
     }
   }

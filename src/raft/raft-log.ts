@@ -57,6 +57,12 @@ export class RaftLog {
     return this.#applyingIndex;
   }
 
+  /** The commit index with its term, which is known: entries are cut only below it, and a snapshot has the term of its last. */
+  commitPosition(): { readonly commitIndex: number; readonly commitTerm: number } {
+    const commitIndex = this.#commitIndex;
+    return { commitIndex, commitTerm: must(this.findTerm(commitIndex), "the commit index is in the log") };
+  }
+
   /** Index of the first entry that can be read. */
   get firstIndex(): number {
     return this.unstable.findFirstIndex() ?? this.#storage.firstIndex();

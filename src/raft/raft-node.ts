@@ -121,6 +121,7 @@ export interface BasicStatus {
   readonly votedFor: MemberId;
   readonly firstIndex: number;
   readonly lastIndex: number;
+  readonly lastTerm: number;
   /** Highest index reported durable. */
   readonly stableIndex: number;
   readonly commitIndex: number;
@@ -210,12 +211,13 @@ export class RaftNode {
   }
 
   /**
-   * Puts a committed change in force; called while applying its entry. Returns the configuration from then on. Ignored, and
-   * the configuration returned, when a snapshot at or above `index` was taken over in the meantime.
-   * @param index index of the entry that holds the change; without it the change is taken to be newer than any snapshot
+   * Puts a committed change in force; called while applying its entry. Returns the configuration from that entry on. Not put in
+   * force when a snapshot at or above `index` was taken over in the meantime, which may have later changes too.
+   * @param index index of the entry that holds the change
+   * @param before the configuration that the state machine has from the entries before it
    */
-  applyConfChange(change: ConfChange, index = Number.MAX_SAFE_INTEGER): ConfState {
-    return this.#core.applyConfChange(change, index);
+  applyConfChange(change: ConfChange, index: number, before: ConfState): ConfState {
+    return this.#core.applyConfChange(change, index, before);
   }
 
   /** Starts an election now, if this node may be elected. */
@@ -330,6 +332,7 @@ export class RaftNode {
       votedFor: core.votedFor,
       firstIndex: core.log.firstIndex,
       lastIndex: core.log.lastIndex,
+      lastTerm: core.log.lastTerm,
       stableIndex: core.log.stableIndex,
       commitIndex: core.log.commitIndex,
       appliedIndex: core.log.appliedIndex,

@@ -125,6 +125,8 @@ export interface Message {
   readonly index: number;
   readonly entries: readonly LogEntry[];
   readonly commitIndex: number;
+  /** On vote requests and refusals: the term of the entry at `commitIndex`; 0 on all else, and from older versions. */
+  readonly commitTerm: number;
   readonly reject: boolean;
   /** On a rejected append: a guess at the highest index at which the logs may agree (Raft 5.3, last paragraph). */
   readonly rejectHint: number;

@@ -2,7 +2,7 @@
  * Repair at a node without the tree: makes the copies that are assigned to it, fewest copies first. Whom an extent is assigned to,
  * and who is given up, the leader decides (repair.ts).
  */
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { DriveError } from "../drive/errors.ts";
 import type { UnderReplicated } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
@@ -19,31 +19,21 @@ export interface AssignedRepairOptions {
 }
 
 /** The repair loop of a node without the tree. */
-export class AssignedRepair {
+export class AssignedRepair extends PacedWork {
   readonly #options: AssignedRepairOptions;
-  readonly #loop: PacedLoop;
   #after: UnderReplicated | undefined;
 
   constructor(options: AssignedRepairOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: REPAIR_IDLE_MS,
       busyMs: REPAIR_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { assignments, copies } = this.#options;
     const { extents, next } = await assignments.wanted(this.#after, signal);
     this.#after = next;

@@ -23,8 +23,8 @@ import {
 
 /** Extents of the tree looked at for one page. */
 export const ASSIGNMENT_PAGE_COUNT = 500;
-/** Extents on one page of what is to be removed. */
-export const DROP_PAGE_COUNT = 256;
+/** Extents on one page of what is to be removed, which one command confirms. */
+export const DROP_PAGE_COUNT = 1000;
 /** Extents looked up with one question at most. */
 export const LOOK_COUNT_MAX = 500;
 

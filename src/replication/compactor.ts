@@ -5,7 +5,7 @@
  * cleaned as fast as it goes: users wait for space then, not for the disk.
  */
 import type { CompactionResult } from "../chunks/compaction.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { DriveError } from "../drive/errors.ts";
 import type { Clock } from "../std/clock.ts";
 import { BackgroundPace } from "./background-pace.ts";
@@ -38,14 +38,19 @@ export interface CompactorOptions {
 }
 
 /** The compaction loop of this node. */
-export class Compactor {
+export class Compactor extends PacedWork {
   readonly #options: CompactorOptions;
-  readonly #loop: PacedLoop;
   readonly #pace: BackgroundPace;
   #freedBytes = 0;
   #movedBytes = 0;
 
   constructor(options: CompactorOptions) {
+    super({
+      clock: options.clock,
+      idleMs: options.idleMs ?? COMPACTION_IDLE_MS,
+      busyMs: COMPACTION_BUSY_MS,
+      onError: options.onError,
+    });
     this.#options = options;
     const isFull = (): boolean => options.store.stats().writesRefused;
     this.#pace = new BackgroundPace({
@@ -54,21 +59,6 @@ export class Compactor {
       busyBytesPerSecond: COMPACTION_BUSY_BYTES_PER_SECOND,
       isBusy: () => !isFull() && options.isBusy(),
     });
-    this.#loop = new PacedLoop({
-      clock: options.clock,
-      idleMs: options.idleMs ?? COMPACTION_IDLE_MS,
-      busyMs: COMPACTION_BUSY_MS,
-      work: (signal) => this.#round(signal),
-      onError: options.onError,
-    });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
   }
 
   /** Bytes of files removed, and bytes written anew for that, since the start. */
@@ -76,7 +66,7 @@ export class Compactor {
     return { freedBytes: this.#freedBytes, movedBytes: this.#movedBytes };
   }
 
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const result = await this.#options.store.compact((sizeBytes) => this.#pace.take(sizeBytes, signal));
     if (result === undefined) return "idle";
     this.#freedBytes += result.freedBytes;

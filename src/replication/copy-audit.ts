@@ -9,7 +9,7 @@
  */
 import type { ExtentState } from "../chunks/chunk-store.ts";
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { Extent, ExtentKey, ReplicaFinding } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
 import { counters, getExtent, listExtents } from "../metadata/view.ts";
@@ -44,30 +44,20 @@ export interface CopyAuditStats {
 }
 
 /** The audit loop. start() on every node; it works where the node leads. */
-export class CopyAudit {
+export class CopyAudit extends PacedWork {
   readonly #options: CopyAuditOptions;
-  readonly #loop: PacedLoop;
   #after: ExtentKey | undefined;
   #nextAtMs = 0;
   #stats: CopyAuditStats = { passCount: 0, askedCount: 0, disownedCount: 0, unansweredCount: 0 };
 
   constructor(options: CopyAuditOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: COPY_AUDIT_PAUSE_MS_MIN * 4,
       busyMs: COPY_AUDIT_PAUSE_MS_MIN,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
+    this.#options = options;
   }
 
   /** Figures since the start. */
@@ -75,7 +65,7 @@ export class CopyAudit {
     return this.#stats;
   }
 
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { clock, metadata } = this.#options;
     const { port } = metadata;
     if (port.leaderId() !== port.memberId) {

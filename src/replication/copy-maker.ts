@@ -11,11 +11,12 @@ import { isWantedOf, type Assignments } from "./assignments.ts";
 import type { ExtentLocks } from "./extent-locks.ts";
 import type { Placement } from "./placement.ts";
 import type { ReplicaCopier } from "./replica-copier.ts";
+import { SealRecorder } from "./seal-recorder.ts";
 
 /** Copies made at once at this node: one streams while another seals. */
 export const REPAIR_PARALLEL_COUNT = 2;
-/** Copies of extents of at most one chunk made at once: each waits for a sync and a commit, not for bytes. */
-export const REPAIR_SMALL_PARALLEL_COUNT = 16;
+/** Copies of extents of at most one chunk made at once: each waits for a sync and a commit, not for bytes, and they share both. */
+export const REPAIR_SMALL_PARALLEL_COUNT = 64;
 /** An extent whose repair failed is left alone for this long. */
 export const REPAIR_RETRY_MS = 10_000;
 /** Failed repairs remembered; beyond, the oldest is tried again early. */
@@ -42,9 +43,11 @@ export interface WantedCopy {
 export class CopyMaker {
   readonly #options: CopyMakerOptions;
   readonly #failedAtMs = new Map<string, number>();
+  readonly #recorder: SealRecorder;
 
   constructor(options: CopyMakerOptions) {
     this.#options = options;
+    this.#recorder = new SealRecorder(options.metadata);
   }
 
   /** Whether a copy of the extent failed of late. */
@@ -84,7 +87,7 @@ export class CopyMaker {
         const { sizeBytes, root } = extent;
         const sources = placement.rankReaders(others);
         const seal = await copier.copy({ extent: key, sizeBytes, root, sources, signal });
-        await metadata.applyIdempotent({ kind: "add-replica", seal }, { signal });
+        await this.#recorder.record(seal, signal);
         return true;
       });
     } catch (error) {

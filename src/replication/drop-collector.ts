@@ -11,7 +11,8 @@
  */
 import type { ChunkStore } from "../chunks/chunk-store.ts";
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
+import type { CollectionBrake } from "../drive/collection-brake.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
 import { must } from "../std/assert.ts";
@@ -24,8 +25,8 @@ import type { PlantedChunkFault } from "./planted-faults.ts";
 export const DROP_IDLE_MS = 5_000;
 /** Pause between two batches. */
 export const DROP_BUSY_MS = 20;
-/** Extents removed at once: each is locked and looked up on its own. */
-export const DROP_PARALLEL_COUNT = 16;
+/** Extents removed at once: each is locked and looked up on its own, and their tombstones share syncs. */
+export const DROP_PARALLEL_COUNT = 64;
 /** How often the whole store is compared with the tree. */
 export const ORPHAN_SWEEP_INTERVAL_MS = 10 * 60 * 1000;
 /** Extents compared in one go. */
@@ -37,14 +38,6 @@ export const ORPHAN_COUNT_MAX = 100_000;
 export const ORPHAN_SHARE_MAX_DEFAULT = 0.05;
 /** ...and more than this many. */
 export const ORPHAN_BRAKE_COUNT_MIN = 100;
-
-/** What a sweep found when it refused to remove anything. */
-export interface BrakedSweep {
-  readonly extentCount: number;
-  readonly orphanCount: number;
-  /** Extents of contents that the tree has not given out yet: the tree is older than the store. */
-  readonly futureCount: number;
-}
 
 /** What a DropCollector needs. */
 export interface DropCollectorOptions {
@@ -59,7 +52,7 @@ export interface DropCollectorOptions {
   /** Share of the store, 0 to 1, that a sweep may remove; ORPHAN_SHARE_MAX_DEFAULT when absent. */
   readonly orphanShareMax?: number | undefined;
   /** Told when a sweep removed nothing because too much was unknown. */
-  readonly onBrake?: ((found: BrakedSweep) => void) | undefined;
+  readonly onBrake?: ((found: CollectionBrake) => void) | undefined;
   /** How often the whole store is compared with the tree; ORPHAN_SWEEP_INTERVAL_MS when absent. */
   readonly sweepIntervalMs?: number | undefined;
   /** A historical bug to show, in tests alone. */
@@ -82,43 +75,33 @@ function extentName({ contentId, extentIndex }: ExtentKey): string {
 }
 
 /** The collection loop of this node. */
-export class DropCollector {
+export class DropCollector extends PacedWork {
   readonly #options: DropCollectorOptions;
-  readonly #loop: PacedLoop;
   #sweepAfter: ExtentKey | undefined;
   #sweptAtMs: number;
   #plantedKnown: ReadonlySet<number> | undefined;
   #seen = noneSeen();
   /** What the last sweep found unknown, by extentName(). */
   #candidates: ReadonlySet<string> = new Set();
-  #isBraked = false;
+  #brake: CollectionBrake | undefined;
 
   constructor(options: DropCollectorOptions) {
-    this.#options = options;
-    this.#sweptAtMs = options.clock.monotonicMs();
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: DROP_IDLE_MS,
       busyMs: DROP_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
+    this.#sweptAtMs = options.clock.monotonicMs();
   }
 
-  start(): void {
-    this.#loop.start();
+  /** What the last sweep found when it was so much that it removed nothing and an operator has to look; undefined otherwise. */
+  get brake(): CollectionBrake | undefined {
+    return this.#brake;
   }
 
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  /** Whether the last sweep found so much unknown that it removed nothing: an operator has to look. */
-  get isBraked(): boolean {
-    return this.#isBraked;
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const dropped = await this.#dropListed(signal);
     const swept = await this.#sweep(signal);
     return dropped || swept ? "busy" : "idle";
@@ -190,9 +173,10 @@ export class DropCollector {
     this.#candidates = new Set(orphans.keys());
     this.#seen = noneSeen();
     const isTooMany = orphanCount > Math.max(ORPHAN_BRAKE_COUNT_MIN, extentCount * orphanShareMax);
-    this.#isBraked = futureCount > 0 || isTooMany;
-    if (this.#isBraked) {
-      onBrake?.({ extentCount, orphanCount, futureCount });
+    const isBraked = futureCount > 0 || isTooMany;
+    this.#brake = isBraked ? { extentCount, orphanCount, futureCount } : undefined;
+    if (this.#brake !== undefined) {
+      onBrake?.(this.#brake);
       return;
     }
     for (const [name, extent] of orphans) {
@@ -222,6 +206,14 @@ export class DropCollector {
       return before === undefined
         ? undefined
         : (extent) => () => Promise.resolve(!before.has(extent.contentId));
+    }
+    if (plantedFault === "sweep-outruns-uploads") {
+      const extents = await store.listExtents(this.#sweepAfter, ORPHAN_PAGE_COUNT);
+      const looks = await assignments.look(extents, { fresh: true, signal });
+      const unfinished = new Set(
+        extents.filter((_, at) => looks[at]?.extent === undefined).map((extent) => extentName(extent)),
+      );
+      return (extent) => () => Promise.resolve(unfinished.has(extentName(extent)));
     }
     if (plantedFault !== "sweep-ignores-failure") return undefined;
     try {

@@ -45,8 +45,8 @@ export interface ExtentWriterOptions {
    * May return a failed member again when it has come back.
    */
   readonly reassign: (failed: readonly number[]) => Promise<readonly number[] | undefined>;
-  /** Told of each copy that a target took: the how-manieth copy of that chunk it was, from 1. */
-  readonly onCopy?: (sizeBytes: number, copyNumber: number) => void;
+  /** Told of each copy that a target took: the how-manieth copy of that chunk it was in this sending of it, from 1. */
+  readonly onCopy?: (sizeBytes: number, copyNumber: number, chunkIndex: number) => void;
 }
 
 /** One chunk under way. */
@@ -170,7 +170,7 @@ export class ExtentWriter {
       .then(
         () => {
           flight.taken.add(memberId);
-          this.#options.onCopy?.(flight.bytes.length, flight.taken.size);
+          this.#options.onCopy?.(flight.bytes.length, flight.taken.size, flight.chunkIndex);
         },
         (error: unknown) => {
           flight.errors.push(error);
@@ -296,7 +296,9 @@ export class ExtentWriter {
   }
 
   #quorumError(flight: Flight): DriveError {
-    const full = flight.errors.find((error) => hasReason(error, "NO_SPACE"));
+    const full =
+      flight.errors.find((error) => hasReason(error, "NO_SPACE")) ??
+      [...this.#lanes.values()].find((lane) => lane.noSpace !== undefined)?.noSpace;
     if (full instanceof DriveError) return full;
     if (this.#stopping.signal.aborted) return canceledError(this.#stopping.signal);
     const wanted = this.#options.quorum();

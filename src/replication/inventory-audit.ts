@@ -9,7 +9,7 @@
  */
 import type { ChunkStore } from "../chunks/chunk-store.ts";
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
 import { storeOf, type KeyedExtent } from "../metadata/view.ts";
@@ -37,32 +37,22 @@ export interface InventoryAuditOptions {
 }
 
 /** The audit loop of this node. */
-export class InventoryAudit {
+export class InventoryAudit extends PacedWork {
   readonly #options: InventoryAuditOptions;
-  readonly #loop: PacedLoop;
   #after: ExtentKey | undefined;
   #passedAtMs: number | undefined;
 
   constructor(options: InventoryAuditOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: AUDIT_IDLE_MS,
       busyMs: AUDIT_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { clock, assignments, store } = this.#options;
     const now = clock.monotonicMs();
     const isDamaged = store.stats().quarantinedExtentCount > 0;

@@ -4,20 +4,27 @@
  * Adds to the store only what the port asks for beyond it: reading a range across chunks. Errors are the store's.
  */
 import type { ChunkStore, ExtentState, SealRequest, SmallExtent } from "../chunks/chunk-store.ts";
+import type { SpaceUse } from "../chunks/space-guard.ts";
 import { throwIfCanceled } from "../cluster/deadline.ts";
 import type { ExtentKey, Manifest, Seal } from "../drive/content.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
-import type { ReplicaPort } from "./replica-port.ts";
+import { VERIFY_EXTENTS_COUNT_MAX, type ReplicaPort } from "./replica-port.ts";
 
 /** ReplicaPort over the ChunkStore of this node. */
 export class LocalReplica implements ReplicaPort {
   readonly #store: ChunkStore;
   readonly #checkTimeOf: ((extent: ExtentKey) => number) | undefined;
+  readonly #use: SpaceUse;
 
-  /** @param checkTimeOf cluster time at which an extent was last read whole, 0 for never: told to who asks for its state */
-  constructor(store: ChunkStore, checkTimeOf?: (extent: ExtentKey) => number) {
+  /**
+   * @param checkTimeOf cluster time at which an extent was last read whole, 0 for never: told to who asks for its state
+   * @param use whose space the extents take that are opened through this port
+   */
+  constructor(store: ChunkStore, checkTimeOf?: (extent: ExtentKey) => number, use: SpaceUse = "users") {
     this.#store = store;
     this.#checkTimeOf = checkTimeOf;
+    this.#use = use;
   }
 
   get memberId(): number {
@@ -30,7 +37,7 @@ export class LocalReplica implements ReplicaPort {
     signal?: AbortSignal,
   ): Promise<void> {
     throwIfCanceled(signal);
-    await this.#store.openExtent(extent, expectedSizeBytes);
+    await this.#store.openExtent(extent, expectedSizeBytes, this.#use);
   }
 
   async writeChunk(
@@ -91,6 +98,27 @@ export class LocalReplica implements ReplicaPort {
   async verifyExtent(extent: ExtentKey, signal?: AbortSignal): Promise<Seal> {
     throwIfCanceled(signal);
     return this.#store.verifyExtent(extent);
+  }
+
+  async verifyExtents(
+    extents: readonly ExtentKey[],
+    signal?: AbortSignal,
+  ): Promise<readonly (Seal | DriveError)[]> {
+    if (extents.length === 0 || extents.length > VERIFY_EXTENTS_COUNT_MAX) {
+      const bound = `1 to ${VERIFY_EXTENTS_COUNT_MAX}`;
+      throw new DriveError("ARGUMENT_INVALID", `${extents.length} extents to verify; a call takes ${bound}.`);
+    }
+    const verdicts: (Seal | DriveError)[] = [];
+    for (const extent of extents) {
+      throwIfCanceled(signal);
+      try {
+        verdicts.push(await this.#store.verifyExtent(extent));
+      } catch (error) {
+        if (!hasReason(error, "CHUNK_CORRUPT") && !hasReason(error, "CHUNK_NOT_FOUND")) throw error;
+        verdicts.push(error);
+      }
+    }
+    return verdicts;
   }
 
   removeExtent(extent: ExtentKey): Promise<void> {

@@ -13,8 +13,11 @@ import { REPLICA_COUNT, SEAL_COUNT_MIN } from "../drive/limits.ts";
 import type { ExtentTargets } from "../metadata/commands.ts";
 import { chooseTargets, rankReaders, type NodeCandidate } from "../routing/placement.ts";
 
-/** A disk that is fuller than this share is not filled further by repair and moves. */
+/** A disk that is fuller than this share gets no moved copies, and missing ones only where no other has room. */
 export const HIGH_WATER_SHARE = 0.9;
+
+/** Why a copy is made: the extent lacks one, or it has all and one goes to another member. */
+export type CopyPurpose = "missing" | "moved";
 
 /** What Placement needs. */
 export interface PlacementOptions {
@@ -93,19 +96,16 @@ export class Placement {
       : undefined;
   }
 
-  /** One more member for an extent that has, or awaits, copies at `holders`; undefined when nobody well is left. */
-  chooseSpare(holders: readonly number[]): number | undefined {
-    // Repair and moves leave the last tenth of a disk to users.
-    const well = this.#candidates().filter(
-      (candidate) => candidate.health === "up" && !this.#isAboveHighWater(candidate.memberId),
-    );
+  /** One more member for an extent that has, or awaits, copies at `holders`; undefined when nobody well has room. */
+  chooseSpare(holders: readonly number[], purpose: CopyPurpose): number | undefined {
+    const well = this.#candidates().filter((candidate) => candidate.health === "up");
+    const roomy = well.filter((candidate) => !this.#isAboveHighWater(candidate.memberId));
+    const usedZones = zonesOf(well, holders);
     const seedForTies = this.#nextSeed();
-    return chooseTargets(well, {
-      count: 1,
-      exclude: holders,
-      usedZones: zonesOf(well, holders),
-      seedForTies,
-    })[0];
+    const among = (candidates: readonly NodeCandidate[]): number | undefined =>
+      chooseTargets(candidates, { count: 1, exclude: holders, usedZones, seedForTies })[0];
+    // The last tenth of a disk is left to users, unless a file of theirs lacks a copy: where a new file may go, an old one may.
+    return among(roomy) ?? (purpose === "missing" ? among(well) : undefined);
   }
 
   /** Members to read a copy from, best first: this node's own, then others. Copies that are yet to be made are left out. */

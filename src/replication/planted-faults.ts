@@ -9,6 +9,8 @@
 export const PLANTED_CHUNK_FAULTS = {
   "sweep-asks-first":
     "G-01: the sweep asks the tree first and lists the store after, so what came in between is removed",
+  "sweep-outruns-uploads":
+    "G-02: a sweep takes what is not in a file yet for garbage, however new, so slow uploads lose their bytes",
   "sweep-ignores-failure": "G-03: a look at the tree that failed counts as a tree that knows nothing",
   "repair-unverified": "G-14: repair makes room without knowing that the others are good",
 } as const;

@@ -2,7 +2,7 @@
  * Repair: brings every extent back to REPLICA_COUNT verified copies, by itself.
  *
  *   every node   makes the copies that the tree expects of it (any that is not verified)  --> add-replica
- *   the leader   names members for extents that nobody is making enough copies of        --> assign-replica
+ *   the leader   names members for extents that nobody is making enough copies of        --> a task, or assign-replica
  *   the leader   gives up members that are down for longer than a grace                  --> declare-lost
  *
  * Both walk the tree's list of under-replicated extents, which is ordered by copies left, fewest first. Paced: a bounded
@@ -12,12 +12,13 @@
 import { throwIfCanceled } from "../cluster/deadline.ts";
 import type { FailureDetector } from "../cluster/failure-detector-port.ts";
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
-import type { Extent, ExtentKey, Replica } from "../drive/content.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
+import type { Extent, ExtentKey } from "../drive/content.ts";
 import type { DriveError } from "../drive/errors.ts";
 import { REPLICA_COUNT } from "../drive/limits.ts";
 import { getExtent, members, storeOf, underReplicated, type UnderReplicated } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
+import { missingCopy } from "./assigning.ts";
 import { isWantedOf } from "./assignments.ts";
 import type { CopyMaker, WantedCopy } from "./copy-maker.ts";
 import type { Placement } from "./placement.ts";
@@ -27,13 +28,34 @@ export const REPAIR_IDLE_MS = 2_000;
 /** Pause between two pages of the list. */
 export const REPAIR_BUSY_MS = 50;
 /** Extents looked at in one go. */
-export const REPAIR_PAGE_COUNT = 100;
-/** A copy expected of a member that has been down for this long is asked of another: longer than a restart takes. */
-export const PENDING_GRACE_MS = 60_000;
+export const REPAIR_PAGE_COUNT = 500;
+/** Copies of this node made in one go, and their bytes: what is more urgent waits for them. */
+export const REPAIR_OWN_COUNT_MAX = 128;
+export const REPAIR_OWN_BYTES_MAX = 1024 ** 3;
+/** An extent that lacks a copy for so long gets a task: most of those that an upload leaves behind have it earlier. */
+export const PLAN_AFTER_MS = 3_000;
+/** An extent with so few verified copies, or fewer, is not made to wait for a task. */
+export const URGENT_COPY_COUNT = 1;
+/** Extents of which is remembered since when they lack a copy; beyond, the oldest begin anew. */
+export const LACKING_COUNT_MAX = 10_000;
 /** A member that has been down for this long is given up, unless told otherwise: all its copies are made anew elsewhere. */
 export const LOST_AFTER_MS_DEFAULT = 15 * 60 * 1000;
 /** Bytes a second that a node copies while users move bytes: it yields, and still ends. */
 export const REPAIR_BUSY_BYTES_PER_SECOND = 16 * 1024 * 1024;
+/** An extent with too few verified copies. */
+export interface LackingExtent {
+  readonly key: UnderReplicated;
+  readonly extent: Extent;
+}
+
+/** The port to the tasks that have copies made for many extents at once (tasks/replication-planner.ts). */
+export interface RepairTasks {
+  /** Whether a task works on the extent now, or is about to. */
+  covers(key: ExtentKey): boolean;
+  /** Makes tasks of extents, in their order; answers those that have one now. The others have to do without. */
+  plan(extents: readonly LackingExtent[], signal: AbortSignal): Promise<ReadonlySet<LackingExtent>>;
+}
+
 /** What Repair needs. */
 export interface RepairOptions {
   readonly clock: Clock;
@@ -41,6 +63,8 @@ export interface RepairOptions {
   readonly detector: FailureDetector;
   readonly placement: Placement;
   readonly copies: CopyMaker;
+  /** Tasks for what lacks copies; without them members are named one by one. */
+  readonly tasks?: RepairTasks | undefined;
   /** A member that has been down for this long is given up; default LOST_AFTER_MS_DEFAULT. */
   readonly lostAfterMs?: number | undefined;
   /** Told when this node, leading, gives a member up: for the log. */
@@ -49,51 +73,51 @@ export interface RepairOptions {
 }
 
 /** The repair loop of this node. */
-export class Repair {
+export class Repair extends PacedWork {
   readonly #options: RepairOptions;
-  readonly #loop: PacedLoop;
+  /** Since when extents lack a copy, as far as this leader saw it. */
+  readonly #lackingSinceMs = new Map<string, number>();
   #after: UnderReplicated | undefined;
 
   constructor(options: RepairOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: REPAIR_IDLE_MS,
       busyMs: REPAIR_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  /** Looks at once: a copy was just found bad. */
-  wake(): void {
-    this.#loop.wake();
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { metadata, copies } = this.#options;
     const { port } = metadata;
     await port.linearize({ signal });
     await this.#giveUpLost(signal);
-    const { page, more } = this.#nextPage();
+    const { page, more: morePages } = this.#nextPage();
     const own: WantedCopy[] = [];
+    let ownBytes = 0;
+    const lacking: LackingExtent[] = [];
+    const leads = port.leaderId() === port.memberId;
+    let more = morePages;
     let workedOn = false;
     for (const key of page) {
       throwIfCanceled(signal);
+      if (own.length >= REPAIR_OWN_COUNT_MAX || ownBytes >= REPAIR_OWN_BYTES_MAX) {
+        more = true;
+        break;
+      }
+      this.#after = key;
       const extent = getExtent(port.reader(), key);
       if (extent === undefined || copies.failedLately(key)) continue;
-      if (isWantedOf(port.memberId, extent)) own.push({ key, sizeBytes: extent.sizeBytes });
-      else if (port.leaderId() === port.memberId && (await this.#assign(key, extent, signal)))
-        workedOn = true;
+      if (isWantedOf(port.memberId, extent)) {
+        own.push({ key, sizeBytes: extent.sizeBytes });
+        ownBytes += extent.sizeBytes;
+      }
+      if (leads && key.verifiedCount < REPLICA_COUNT) lacking.push({ key, extent });
     }
+    if (leads && (await this.#seeTo(lacking, signal))) workedOn = true;
+    if (!more) this.#after = undefined;
     if (await copies.makeAll(own, signal)) workedOn = true;
     return more || workedOn ? "busy" : "idle";
   }
@@ -109,9 +133,7 @@ export class Repair {
             (key) => key.verifiedCount < after.verifiedCount,
           );
     const rest = underReplicated(reader, after, REPAIR_PAGE_COUNT);
-    const more = rest.length === REPAIR_PAGE_COUNT;
-    this.#after = more ? rest.at(-1) : undefined;
-    return { page: [...urgent, ...rest], more };
+    return { page: [...urgent, ...rest], more: rest.length === REPAIR_PAGE_COUNT };
   }
 
   /** The leader gives up members that have been down for longer than the grace: their copies are lost until they return. */
@@ -128,25 +150,57 @@ export class Repair {
     }
   }
 
-  /** Names one more member for an extent that too few are expected to hold; true when it did. */
-  async #assign(key: ExtentKey, extent: Extent, signal: AbortSignal): Promise<boolean> {
-    const expected = extent.replicas.filter((replica) => this.#isExpected(replica));
-    if (expected.length >= REPLICA_COUNT) return false;
-    const memberId = this.#options.placement.chooseSpare(extent.replicas.map((replica) => replica.memberId));
-    if (memberId === undefined) return false;
-    const { contentId, extentIndex } = key;
-    const given = extent.replicas.find((replica) => !expected.includes(replica));
-    await this.#options.metadata.applyIdempotent(
-      { kind: "assign-replica", contentId, extentIndex, memberId, replacesMemberId: given?.memberId ?? 0 },
-      { signal },
-    );
-    return true;
+  /** Has tasks made for what lacks copies, and names members at once where that cannot wait; true when it did something. */
+  async #seeTo(lacking: readonly LackingExtent[], signal: AbortSignal): Promise<boolean> {
+    const { tasks } = this.#options;
+    const open = lacking.filter(({ key }) => tasks?.covers(key) !== true);
+    const lasting =
+      tasks === undefined
+        ? []
+        : open.filter((one) => one.key.verifiedCount > URGENT_COPY_COUNT && this.#canBeMade(one));
+    const due = lasting.filter(({ key }) => this.#lackingForMs(key) >= PLAN_AFTER_MS);
+    const planned = due.length === 0 ? undefined : await tasks?.plan(due, signal);
+    const waiting = new Set(lasting);
+    for (const one of due) waiting.delete(one);
+    let workedOn = (planned?.size ?? 0) > 0;
+    for (const one of open) {
+      throwIfCanceled(signal);
+      if (planned?.has(one) === true || waiting.has(one)) continue;
+      if (await this.#assign(one, signal)) workedOn = true;
+    }
+    return workedOn;
   }
 
-  /** Whether a replica counts as a copy, or as one that its member is going to make. */
-  #isExpected(replica: Replica): boolean {
-    if (replica.state === "verified") return true;
-    const { health, sinceMs } = this.#options.detector.state(replica.memberId);
-    return health !== "down" || sinceMs < PENDING_GRACE_MS;
+  #lackingForMs({ contentId, extentIndex }: ExtentKey): number {
+    const name = `${contentId}/${extentIndex}`;
+    const nowMs = this.#options.clock.monotonicMs();
+    const sinceMs = this.#lackingSinceMs.get(name);
+    if (sinceMs !== undefined) return nowMs - sinceMs;
+    this.#lackingSinceMs.set(name, nowMs);
+    if (this.#lackingSinceMs.size > LACKING_COUNT_MAX) {
+      const [oldest] = this.#lackingSinceMs.keys();
+      if (oldest !== undefined) this.#lackingSinceMs.delete(oldest);
+    }
+    return 0;
+  }
+
+  /** Whether somebody could make a copy now; a task for anything else would only fail. */
+  #canBeMade({ key, extent }: LackingExtent): boolean {
+    const { detector } = this.#options;
+    const isAwaited = extent.replicas.some(
+      (replica) => replica.state !== "verified" && detector.state(replica.memberId).health === "up",
+    );
+    return isAwaited || missingCopy(key, extent, this.#options) !== undefined;
+  }
+
+  /** Names one more member for an extent that too few are expected to hold; true when it did. */
+  async #assign({ key }: LackingExtent, signal: AbortSignal): Promise<boolean> {
+    const { metadata } = this.#options;
+    // It may have changed since the list was read.
+    const extent = getExtent(metadata.port.reader(), key);
+    const assignment = extent === undefined ? undefined : missingCopy(key, extent, this.#options);
+    if (assignment === undefined) return false;
+    await metadata.applyIdempotent({ kind: "assign-replica", ...assignment }, { signal });
+    return true;
   }
 }

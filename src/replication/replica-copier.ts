@@ -34,6 +34,9 @@ import type { WriteBudget } from "./write-budget.ts";
 /** Chunks of one extent copied at once: hides the round trip, leaves most of the node's budget to uploads. */
 export const COPY_PARALLEL_COUNT = 4;
 
+/** What a chunk costs the pace at least: a small one takes calls, a sync and a commit from users, and not bytes. */
+export const COPY_COST_BYTES_MIN = 64 * 1024;
+
 /** What a ReplicaCopier needs. */
 export interface ReplicaCopierOptions {
   readonly ports: ReplicaPorts;
@@ -199,7 +202,7 @@ export class ReplicaCopier {
         throwIfCanceled(request.signal);
         const length = chunkSizeBytes(request.sizeBytes, index);
         const digest = must(manifest.chunkDigests[index], "a digest for each chunk");
-        await this.#options.pace.take(length, request.signal);
+        await this.#options.pace.take(Math.max(length, COPY_COST_BYTES_MIN), request.signal);
         await this.#options.budget.admit(length, request.signal);
         this.#heldBytes += length;
         try {

@@ -7,6 +7,10 @@
  */
 import type { ExtentState, SealRequest, SmallExtent } from "../chunks/chunk-store.ts";
 import type { ExtentKey, Manifest, Seal } from "../drive/content.ts";
+import type { DriveError } from "../drive/errors.ts";
+
+/** Extents of one verifyExtents() at most. */
+export const VERIFY_EXTENTS_COUNT_MAX = 256;
 
 /** One node's chunk store. Errors are those of ChunkStore, and PEER_UNREACHABLE. */
 export interface ReplicaPort {
@@ -32,6 +36,13 @@ export interface ReplicaPort {
   extentState(extent: ExtentKey): Promise<ExtentState>;
   /** Re-reads the extent whole at the node and checks every digest. */
   verifyExtent(extent: ExtentKey, signal?: AbortSignal): Promise<Seal>;
+  /**
+   * verifyExtent() of each of 1 to VERIFY_EXTENTS_COUNT_MAX extents in one call: meant for small ones, where the call costs more
+   * than the check. Answers in the same order, with CHUNK_CORRUPT or CHUNK_NOT_FOUND in the place of a seal.
+   *
+   * @throws DriveError ARGUMENT_INVALID for none or too many, and whatever else keeps the node from looking
+   */
+  verifyExtents(extents: readonly ExtentKey[], signal?: AbortSignal): Promise<readonly (Seal | DriveError)[]>;
   removeExtent(extent: ExtentKey): Promise<void>;
 }
 

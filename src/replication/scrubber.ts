@@ -11,7 +11,7 @@
  */
 import type { ChunkStore } from "../chunks/chunk-store.ts";
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { clusterTime, scrubRequestTime, storeOf } from "../metadata/view.ts";
@@ -49,6 +49,8 @@ export interface ScrubberOptions {
   readonly isBusy: () => boolean;
   /** How long the first pass of a store waits; SCRUB_FIRST_WAIT_MS when absent. */
   readonly firstWaitMs?: number | undefined;
+  /** Looks for files that were removed, replaced or cut short under the store: before a pass, which would read those that are open. */
+  readonly checkFiles?: ((signal: AbortSignal) => Promise<void>) | undefined;
   /** Told of each extent found damaged: for the log. */
   readonly onDamaged?: ((extent: ExtentKey) => void) | undefined;
   readonly onError?: ((error: DriveError) => void) | undefined;
@@ -57,9 +59,8 @@ export interface ScrubberOptions {
 }
 
 /** The scrub loop of this node. */
-export class Scrubber {
+export class Scrubber extends PacedWork {
   readonly #options: ScrubberOptions;
-  readonly #loop: PacedLoop;
   readonly #pace: BackgroundPace;
   readonly #startedAtMs: number;
   #pass: ScrubProgress | undefined;
@@ -68,6 +69,12 @@ export class Scrubber {
   #unsavedBytes = 0;
 
   constructor(options: ScrubberOptions) {
+    super({
+      clock: options.clock,
+      idleMs: SCRUB_IDLE_MS,
+      busyMs: SCRUB_BUSY_MS,
+      onError: options.onError,
+    });
     this.#options = options;
     this.#startedAtMs = options.clock.monotonicMs();
     this.#pace = new BackgroundPace({
@@ -80,22 +87,11 @@ export class Scrubber {
       ),
       isBusy: options.isBusy,
     });
-    this.#loop = new PacedLoop({
-      clock: options.clock,
-      idleMs: SCRUB_IDLE_MS,
-      busyMs: SCRUB_BUSY_MS,
-      work: (signal) => this.#round(signal),
-      onError: options.onError,
-    });
-  }
-
-  start(): void {
-    this.#loop.start();
   }
 
   /** Ends the loop and keeps the place. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
+  override async stop(): Promise<void> {
+    await super.stop();
     if (this.#unsavedBytes > 0) await this.#save();
   }
 
@@ -119,7 +115,7 @@ export class Scrubber {
     return known.scrubbedIncarnation === store.storeIncarnation ? known.scrubStartTimeMs : 0;
   }
 
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     if (!this.#isLoaded) await this.#load();
     if (this.#pass === undefined) {
       if (!this.#isDue()) return "idle";
@@ -152,7 +148,8 @@ export class Scrubber {
   }
 
   async #begin(signal: AbortSignal): Promise<void> {
-    const { metadata, store } = this.#options;
+    const { metadata, store, checkFiles } = this.#options;
+    await checkFiles?.(signal);
     // Whatever a reader of the tree knows to be sealed by then is read by this pass.
     await metadata.port.linearize({ signal });
     const reader = metadata.port.reader();

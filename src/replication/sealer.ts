@@ -159,17 +159,28 @@ export class Sealer {
 }
 
 /** The largest group of seals with equal size and root; on a tie the one that was complete first. */
-export function largestAgreement(seals: readonly Seal[]): readonly Seal[] {
-  const groups = new Map<string, Seal[]>();
+export function largestAgreement<S extends Pick<Seal, "sizeBytes" | "root">>(
+  seals: readonly S[],
+): readonly S[] {
+  const groups = new Map<string, S[]>();
   for (const seal of seals) {
     const key = `${seal.sizeBytes} ${toHex(seal.root)}`;
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [seal]);
     else group.push(seal);
   }
-  let largest: readonly Seal[] = [];
+  let largest: readonly S[] = [];
   for (const group of groups.values()) if (group.length > largest.length) largest = group;
   return largest;
+}
+
+/** DIGEST_MISMATCH: every target has sealed the extent and too few alike, so its upload can never be completed. */
+export function copiesDiffer(extentIndex: number): DriveError {
+  return new DriveError(
+    "DIGEST_MISMATCH",
+    `The copies of extent ${extentIndex} differ: chunks of it were sent with different bytes.`,
+    { extent_index: String(extentIndex) },
+  );
 }
 
 function sealError(
@@ -195,11 +206,7 @@ function sealError(
   const sealedCount = outcomes.length - errors.length;
   if (sealedCount >= targets.neededCount && errors.length === 0) {
     // Seals are final and every target has given its own, so asking again can change nothing.
-    return new DriveError(
-      "DIGEST_MISMATCH",
-      `The copies of extent ${request.extent.extentIndex} differ: one of its chunks was sent with different bytes. Begin a new upload.`,
-      { extent_index: String(request.extent.extentIndex) },
-    );
+    return copiesDiffer(request.extent.extentIndex);
   }
   const agreedCount = largestAgreement(
     outcomes.flatMap((outcome) => (outcome.kind === "sealed" ? [outcome.seal] : [])),

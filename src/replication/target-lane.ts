@@ -49,6 +49,7 @@ export class TargetLane {
   #state: "active" | "failed" | "dropped" = "active";
   #pendingBytes = 0;
   #failuresInARow = 0;
+  #lastFailure: unknown;
   #behindSinceMs: number | undefined;
   #room: Deferred<void> | undefined;
   #opened: Promise<void> | undefined;
@@ -60,6 +61,13 @@ export class TargetLane {
 
   get state(): "active" | "failed" | "dropped" {
     return this.#state;
+  }
+
+  /** Whether it ended because the target's disk is full: what came after that failed for no reason of its own. */
+  get noSpace(): DriveError | undefined {
+    return this.#state === "failed" && hasReason(this.#lastFailure, "NO_SPACE")
+      ? this.#lastFailure
+      : undefined;
   }
 
   /** Bytes sent and not yet taken. */
@@ -144,7 +152,9 @@ export class TargetLane {
   }
 
   #countFailure(error: unknown): void {
+    if (this.#state !== "active") return;
     this.#failuresInARow += 1;
+    this.#lastFailure = error;
     const down = this.#options.detector.state(this.memberId).health === "down";
     // A full disk does not get better by asking again.
     if (down || hasReason(error, "NO_SPACE") || this.#failuresInARow >= LANE_FAILURE_COUNT_MAX) {

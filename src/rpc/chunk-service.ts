@@ -17,7 +17,7 @@ import {
 } from "../../gen/netdisk/v1/chunk_service_pb.ts";
 import type { Download, DriveApi, UploadStatus } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
-import { CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
+import { CONTENT_SIZE_BYTES_MAX, PAGE_SIZE_DEFAULT } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
 import { BoundedQueue } from "../std/bounded-queue.ts";
 import { Semaphore } from "../std/semaphore.ts";
@@ -42,7 +42,7 @@ import {
 } from "./limits.ts";
 import type { DriveSource } from "../contract/service-handlers.ts";
 import { service, type ServedService, type ServerCall } from "./server-adapter.ts";
-import { decodeUploadRequest, encodeTicket, encodeUploadStatus } from "./transfer-codec.ts";
+import { decodeUploadRequest, encodeOpenUpload, encodeTicket, encodeUploadStatus } from "./transfer-codec.ts";
 
 type UploadAnswer = MessageInitShape<typeof UploadResponseSchema>;
 
@@ -62,7 +62,8 @@ export function chunkService(drive: DriveSource): ServedService {
       const uploadId = toNumber(request.uploadId, "upload_id");
       const options = writeOptions(request, call.signal);
       const onConflict = decodeOptionalOnConflict(request.onConflict);
-      const done = await drive().completeUpload(uploadId, { sizeBytes, onConflict }, options);
+      const put = request.put && decodeUploadRequest(request.put);
+      const done = await drive().completeUpload(uploadId, { sizeBytes, onConflict, put }, options);
       return { pathEntry: encodePathEntry(done) };
     },
     async queryUpload(request, call) {
@@ -74,6 +75,14 @@ export function chunkService(drive: DriveSource): ServedService {
       const uploadId = toNumber(request.uploadId, "upload_id");
       await drive().abortUpload(uploadId, writeOptions(request, call.signal));
       return {};
+    },
+    async listUploads(request, call) {
+      const page = {
+        countMax: request.pageSize === 0 ? PAGE_SIZE_DEFAULT : request.pageSize,
+        ...(request.pageToken !== "" && { cursor: request.pageToken }),
+      };
+      const { uploads, nextCursor } = await drive().openUploads(page, readOptions(request, call.signal));
+      return { uploads: uploads.map(encodeOpenUpload), nextPageToken: nextCursor ?? "" };
     },
     download: (requests, call) => downloadStream(drive(), requests, call),
   });

@@ -3,7 +3,8 @@
  *
  * What may be repeated: reads, and changes that carry a request id, after which the cluster gives the first answer again. Errors
  * about the request itself are final. When every attempt failed within the time, the caller gets COMMIT_OUTCOME_UNKNOWN if any
- * attempt may have arrived, else the last error. The node that answered last is asked first next time.
+ * attempt may have arrived, else what a living node answered in the last round (NO_LEADER from one says more than the silence of
+ * another), else the last error. The node that answered last is asked first next time.
  */
 import { DriveError, hasReason, type ErrorReason } from "../drive/errors.ts";
 import { assert, must } from "../std/assert.ts";
@@ -76,6 +77,8 @@ export class Attempts {
   #deadlineMs: number;
   #failures = 0;
   #indefinite: DriveError | undefined;
+  /** What a node said last, and which failure that was: a node that answered may be gone a round later. */
+  #answer: { readonly error: unknown; readonly failure: number } | undefined;
 
   constructor(failover: Failover, signal: AbortSignal | undefined) {
     this.#failover = failover;
@@ -86,6 +89,7 @@ export class Attempts {
   /** Progress was made: the time starts anew. */
   succeeded(): void {
     this.#failures = 0;
+    this.#answer = undefined;
     this.#deadlineMs = this.#failover.clock.monotonicMs() + this.#failover.timeoutMs;
   }
 
@@ -97,7 +101,10 @@ export class Attempts {
     if (verdict === "indefinite") this.#indefinite ??= error as DriveError;
     this.#failover.avoid(address);
     this.#failures += 1;
-    if (this.#failover.clock.monotonicMs() >= this.#deadlineMs) throw this.#indefinite ?? error;
+    if (!hasReason(error, "PEER_UNREACHABLE")) this.#answer = { error, failure: this.#failures };
+    if (this.#failover.clock.monotonicMs() >= this.#deadlineMs) {
+      throw this.#indefinite ?? this.#answerOfLastRound() ?? error;
+    }
     const rounds = this.#failures / this.#failover.nodeCount;
     if (!Number.isInteger(rounds)) return;
     const pauseMs = Math.min(ROUND_PAUSE_MS_MAX, ROUND_PAUSE_MS_MIN * 2 ** (rounds - 1));
@@ -107,6 +114,13 @@ export class Attempts {
     } catch {
       throw new DriveError("CANCELED", "The caller gave up.", {}, this.#signal?.reason);
     }
+  }
+
+  /** What a node answered within the last attempt at each; undefined when none did. */
+  #answerOfLastRound(): unknown {
+    if (this.#answer === undefined) return undefined;
+    const age = this.#failures - this.#answer.failure;
+    return age < this.#failover.nodeCount ? this.#answer.error : undefined;
   }
 }
 

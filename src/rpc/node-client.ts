@@ -1,6 +1,8 @@
 /**
  * The calling side of NodeService: heartbeats to members, and asking an address who is there.
  */
+import { decodeBrake } from "./brake-codec.ts";
+import { decodeLevels } from "./levels-codec.ts";
 import {
   NodeService,
   type ProposedCluster as WireCluster,
@@ -42,6 +44,8 @@ export class GrpcHeartbeat implements HeartbeatPort {
       repairBytesPerSecond: toNumber(load.repairBytesPerSecond, "repair_bytes_per_second"),
       quarantinedCount: toNumber(load.quarantinedCount, "quarantined_count"),
       scrubProgress: load.scrubProgressPpm === undefined ? undefined : load.scrubProgressPpm / 1e6,
+      collectionBrake: decodeBrake(load.collectionBrake),
+      featureLevels: decodeLevels(load.featureLevels),
     };
   }
 }
@@ -72,6 +76,7 @@ export async function describeNode(address: string, options: DescribeOptions): P
     address: answer.address,
     addresses: answer.peerAddresses,
     ...(proposedCluster !== undefined && { cluster: decodeCluster(proposedCluster) }),
+    featureLevels: decodeLevels(answer.featureLevels),
   };
 }
 
@@ -87,15 +92,20 @@ export async function joinCluster(
   const { pool, clock, signal, timeoutMs = JOIN_CALL_TIMEOUT_MS } = options;
   const channel = pool.channel(address, "control");
   const client = createGrpcClient(NodeService, { channel, clock, address });
-  const { token, nodeId } = request;
-  const message = { token, nodeId, address: request.address, memberId: BigInt(request.memberId) };
+  const { token, nodeId, featureLevels } = request;
+  const message = {
+    ...{ token, nodeId, address: request.address, memberId: BigInt(request.memberId) },
+    ...(featureLevels !== undefined && { featureLevels }),
+  };
   const { cluster, members } = await client.join(message, { timeoutMs, signal });
   if (cluster === undefined) throw new DriveError("INTERNAL", `The node at ${address} named no cluster.`);
   return { cluster: decodeCluster(cluster), members: members.map(decodeMember) };
 }
 
 function decodeCluster(cluster: WireCluster): ClusterProposal {
-  return { clusterId: cluster.clusterId, members: cluster.members.map(decodeMember) };
+  const { clusterId, featureLevel } = cluster;
+  const members = cluster.members.map(decodeMember);
+  return featureLevel === undefined ? { clusterId, members } : { clusterId, members, featureLevel };
 }
 
 function decodeMember({ address, memberId }: WireMember): FoundingMember {

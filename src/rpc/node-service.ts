@@ -4,8 +4,10 @@
  * Ping is for members of the cluster alone; Describe answers anybody, because it is asked before there is a cluster, and Join
  * anybody who has a token.
  */
+import { encodeBrake } from "./brake-codec.ts";
+import { decodeLevels } from "./levels-codec.ts";
 import { NodeService } from "../../gen/netdisk/peer/v1/node_service_pb.ts";
-import type { FoundingMember } from "../cluster/bootstrap-identity.ts";
+import type { ClusterProposal, FoundingMember } from "../cluster/bootstrap-identity.ts";
 import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import type { JoinAnswer } from "../cluster/join.ts";
 import type { JoinRequest } from "../cluster/membership.ts";
@@ -39,10 +41,13 @@ export function nodeService(options: NodeServiceOptions): ServedService {
         repairBytesPerSecond: toBigint(Math.round(load.repairBytesPerSecond)),
         quarantinedCount: toBigint(load.quarantinedCount),
         ...(load.scrubProgress !== undefined && { scrubProgressPpm: Math.round(load.scrubProgress * 1e6) }),
+        collectionBrake: encodeBrake(load.collectionBrake),
+        ...(load.featureLevels !== undefined && { featureLevels: load.featureLevels }),
       };
     },
     describe() {
-      const { empty, formed, nodeId, memberId, address, addresses, cluster } = options.describe();
+      const { empty, formed, nodeId, memberId, address, addresses, cluster, featureLevels } =
+        options.describe();
       return {
         empty,
         formed,
@@ -51,21 +56,30 @@ export function nodeService(options: NodeServiceOptions): ServedService {
         address,
         peerAddresses: [...addresses],
         clusterId: formed ? (cluster?.clusterId ?? "") : "",
-        ...(cluster !== undefined && {
-          proposedCluster: { clusterId: cluster.clusterId, members: encodeMembers(cluster.members) },
-        }),
+        ...(cluster !== undefined && { proposedCluster: encodeCluster(cluster) }),
+        ...(featureLevels !== undefined && { featureLevels }),
       };
     },
     async join(request, call) {
       const { token, nodeId, address } = request;
       const memberId = toNumber(request.memberId, "member_id");
-      const { cluster, members } = await options.join({ token, memberId, nodeId, address }, call.signal);
+      const featureLevels = decodeLevels(request.featureLevels);
+      const asked = { token, memberId, nodeId, address, featureLevels };
+      const { cluster, members } = await options.join(asked, call.signal);
       return {
-        cluster: { clusterId: cluster.clusterId, members: encodeMembers(cluster.members) },
+        cluster: encodeCluster(cluster),
         members: encodeMembers(members),
       };
     },
   });
+}
+
+function encodeCluster({ clusterId, members, featureLevel }: ClusterProposal) {
+  return {
+    clusterId,
+    members: encodeMembers(members),
+    ...(featureLevel !== undefined && { featureLevel }),
+  };
 }
 
 function encodeMembers(members: readonly FoundingMember[]) {

@@ -13,11 +13,13 @@ import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
   ClusterStatus,
+  CompleteOptions,
   Download,
   DriveApi,
   Durability,
   EntryPage,
   EntryRef,
+  OpenUploadPage,
   PathEntry,
   Progress,
   Readiness,
@@ -29,13 +31,14 @@ import type {
 } from "../drive/drive-api.ts";
 import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 import type { PreparedDownloadApi } from "../drive/prepared-download.ts";
-import { DriveError, hasReason } from "../drive/errors.ts";
+import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
-import { toHex, utf8 } from "../std/bytes.ts";
+import { bytesEqual, toHex } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
-import { sha256 } from "../std/digest.ts";
+import { threadPoolDigester } from "../std/digest.ts";
 import type { Prng } from "../std/prng.ts";
 import { Semaphore } from "../std/semaphore.ts";
+import { answerRepeat } from "../transfer/put-repeat.ts";
 import { ChannelPool } from "./channel-pool.ts";
 import {
   decodeChange,
@@ -57,19 +60,17 @@ import { RemoteCatalog } from "./remote-catalog.ts";
 import { RemoteTasks } from "./remote-tasks.ts";
 import { RemotePreparedDownloads } from "./remote-prepared-downloads.ts";
 import { openRemoteDownload } from "./remote-download.ts";
-import { RemoteUploads } from "./remote-upload.ts";
+import { abortable, RemoteUploads } from "./remote-upload.ts";
 import {
   decodeClusterStatus,
   decodeTicket,
+  decodeOpenUpload,
   decodeUploadStatus,
   encodeUploadRequest,
 } from "./transfer-codec.ts";
 
 /** Calls that wait for disks of several nodes get more time than others. */
 const COMPLETE_TIMEOUT_MS = 60_000;
-
-/** Times that a repeated request finds its upload aborted and begins another. */
-const BEGIN_COUNT_MAX = 16;
 
 /** Bytes of a request id made here, before hexadecimal. */
 const REQUEST_ID_RANDOM_SIZE_BYTES = 16;
@@ -217,17 +218,19 @@ export class RemoteDriveApi implements DriveApi {
 
   async completeUpload(
     uploadId: number,
-    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
+    settings: CompleteOptions,
     options: WriteOptions = {},
   ): Promise<PathEntry> {
     this.#uploads.forget(uploadId);
     const sizeBytes = toOptionalBigint(settings.sizeBytes);
     const onConflict = settings.onConflict && encodeOnConflict(settings.onConflict);
+    const put = settings.put && encodeUploadRequest(settings.put, {});
     return this.#write(options, async ({ chunks }, call) => {
       const request = {
         uploadId: toBigint(uploadId),
         ...(sizeBytes !== undefined && { sizeBytes }),
         ...(onConflict !== undefined && { onConflict }),
+        ...(put !== undefined && { put }),
         ...call.write,
       };
       const answer = await chunks.completeUpload(request, {
@@ -253,22 +256,42 @@ export class RemoteDriveApi implements DriveApi {
     });
   }
 
+  openUploads(
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options: ReadOptions = {},
+  ): Promise<OpenUploadPage> {
+    return this.#read(options, async ({ chunks }, call) => {
+      const request = { pageSize: page.countMax, pageToken: page.cursor ?? "", ...call.read };
+      const { uploads, nextPageToken } = await chunks.listUploads(request, call.options);
+      return {
+        uploads: uploads.map(decodeOpenUpload),
+        nextCursor: nextPageToken === "" ? undefined : nextPageToken,
+      };
+    });
+  }
+
   async putFile(
     request: UploadRequest,
     body: AsyncIterable<Uint8Array>,
     options: WriteOptions = {},
   ): Promise<PathEntry> {
     const chunks = chunksOf(body);
-    const first = await chunks.next();
-    const second = first.done === true ? first : await chunks.next();
-    const firstChunk = first.done === true ? new Uint8Array(0) : first.value;
-    if (second.done === true) return this.#putSmall(request, firstChunk, options);
-    const rest = (async function* () {
-      yield firstChunk;
-      yield second.value;
-      yield* chunks;
-    })();
-    return this.#putLarge(request, rest, options);
+    try {
+      const first = await chunks.next();
+      const second = first.done === true ? first : await chunks.next();
+      const firstChunk = first.done === true ? new Uint8Array(0) : first.value;
+      if (second.done === true) return await this.#putSmall(request, firstChunk, options);
+      const rest = (async function* () {
+        yield firstChunk;
+        yield second.value;
+        yield* chunks;
+      })();
+      const sizeBytesMin = firstChunk.length + second.value.length;
+      return await this.#putLarge(request, { chunks: rest, sizeBytesMin }, options);
+    } finally {
+      // The body is told that no more of it is wanted, also where nothing was sent: its connection and timers depend on that.
+      await chunks.return();
+    }
   }
 
   openDownload(ref: EntryRef, options: ReadOptions = {}): Promise<Download> {
@@ -337,61 +360,72 @@ export class RemoteDriveApi implements DriveApi {
     });
   }
 
+  /**
+   * Sends the bytes by an upload of this attempt alone; what makes the file is its completion under the request's id, as at a node
+   * that has the tree (transfer/put-file.ts). So a repeat of the same bytes gets the first answer, whichever kind of node either
+   * came to.
+   */
   async #putLarge(
     request: UploadRequest,
-    chunks: AsyncIterable<Uint8Array>,
+    body: { readonly chunks: AsyncIterable<Uint8Array>; readonly sizeBytesMin: number },
     options: WriteOptions,
   ): Promise<PathEntry> {
     const { signal, precondition } = options;
     const requestId = options.requestId ?? this.#newRequestId();
-    const ticket = await this.#begin(request, options, requestId);
-    if (ticket.instant && ticket.entry !== undefined) {
-      return this.stat({ entryId: ticket.entry.entryId }, { signal });
+    const attemptOf = { requestId, sizeBytesMin: body.sizeBytesMin };
+    const ticket = await this.#begin({ ...request, attemptOf }, options);
+    if (ticket.made !== undefined) {
+      const { chunks } = body;
+      return answerRepeat(ticket.made, { requestId, request, chunks, digester: threadPoolDigester, signal });
     }
+    // A node of an earlier version does not know of attempts, and may find that equal bytes are here.
+    if (ticket.entry !== undefined) return this.stat({ entryId: ticket.entry.entryId }, { signal });
     const { uploadId } = ticket;
     try {
-      const sizeBytes = await this.#sendAll(uploadId, chunks, signal);
-      const settings = request.sizeBytes === undefined && sizeBytes !== undefined ? { sizeBytes } : {};
-      return await this.completeUpload(uploadId, settings, {
-        requestId: derivedId(requestId, `complete ${uploadId}`),
-        ...(precondition && { precondition }),
-        ...(signal && { signal }),
-      });
+      const sizeBytes = await this.#sendAll(uploadId, body.chunks, signal);
+      const settings = request.sizeBytes === undefined ? { sizeBytes } : {};
+      const done = await this.completeUpload(
+        uploadId,
+        { ...settings, put: request },
+        { requestId, ...(precondition && { precondition }), ...(signal && { signal }) },
+      );
+      checkTreeHash(request.treeHash, done);
+      return done;
     } catch (error) {
-      // Whoever gave the request id may repeat it, and goes on with this upload; else it expires by itself.
-      const isRepeatable = options.requestId !== undefined && judge(error, signal) !== "final";
-      // The error of the upload is the one to tell, not that of the abort.
-      if (!isRepeatable) await this.abortUpload(uploadId).catch(() => undefined);
+      // Right after an unknown outcome too: of completing and aborting the tree does what comes first and refuses the other, and
+      // does not hold that refusal against the next attempt. The error of the upload is the one to tell, not that of the abort.
+      const aborting = this.abortUpload(uploadId).catch(() => undefined);
+      // Where no node answers, the abort has no better chance than the upload, and nobody should wait for both.
+      if (judge(error, signal) === "final") await aborting;
       throw error;
     }
   }
 
   /**
-   * Begins an upload, or finds that of an earlier attempt with the same request id. One that was aborted since is begun again, under
-   * an id that follows from the request's, so that all repeats mean the same upload.
+   * Begins an upload. A caller that goes away does not end this: an upload whose id nobody learned could not be aborted, and would
+   * stay open until it expires.
    */
-  async #begin(request: UploadRequest, options: WriteOptions, requestId: string): Promise<UploadTicket> {
-    let id = requestId;
-    for (let attempt = 1; ; attempt += 1) {
-      const ticket = await this.initUpload(request, { ...options, requestId: id });
-      if (options.requestId === undefined || ticket.instant) return ticket;
-      try {
-        await this.uploadStatus(ticket.uploadId, { signal: options.signal });
-        return ticket;
-      } catch (error) {
-        const isGone = hasReason(error, "UPLOAD_NOT_FOUND", "UPLOAD_EXPIRED");
-        if (!isGone || attempt === BEGIN_COUNT_MAX) throw error;
+  async #begin(request: UploadRequest, { signal, precondition }: WriteOptions): Promise<UploadTicket> {
+    const beginning = this.initUpload(request, precondition && { precondition });
+    try {
+      return await abortable(beginning, signal);
+    } catch (error) {
+      if (signal?.aborted === true) {
+        const abort = ({ made, uploadId }: UploadTicket): Promise<void> | undefined =>
+          made === undefined ? this.abortUpload(uploadId) : undefined;
+        // Nobody is left to hear of a failure; the upload expires by itself.
+        void beginning.then(abort).catch(() => undefined);
       }
-      id = derivedId(id, "begin again");
+      throw error;
     }
   }
 
-  /** Sends chunks with a bounded number in flight; returns their bytes in all, undefined when an earlier attempt completed them. */
+  /** Sends chunks with a bounded number in flight; returns their bytes in all. */
   async #sendAll(
     uploadId: number,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal | undefined,
-  ): Promise<number | undefined> {
+  ): Promise<number> {
     const slots = new Semaphore(UPLOAD_CHUNKS_INFLIGHT_MAX);
     const abort = new AbortController();
     const own = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
@@ -411,7 +445,6 @@ export class RemoteDriveApi implements DriveApi {
       return sizeBytes;
     } catch (error) {
       abort.abort(error);
-      if (hasReason(error, "UPLOAD_FINISHED")) return undefined;
       throw error instanceof DriveError || signal?.aborted !== true
         ? error
         : new DriveError("CANCELED", "The caller gave up.", {}, error);
@@ -460,9 +493,13 @@ interface WriteCall {
   readonly options: { readonly signal: AbortSignal | undefined };
 }
 
-/** A request id for a later step of the request `requestId`, the same each time. */
-function derivedId(requestId: string, step: string): string {
-  return toHex(sha256(utf8(`${requestId} ${step}`))).slice(0, 2 * REQUEST_ID_RANDOM_SIZE_BYTES);
+/** Refuses a file that was made of other bytes than stated: a node of an earlier version does not check that for attempts. */
+function checkTreeHash(stated: Uint8Array | undefined, { entry, path }: PathEntry): void {
+  if (stated === undefined || bytesEqual(stated, entry.treeHash)) return;
+  throw new DriveError("DIGEST_MISMATCH", `${path} was made, and has another tree hash than stated.`, {
+    stated: toHex(stated),
+    actual: toHex(entry.treeHash),
+  });
 }
 
 /** The bytes of `body` cut into chunks of CHUNK_SIZE_BYTES; the last may be smaller, and there is none for no bytes. */

@@ -54,6 +54,17 @@ export class RemotePreparedDownloads implements PreparedDownloadApi {
     });
   }
 
+  release(downloadId: number, options: Omit<WriteOptions, "precondition"> = {}): Promise<void> {
+    const { signal } = options;
+    const message = {
+      downloadId: toBigint(downloadId),
+      requestId: options.requestId ?? this.#newRequestId(),
+    };
+    return this.#failover.run(signal, async ({ downloads }) => {
+      await downloads.releaseDownload(message, { signal, timeoutMs: CALL_TIMEOUT_MS });
+    });
+  }
+
   async open(downloadId: number, options: ReadOptions = {}): Promise<OpenedDownload> {
     const { signal } = options;
     const described = await this.#failover.run(signal, async (node) => {

@@ -40,6 +40,7 @@ import {
   decodeExtentState,
   decodeManifest,
   decodeSeal,
+  decodeVerdict,
   encodeExtentKey,
   encodeOrigin,
   encodeSmall,
@@ -202,6 +203,23 @@ export class ReplicaClient implements ReplicaPort {
       call(REPLICA_VERIFY_TIMEOUT_MS, signal),
     );
     return this.#ownSeal(decodeSeal(seal));
+  }
+
+  async verifyExtents(
+    extents: readonly ExtentKey[],
+    signal?: AbortSignal,
+  ): Promise<readonly (Seal | DriveError)[]> {
+    const { verdicts } = await this.#peer().replica.verifyExtents(
+      { extents: extents.map(encodeExtentKey) },
+      call(REPLICA_VERIFY_TIMEOUT_MS, signal),
+    );
+    if (verdicts.length !== extents.length) {
+      throw new DriveError("INTERNAL", `${verdicts.length} verdicts on ${extents.length} extents.`);
+    }
+    return verdicts.map((verdict) => {
+      const decoded = decodeVerdict(verdict);
+      return decoded instanceof DriveError ? decoded : this.#ownSeal(decoded);
+    });
   }
 
   async removeExtent(extent: ExtentKey): Promise<void> {

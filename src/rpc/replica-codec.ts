@@ -20,15 +20,19 @@ import type {
   SealSchema,
 } from "../../gen/netdisk/peer/v1/peer_pb.ts";
 import type {
+  ExtentVerdict,
+  ExtentVerdictSchema,
   GetExtentStateResponse,
   GetExtentStateResponseSchema,
   PutSmallRequest,
 } from "../../gen/netdisk/peer/v1/replica_service_pb.ts";
 import type { ExtentState, SmallExtent } from "../chunks/chunk-store.ts";
 import type { ExtentKey, Manifest, ManifestOrigin, OriginHint, Seal } from "../drive/content.ts";
+import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, ORIGIN_PATH_SIZE_BYTES_MAX } from "../drive/limits.ts";
 import { DIGEST_SIZE_BYTES } from "../std/digest.ts";
 import { keyOf, refuseField, required, toBigint, toNumber, toOptionalBigint } from "../contract/codec.ts";
+import { decodeFailure, encodeFailure } from "./error-codec.ts";
 
 /** The wire form of an extent's identity. */
 export function encodeExtentKey(extent: ExtentKey): MessageInitShape<typeof ExtentKeySchema> {
@@ -122,6 +126,19 @@ export function decodeSeal(seal: WireSeal | undefined): Seal {
     memberId: toNumber(wire.memberId, "member_id"),
     storeIncarnation: wire.storeIncarnation,
   };
+}
+
+/** The wire form of what a check of one extent found. */
+export function encodeVerdict(verdict: Seal | DriveError): MessageInitShape<typeof ExtentVerdictSchema> {
+  return verdict instanceof DriveError
+    ? { outcome: { case: "failure", value: encodeFailure(verdict) } }
+    : { outcome: { case: "seal", value: encodeSeal(verdict) } };
+}
+
+/** What a check of one extent found. */
+export function decodeVerdict({ outcome }: ExtentVerdict): Seal | DriveError {
+  if (outcome.case === "failure") return decodeFailure(outcome.value);
+  return decodeSeal(outcome.value);
 }
 
 /** The wire form of a manifest. */

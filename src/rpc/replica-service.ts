@@ -36,6 +36,7 @@ import {
   encodeExtentState,
   encodeManifest,
   encodeSeal,
+  encodeVerdict,
 } from "./replica-codec.ts";
 import { service, type ServedService, type ServerCall } from "./server-adapter.ts";
 
@@ -111,6 +112,10 @@ export function replicaService(options: ReplicaServiceOptions): ServedService {
     async verifyExtent(request, call) {
       const seal = await own(call).verifyExtent(decodeExtentKey(request.extent), call.signal);
       return { seal: encodeSeal(seal) };
+    },
+    async verifyExtents({ extents }, call) {
+      const verdicts = await own(call).verifyExtents(extents.map(decodeExtentKey), call.signal);
+      return { verdicts: verdicts.map(encodeVerdict) };
     },
     async removeExtent(request, call) {
       await own(call).removeExtent(decodeExtentKey(request.extent));

@@ -3,6 +3,8 @@
  *
  * The rules are those of codec.ts.
  */
+import { decodeBrake, encodeBrake } from "./brake-codec.ts";
+import { decodeReport, encodeReport } from "./report-codec.ts";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type {
   InitUploadRequest,
@@ -18,11 +20,15 @@ import {
   type NodeStatus as WireNodeStatus,
   type ScrubStatus as WireScrubStatus,
   type ScrubStatusSchema,
+  type PreparedDownloadsStatus as WirePreparedDownloads,
+  type PreparedDownloadsStatusSchema,
   ServiceState,
   type TreeSnapshotStatus as WireTreeSnapshot,
   type TreeSnapshotStatusSchema,
 } from "../../gen/netdisk/v1/cluster_pb.ts";
 import {
+  type OpenUpload as WireOpenUpload,
+  type OpenUploadSchema,
   UploadState,
   type UploadStatus as WireUploadStatus,
   type UploadStatusSchema,
@@ -30,6 +36,8 @@ import {
 import type {
   ClusterStatus,
   NodeStatus,
+  OpenUpload,
+  PreparedDownloadsStatus,
   ScrubStatus,
   TreeSnapshotStatus,
   UploadRequest,
@@ -41,10 +49,12 @@ import {
   decodeAttributes,
   decodeEntry,
   decodeOnConflict,
+  decodePathEntry,
   decodeTime,
   encodeAttributes,
   encodeEntry,
   encodeOnConflict,
+  encodePathEntry,
   encodePrecondition,
   encodeTime,
   keyOf,
@@ -64,6 +74,12 @@ export function decodeUploadRequest(request: InitUploadRequest): UploadRequest {
     onConflict: decodeOnConflict(request.onConflict),
     attributes: decodeAttributes(request.attributes),
     createParents: request.createParents,
+    ...(request.attemptOf !== undefined && {
+      attemptOf: {
+        requestId: request.attemptOf.requestId,
+        sizeBytesMin: toNumber(request.attemptOf.sizeBytesMin, "size_bytes_min"),
+      },
+    }),
   };
 }
 
@@ -72,7 +88,7 @@ export function encodeUploadRequest(
   request: UploadRequest,
   options: WriteOptions,
 ): MessageInitShape<typeof InitUploadRequestSchema> {
-  const { sizeBytes, treeHash } = request;
+  const { sizeBytes, treeHash, attemptOf } = request;
   return {
     path: request.path,
     ...(sizeBytes !== undefined && { sizeBytes: toBigint(sizeBytes) }),
@@ -82,6 +98,9 @@ export function encodeUploadRequest(
     createParents: request.createParents,
     requestId: options.requestId ?? "",
     ...encodePrecondition(options.precondition),
+    ...(attemptOf !== undefined && {
+      attemptOf: { requestId: attemptOf.requestId, sizeBytesMin: toBigint(attemptOf.sizeBytesMin) },
+    }),
   };
 }
 
@@ -96,6 +115,7 @@ export function encodeTicket(ticket: UploadTicket): MessageInitShape<typeof Init
     instant: ticket.instant,
     ...(ticket.entry && { entry: encodeEntry(ticket.entry) }),
     expireTime: encodeTime(ticket.expireTimeMs),
+    ...(ticket.made && { made: encodePathEntry(ticket.made) }),
   };
 }
 
@@ -109,6 +129,7 @@ export function decodeTicket(response: InitUploadResponse): UploadTicket {
     instant: response.instant,
     entry: response.entry && decodeEntry(response.entry),
     expireTimeMs: decodeTime(response.expireTime),
+    made: response.made && decodePathEntry(response.made),
   };
 }
 
@@ -127,6 +148,29 @@ export function encodeUploadStatus(status: UploadStatus): MessageInitShape<typeo
     committedSizeBytes: toBigint(status.committedSizeBytes),
     ...(status.entry && { entry: encodeEntry(status.entry) }),
     expireTime: encodeTime(status.expireTimeMs),
+  };
+}
+
+/** The wire form of an upload that is not finished. */
+export function encodeOpenUpload(upload: OpenUpload): MessageInitShape<typeof OpenUploadSchema> {
+  const sizeBytes = toOptionalBigint(upload.sizeBytes);
+  return {
+    uploadId: toBigint(upload.uploadId),
+    path: upload.path,
+    ...(sizeBytes !== undefined && { sizeBytes }),
+    idleMs: toBigint(Math.round(upload.idleMs)),
+    expireTime: encodeTime(upload.expireTimeMs),
+  };
+}
+
+/** The way back. */
+export function decodeOpenUpload(wire: WireOpenUpload): OpenUpload {
+  return {
+    uploadId: toNumber(wire.uploadId, "upload_id"),
+    path: wire.path,
+    sizeBytes: toOptionalNumber(wire.sizeBytes, "size_bytes"),
+    idleMs: toNumber(wire.idleMs, "idle_ms"),
+    expireTimeMs: decodeTime(required(wire.expireTime, "expire_time")),
   };
 }
 
@@ -198,6 +242,9 @@ export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typ
       scrubProgressPpm:
         node.scrubProgress === undefined ? undefined : Math.round(node.scrubProgress * PROGRESS_PARTS),
       quarantinedCount: toBigint(node.quarantinedCount),
+      collectionBrake: encodeBrake(node.collectionBrake),
+      report: encodeReport(node.report),
+      ...(node.featureLevelMax !== undefined && { featureLevelMax: node.featureLevelMax }),
     })),
     replicas: {
       extentCount: toBigint(replicas.extentCount),
@@ -228,6 +275,30 @@ export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typ
       detail,
     })),
     ...(status.treeSnapshot !== undefined && { treeSnapshot: encodeTreeSnapshot(status.treeSnapshot) }),
+    ...(status.preparedDownloads !== undefined && {
+      preparedDownloads: encodePreparedDownloads(status.preparedDownloads),
+    }),
+    featureLevel: status.featureLevel ?? 0,
+  };
+}
+
+function encodePreparedDownloads(
+  prepared: PreparedDownloadsStatus,
+): MessageInitShape<typeof PreparedDownloadsStatusSchema> {
+  return {
+    downloadCount: toBigint(prepared.downloadCount),
+    fileCount: toBigint(prepared.fileCount),
+    sizeBytes: toBigint(prepared.sizeBytes),
+    expireTimeMs: toBigint(Math.round(prepared.expireTimeMs)),
+  };
+}
+
+function decodePreparedDownloads(wire: WirePreparedDownloads): PreparedDownloadsStatus {
+  return {
+    downloadCount: toNumber(wire.downloadCount, "download_count"),
+    fileCount: toNumber(wire.fileCount, "file_count"),
+    sizeBytes: toNumber(wire.sizeBytes, "size_bytes"),
+    expireTimeMs: toNumber(wire.expireTimeMs, "expire_time_ms"),
   };
 }
 
@@ -287,11 +358,15 @@ function decodeNodeStatus(node: WireNodeStatus): NodeStatus {
     totalBytes: toNumber(node.totalBytes, "total_bytes"),
     appliedIndex: toNumber(node.appliedIndex, "applied_index"),
     liveBytes: toNumber(node.liveBytes, "live_bytes"),
+    full: node.full,
     lost: node.lost,
     draining: node.draining,
     scrub: node.scrub === undefined ? undefined : decodeScrub(node.scrub),
     scrubProgress: node.scrubProgressPpm === undefined ? undefined : node.scrubProgressPpm / PROGRESS_PARTS,
     quarantinedCount: toNumber(node.quarantinedCount, "quarantined_count"),
+    collectionBrake: decodeBrake(node.collectionBrake),
+    ...(node.report !== undefined && { report: decodeReport(node.report) }),
+    ...(node.featureLevelMax !== undefined && { featureLevelMax: node.featureLevelMax }),
   };
 }
 
@@ -335,5 +410,9 @@ export function decodeClusterStatus(status: WireClusterStatus | undefined): Clus
       return [{ name, state: keyOf(SERVICE_STATES, state, "state"), sinceTimeMs: sinceMs, detail }];
     }),
     ...(wire.treeSnapshot !== undefined && { treeSnapshot: decodeTreeSnapshot(wire.treeSnapshot) }),
+    ...(wire.preparedDownloads !== undefined && {
+      preparedDownloads: decodePreparedDownloads(wire.preparedDownloads),
+    }),
+    ...(wire.featureLevel > 0 && { featureLevel: wire.featureLevel }),
   };
 }

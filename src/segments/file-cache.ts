@@ -61,6 +61,31 @@ export class FileCache {
     await this.#release(slot);
   }
 
+  /**
+   * Closes the files whose paths name them no more, so that the next reader meets what is there now; returns the paths. Errors: those of
+   * the disk, with nothing closed.
+   * @param isAsked which paths to look at; the others stay open
+   */
+  async dropMisplaced(isAsked: (path: string) => boolean): Promise<readonly string[]> {
+    const held = [...this.#slots].filter(([path]) => isAsked(path));
+    for (const [, slot] of held) slot.users += 1;
+    try {
+      const misplaced = new Map<string, Slot>();
+      for (const [path, slot] of held) {
+        // One that could not be opened is seen to by its reader.
+        const file = await slot.file.catch(() => undefined);
+        if (file !== undefined && !(await file.isNamed())) misplaced.set(path, slot);
+      }
+      for (const [path, slot] of misplaced) if (this.#slots.get(path) === slot) await this.drop(path);
+      return [...misplaced.keys()];
+    } finally {
+      for (const [, slot] of held) {
+        slot.users -= 1;
+        await this.#release(slot);
+      }
+    }
+  }
+
   /** Closes everything. */
   async close(): Promise<void> {
     for (const path of [...this.#slots.keys()]) await this.drop(path);

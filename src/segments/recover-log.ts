@@ -160,7 +160,7 @@ class LogRecovery {
       this.#fault("lost-tail", segmentId, sizeBytes, 0);
       scanner.previous = undefined;
     }
-    const at = { segmentId, isLast, sizeBytes, hasUnreadable: () => file.hasUnreadable };
+    const at = { file, segmentId, isLast, sizeBytes };
     for (;;) {
       const step = await scanner.look();
       if (step.kind === "end") break;
@@ -213,10 +213,10 @@ class LogRecovery {
     scanner: SegmentScanner,
     step: ScanStep & { readonly kind: "bad" },
     at: {
+      readonly file: SalvagedFile;
       readonly segmentId: number;
       readonly isLast: boolean;
       readonly sizeBytes: number;
-      readonly hasUnreadable: () => boolean;
     },
   ): Promise<boolean> {
     const here: Position = { segmentId: at.segmentId, offset: scanner.offset };
@@ -231,8 +231,9 @@ class LogRecovery {
       lastSegment: at.isLast,
       laterRound,
       promised: comparePositions(this.#mark, here) > 0,
-      // A sector that the disk cannot give back was written once: nobody knows what, so it is not taken for a torn tail.
-      torn: (await scanner.isTorn(next)) && !at.hasUnreadable(),
+      // A sector that the disk cannot give back was written once: nobody knows what, so it is not taken for a torn tail, nor cut
+      // off with one. Sectors before this place say nothing of it: they stay damage of their own.
+      torn: (await scanner.isTorn(next)) && at.file.unreadableEnd <= here.offset,
     });
     if (action === "cut") {
       this.#tornBytes = at.sizeBytes - here.offset;

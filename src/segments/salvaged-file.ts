@@ -11,7 +11,8 @@ const UNREADABLE_SIZE_BYTES = 4096;
 export class SalvagedFile {
   readonly #file: DiskFile;
   readonly #isTolerant: boolean;
-  #hasUnreadable = false;
+  #unreadableStart = Number.POSITIVE_INFINITY;
+  #unreadableEnd = 0;
 
   /** @param isTolerant whether EIO is taken for damage; else it goes on to the caller */
   constructor(file: DiskFile, isTolerant: boolean) {
@@ -24,9 +25,14 @@ export class SalvagedFile {
     return this.#file.path;
   }
 
-  /** Whether anything could not be read so far. */
-  get hasUnreadable(): boolean {
-    return this.#hasUnreadable;
+  /** Where the first page starts that could not be read so far; infinite when all could. */
+  get unreadableStart(): number {
+    return this.#unreadableStart;
+  }
+
+  /** Where the last page ends that could not be read so far; 0 when all could. */
+  get unreadableEnd(): number {
+    return this.#unreadableEnd;
   }
 
   /** See DiskFile. */
@@ -43,19 +49,26 @@ export class SalvagedFile {
     }
     const sizeBytes = Math.max(0, Math.min(length, (await this.#file.size()) - offset));
     const bytes = new Uint8Array(sizeBytes);
-    for (let at = 0; at < sizeBytes; at += UNREADABLE_SIZE_BYTES) {
-      const part = await this.#page(offset + at, Math.min(UNREADABLE_SIZE_BYTES, sizeBytes - at));
-      if (part !== undefined) bytes.set(part, at);
+    // Page by page of the file: a piece that reached into two of them would give up the good one with the other.
+    for (let from = offset; from < offset + sizeBytes;) {
+      const pageEnd = (Math.floor(from / UNREADABLE_SIZE_BYTES) + 1) * UNREADABLE_SIZE_BYTES;
+      const to = Math.min(offset + sizeBytes, pageEnd);
+      const part = await this.#part(from, to);
+      if (part !== undefined) bytes.set(part, from - offset);
+      from = to;
     }
     return bytes;
   }
 
-  async #page(offset: number, length: number): Promise<Uint8Array | undefined> {
+  /** What lies between two places of one page; undefined when it cannot be read. */
+  async #part(from: number, to: number): Promise<Uint8Array | undefined> {
     try {
-      return await this.#file.read(offset, length);
+      return await this.#file.read(from, to - from);
     } catch (error) {
       if (errnoOf(error) !== "EIO") throw error;
-      this.#hasUnreadable = true;
+      const pageStart = Math.floor(from / UNREADABLE_SIZE_BYTES) * UNREADABLE_SIZE_BYTES;
+      this.#unreadableStart = Math.min(this.#unreadableStart, pageStart);
+      this.#unreadableEnd = Math.max(this.#unreadableEnd, to);
       return undefined;
     }
   }

@@ -26,7 +26,8 @@ import {
   type RecordLocation,
 } from "./record.ts";
 import type { Cursor } from "./recover-log.ts";
-import { isNoSpace, noSpaceError, SyncError } from "./segment-error.ts";
+import { isNoSpace } from "../std/disk.ts";
+import { noSpaceError, SyncError, unlessFull } from "./segment-error.ts";
 import { syncFile } from "./segment-table.ts";
 
 /** Bytes and records of one write() at most. */
@@ -64,6 +65,11 @@ export interface AppenderOptions {
    * are told. Whoever remembers such a place must forget it now: other records, marks and footers among them, get it next.
    */
   readonly onTakenBack?: ((from: Position) => void) | undefined;
+  /**
+   * Called once for a segment whose file, before a write behind its end, is found shorter than it was written: the write would hide it
+   * from whoever looks at the size. Costs one look at the size for each write; undefined: nobody asks.
+   */
+  readonly onCut?: ((segmentId: number) => void) | undefined;
   /** Called once with the failure that ended the log; the process must end. */
   readonly onFatal: (error: Error) => void;
 }
@@ -103,6 +109,8 @@ export class SegmentAppender {
   #failure: Error | undefined;
   #idleTimer: Timer | undefined;
   #marked = false;
+  /** The segment that `onCut` was told of. */
+  #cutSegmentId: number | undefined;
   #closed = false;
 
   constructor(options: AppenderOptions) {
@@ -165,15 +173,22 @@ export class SegmentAppender {
   append(kind: number, head: Uint8Array, body: Uint8Array): RecordLocation {
     if (this.#failure !== undefined) throw this.#failure;
     assert(!this.#closed, "append() after close()");
-    if (!this.fits(head.length, body.length)) {
-      if (!this.#head.sealed) this.#push(KIND_FOOTER, EMPTY, EMPTY);
-      assert(this.#options.openNext !== undefined, `${this.#file.path} is full and has no successor`);
-      const { segmentId, chain } = this.#head;
-      const offset = this.#options.headerSizeBytes;
-      this.#head = { segmentId: segmentId + 1, offset, chain, sealed: false };
-    }
+    if (!this.fits(head.length, body.length)) this.#leave();
     this.#marked = kind === KIND_MARK;
     return this.#push(kind, head, body);
+  }
+
+  /**
+   * Leaves this segment for a new one, however much room there is in it; resolves when the new one has its first record, a mark, and
+   * everything before is durable. Errors: as commit().
+   */
+  async rollOver(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    assert(!this.#closed, "rollOver() after close()");
+    this.#leave();
+    this.#marked = true;
+    this.#push(KIND_MARK, EMPTY, EMPTY);
+    await this.commit();
   }
 
   /** Resolves when everything appended before is in the file: readable, not durable. Errors: NO_SPACE; the failure. */
@@ -211,10 +226,11 @@ export class SegmentAppender {
     if (this.#closed) return;
     this.#idleTimer?.cancel();
     if (this.#failure === undefined) {
-      await this.commit();
+      // What a full disk has not taken was not acknowledged, and its writers hear so themselves.
+      await unlessFull(this.commit());
       if (!this.#marked && this.fits(0, 0)) {
         this.append(KIND_MARK, EMPTY, EMPTY);
-        await this.commit();
+        await unlessFull(this.commit());
       }
     }
     this.#closed = true;
@@ -227,6 +243,14 @@ export class SegmentAppender {
     this.#idleTimer?.cancel();
     this.#fail(error, false);
     await Promise.all([this.#writeDone, this.#syncDone]);
+  }
+
+  #leave(): void {
+    if (!this.#head.sealed) this.#push(KIND_FOOTER, EMPTY, EMPTY);
+    assert(this.#options.openNext !== undefined, `${this.#file.path} is full and has no successor`);
+    const { segmentId, chain } = this.#head;
+    const offset = this.#options.headerSizeBytes;
+    this.#head = { segmentId: segmentId + 1, offset, chain, sealed: false };
   }
 
   #push(kind: number, head: Uint8Array, body: Uint8Array): RecordLocation {
@@ -296,10 +320,22 @@ export class SegmentAppender {
     while (this.#pending.length > 0 && this.#failure === undefined) {
       const next = must(this.#pending[0], "pending is not empty").at.segmentId;
       if (next !== this.#written.segmentId) await this.#roll(next);
-      else await this.#writeBatch();
+      else {
+        if (this.#options.onCut !== undefined && this.#cutSegmentId !== next) await this.#lookForCut();
+        if (!this.#isFailed()) await this.#writeBatch();
+      }
     }
     this.#writing = false;
     this.#writeWaiters = settle(this.#writeWaiters, this.#written);
+  }
+
+  async #lookForCut(): Promise<void> {
+    const { segmentId, offset } = this.#written;
+    // A file that does not tell its size says so to the write that follows.
+    const sizeBytes = await this.#file.size().catch(() => offset);
+    if (sizeBytes >= offset) return;
+    this.#cutSegmentId = segmentId;
+    this.#options.onCut?.(segmentId);
   }
 
   async #writeBatch(): Promise<void> {

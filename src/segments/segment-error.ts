@@ -2,18 +2,25 @@
  * The errors of segments: a full disk is an operating error that passes, damage is DATA_CORRUPT with what and where, and
  * a failed sync is final. Translates errors of the operating system; decides nothing.
  */
-import { DriveError } from "../drive/errors.ts";
-import { errnoOf } from "../std/disk.ts";
-
-/** Whether the operating system says that there is no space: of the disk, of the quota, of the largest file. */
-export function isNoSpace(error: unknown): boolean {
-  const code = errnoOf(error);
-  return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
-}
+import { DriveError, hasReason } from "../drive/errors.ts";
+import { isNoSpace } from "../std/disk.ts";
 
 /** NO_SPACE for an append that was undone. */
 export function noSpaceError(path: string, cause: unknown): DriveError {
   return new DriveError("NO_SPACE", `The disk is full: nothing was added to ${path}.`, { path }, cause);
+}
+
+/**
+ * Waits for the last writes of something that is being closed: a full disk may refuse them, for nobody was promised them:
+ * the next start replays more of a log, and learns a commit index from the peers.
+ * Errors: those of `work` other than no space.
+ */
+export async function unlessFull(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!isNoSpace(error) && !hasReason(error, "NO_SPACE")) throw error;
+  }
 }
 
 /** What recovery or a read found damaged. */

@@ -21,6 +21,7 @@ import {
   type Position,
   type RecordLocation,
 } from "./record.ts";
+import { FileWatch, type MisplacedSegment } from "./misplaced.ts";
 import { readRecord, readRecordPart, readRecordSync, type RecordPart } from "./record-reader.ts";
 import { recoverLog, type Cursor, type RecoveryResult } from "./recover-log.ts";
 import { SegmentScanner } from "./scan.ts";
@@ -86,6 +87,8 @@ export interface SegmentLogOptions {
   readonly from?: Cursor;
   /** Whether recovery verifies all bodies (default) or only those of the last segment, the only one that can be torn. */
   readonly bodies?: "all" | "last-segment";
+  /** Whether checkFiles() is going to be called: then it is kept in mind which file each segment has, and how long. Default: no. */
+  readonly watchesFiles?: boolean;
   readonly segmentSizeBytesMax?: number;
   readonly syncPaceBytes?: number;
 }
@@ -108,6 +111,7 @@ export class SegmentLog {
   readonly #seed: number;
   readonly #appender: SegmentAppender;
   readonly #files: FileCache;
+  readonly #watch: FileWatch;
   #segmentIds: readonly number[];
   #tableWork: Promise<void> = Promise.resolve();
   readonly recovery: RecoveryReport;
@@ -121,6 +125,7 @@ export class SegmentLog {
     this.#seed = identitySeed(options.identity, NO_LABEL);
     this.#segmentIds = opened.segmentIds;
     this.#files = new FileCache(options.disk, OPEN_FILE_COUNT_MAX);
+    this.#watch = new FileWatch(options.disk, (segmentId) => segmentPath(options.directory, segmentId));
     this.recovery = recovery;
     this.#appender = new SegmentAppender({
       clock: options.clock,
@@ -132,6 +137,7 @@ export class SegmentLog {
       syncPaceBytes: options.syncPaceBytes ?? SYNC_PACE_BYTES_DEFAULT,
       openNext: (segmentId, chainSeed, durable) => this.#openNext(segmentId, chainSeed, durable),
       onTakenBack: options.onTakenBack,
+      onCut: options.watchesFiles === true ? (segmentId) => this.#watch.noteCut(segmentId) : undefined,
       onFatal: options.onFatal,
     });
   }
@@ -150,10 +156,12 @@ export class SegmentLog {
     const table = isTableLost ? await rebuildTable(options) : read;
     if (table === undefined) {
       await refuseLeftovers(options);
-      return await createLog(options, (opened) => {
+      const created = await createLog(options, (opened) => {
         const report = { recordCount: 0, tornBytes: 0, faults: [], isTableLost: false, created: true };
         return new SegmentLog(options, opened, report);
       });
+      await created.#rememberFiles();
+      return created;
     }
     const { from } = options;
     if (from !== undefined && !table.segmentIds.includes(from.segmentId)) {
@@ -175,11 +183,13 @@ export class SegmentLog {
     });
     const file = await openEnd(options, result);
     const { recordCount, tornBytes, faults } = result;
-    return new SegmentLog(
+    const log = new SegmentLog(
       options,
       { file, end: result.end, segmentIds: table.segmentIds },
       { recordCount, tornBytes, faults, isTableLost, created: false },
     );
+    await log.#rememberFiles();
+    return log;
   }
 
   /** How far everything is durable; a start for a later recovery (`from`). */
@@ -291,6 +301,38 @@ export class SegmentLog {
   }
 
   /**
+   * Finds segments whose files are gone from the directory, were replaced there or cut short. When the one being written is among
+   * them, the log goes on in a new one: everything appended from then on is where a restart finds it. Each is found again by the next
+   * call until settleMisplaced(). Only of a log with `watchesFiles`. Errors: as commit(); those of the disk and of `pause`.
+   * @param pause awaited now and then, so that others get on
+   */
+  async checkFiles(pause: () => Promise<void>): Promise<readonly MisplacedSegment[]> {
+    assert(this.#options.watchesFiles === true, "the files of this log are not watched");
+    const { file, written } = this.#appender;
+    const found = await this.#watch.find({
+      segmentIds: this.#segmentIds,
+      files: this.#files,
+      // What was written so far of this segment, also when it is left while the look goes on.
+      writing: [{ segmentId: written.segmentId, file, writtenBytes: () => written.offset }],
+      pause,
+    });
+    const known = new Set(this.#segmentIds);
+    const misplaced = found.filter(({ segmentId }) => known.has(segmentId));
+    // The log itself removed the others.
+    for (const { segmentId } of found) if (!known.has(segmentId)) this.settleMisplaced(segmentId);
+    const { head } = this.#appender;
+    if (misplaced.some(({ segmentId }) => segmentId === head.segmentId)) await this.#appender.rollOver();
+    else if (misplaced.length > 0) await this.#appender.commit();
+    // Leaving a segment writes its footer behind what it has lost.
+    return misplaced.map((each) => (each.segmentId >= written.segmentId ? withoutLeftBytes(each) : each));
+  }
+
+  /** What was in a segment that checkFiles() found was looked at: it is found anew only when its file changes again, or is missing. */
+  settleMisplaced(segmentId: number): void {
+    this.#watch.settle(segmentId);
+  }
+
+  /**
    * Removes whole segments that nothing needs any more; the one being written is refused by assertion. Durable when it
    * resolves. Errors: those of the disk before anything changed; a failed sync is final.
    */
@@ -306,6 +348,7 @@ export class SegmentLog {
       for (const id of gone) {
         await this.#files.drop(this.#path(id));
         await this.#options.disk.remove(this.#path(id));
+        this.#watch.forget(id);
       }
       try {
         await syncDirectory(this.#options.disk, this.#options.directory);
@@ -336,6 +379,11 @@ export class SegmentLog {
     return segmentPath(this.#options.directory, segmentId);
   }
 
+  async #rememberFiles(): Promise<void> {
+    if (this.#options.watchesFiles !== true) return;
+    for (const segmentId of this.#segmentIds) await this.#watch.remember(segmentId);
+  }
+
   async #openNext(segmentId: number, chainSeed: number, durable: Position): Promise<DiskFile> {
     const { disk, directory, identity } = this.#options;
     const file = await createSegmentFile(disk, directory, {
@@ -347,6 +395,10 @@ export class SegmentLog {
     try {
       await this.#exclusively(async () => {
         const segmentIds = [...this.#segmentIds, segmentId];
+        if (this.#options.watchesFiles === true) {
+          this.#watch.finish(durable.segmentId, durable.offset);
+          await this.#watch.remember(segmentId);
+        }
         await this.#writeTable(segmentIds, durable);
         this.#segmentIds = segmentIds;
       });
@@ -368,6 +420,10 @@ export class SegmentLog {
     this.#tableWork = turn.catch(() => undefined);
     await turn;
   }
+}
+
+function withoutLeftBytes({ segmentId, path, kind }: MisplacedSegment): MisplacedSegment {
+  return { segmentId, path, kind };
 }
 
 function furthest(a: Position, b: Position | undefined): Position {
@@ -474,7 +530,7 @@ async function refuseLeftovers(options: SegmentLogOptions): Promise<void> {
   for (const name of await disk.list(directory)) {
     const segmentId = parseSegmentName(name);
     if (segmentId === undefined) continue;
-    if (segmentId !== 1 || (await hasRecords(disk, `${directory}/${name}`))) {
+    if (segmentId !== 1 || (await hasRecords(options, `${directory}/${name}`))) {
       throw corruptError("segments without their table", `${directory}/${name}`, 0);
     }
   }
@@ -494,20 +550,18 @@ async function removeLeftovers(options: SegmentLogOptions, segmentIds: readonly 
     }
     if (known.has(segmentId)) continue;
     // The table is written before the first record of a new segment: records here mean that the table is an old one.
-    if (segmentId > last && (await hasRecords(disk, path))) {
+    if (segmentId > last && (await hasRecords(options, path))) {
       throw corruptError("a segment that the table does not know", path, 0);
     }
     await disk.remove(path);
   }
 }
 
-async function hasRecords(disk: Disk, path: string): Promise<boolean> {
+/** Whether a file is longer than the header of a segment. It is not read: what cannot be read is not taken for absent. */
+async function hasRecords({ disk, identity }: SegmentLogOptions, path: string): Promise<boolean> {
   const file = await disk.open(path, "read");
   try {
-    const header = decodeSegmentHeader(await file.read(0, SEGMENT_HEADER_SIZE_BYTES_MAX));
-    if (header === undefined) return false;
-    const offset = segmentHeaderSizeBytes(header.identity.length, header.label.length);
-    return (await file.size()) > offset;
+    return (await file.size()) > segmentHeaderSizeBytes(identity.length, NO_LABEL.length);
   } finally {
     await file.close();
   }

@@ -2,8 +2,8 @@
  * A segment that stands alone: one file of records with a label, for something large that is removed as a whole.
  *
  * Nothing in it is promised by itself: its owner syncs it and then promises it by a record in a log. So recovery keeps the
- * run of good records from the start and cuts off the rest; an owner that promised more finds it missing by what its log
- * says. Making the file is not durable until the first sync() has resolved.
+ * run of good records from the start and cuts off the rest, also where a page cannot be read; an owner that promised more
+ * finds it missing by what its log says. Making the file is not durable until the first sync() has resolved.
  */
 import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
@@ -12,6 +12,8 @@ import { comparePositions, identitySeed, type LogRecord, type RecordLocation } f
 import type { Cursor } from "./recover-log.ts";
 import { SegmentScanner } from "./scan.ts";
 import { FOOTER_SIZE_BYTES, SegmentAppender } from "./segment-appender.ts";
+import { SalvagedFile } from "./salvaged-file.ts";
+import type { SegmentFault } from "./segment-error.ts";
 import { segmentPath } from "./segment-log.ts";
 import {
   decodeSegmentHeader,
@@ -35,6 +37,10 @@ export interface SingleSegmentOptions {
   readonly label: Uint8Array;
   readonly syncPaceBytes: number;
   readonly onFatal: (error: Error) => void;
+  /** Told once when the file has lost bytes at its end under the writer. */
+  readonly onCut: () => void;
+  /** Told how much was written when the file is closed. */
+  readonly onClosed: (sizeBytes: number) => void;
 }
 
 /** One file of records, being written. */
@@ -56,6 +62,7 @@ export class SingleSegment {
       segmentSizeBytesMax: SINGLE_SEGMENT_SIZE_BYTES_MAX,
       syncPaceBytes: options.syncPaceBytes,
       openNext: undefined,
+      onCut: options.onCut,
       onFatal: options.onFatal,
     });
   }
@@ -83,6 +90,7 @@ export class SingleSegment {
   static async reopen(options: SingleSegmentOptions, end: Cursor): Promise<SingleSegment> {
     const file = await options.disk.open(segmentPath(options.directory, options.segmentId), "existing");
     try {
+      if ((await file.size()) < end.offset) options.onCut();
       await file.truncate(end.offset);
       await syncFile(file);
       return new SingleSegment(options, file, end);
@@ -90,6 +98,16 @@ export class SingleSegment {
       await file.close();
       throw error;
     }
+  }
+
+  /** The file that is being written. */
+  get file(): DiskFile {
+    return this.#appender.file;
+  }
+
+  /** Bytes in the file. */
+  get writtenBytes(): number {
+    return this.#appender.written.offset;
   }
 
   /** Bytes in the file and on the way to it. */
@@ -130,6 +148,7 @@ export class SingleSegment {
   /** Stops writing and closes the file; what waits to be written is dropped, and those who wait for it hear `error`. */
   async abandon(error: Error): Promise<void> {
     await this.#appender.abandon(error);
+    this.#options.onClosed(this.writtenBytes);
     await this.#appender.file.close();
   }
 }
@@ -143,8 +162,9 @@ export interface SingleSegmentRecovery {
 
 /**
  * Reads a single segment back: hands out the good records from the start, bodies verified unless a later record says that
- * they were durable, and says where they end. Undefined when not even the header is good: nothing was ever synced.
- * Errors: those of the disk.
+ * they were durable, and says where they end, at the latest at the first page that cannot be read: nothing can be appended to
+ * such a page either. Undefined when not even the header is good: nothing was ever synced, or it cannot be read.
+ * Errors: those of the disk but for EIO, of which `onDamage` is told.
  */
 export async function recoverSingleSegment(
   options: {
@@ -152,39 +172,55 @@ export async function recoverSingleSegment(
     readonly directory: string;
     readonly segmentId: number;
     readonly identity: Uint8Array;
+    readonly onDamage: (fault: SegmentFault) => void;
   },
   onRecord: (record: LogRecord) => void,
 ): Promise<SingleSegmentRecovery | undefined> {
-  const { disk, directory, segmentId, identity } = options;
-  const file = await disk.open(segmentPath(directory, segmentId), "read");
+  const { disk, directory, segmentId, onDamage } = options;
+  const path = segmentPath(directory, segmentId);
+  const opened = await disk.open(path, "read");
   try {
-    const header = decodeSegmentHeader(await file.read(0, SEGMENT_HEADER_SIZE_BYTES_MAX));
-    if (header === undefined || header.segmentId !== segmentId || !bytesEqual(header.identity, identity)) {
-      return undefined;
-    }
-    const start = segmentHeaderSizeBytes(header.identity.length, header.label.length);
-    const scanner = new SegmentScanner({
-      file,
-      segmentId,
-      identitySeed: identitySeed(identity, header.label),
-      sizeBytes: await file.size(),
-      offset: start,
-      previous: header.chainSeed,
-      readBodies: false,
-    });
-    const { mark } = await scanner.survey(start);
-    for (;;) {
-      // What was durable when the last good record was written is not torn; its bodies are verified when they are read.
-      const wasDurable =
-        mark !== undefined && comparePositions({ segmentId, offset: scanner.offset }, mark) < 0;
-      const step = await scanner.look(!wasDurable);
-      if (step.kind !== "record") break;
-      scanner.pass(step.header);
-      onRecord(step.record);
-    }
-    const chain = scanner.previous ?? 0;
-    return { label: header.label, end: { segmentId, offset: scanner.offset, chain, sealed: false } };
+    const file = new SalvagedFile(opened, true);
+    const found = await recoverFrom(file, options, onRecord);
+    const { unreadableStart: offset, unreadableEnd } = file;
+    if (unreadableEnd > 0)
+      onDamage({ kind: "damaged", path, segmentId, offset, sizeBytes: unreadableEnd - offset });
+    return found;
   } finally {
-    await file.close();
+    await opened.close();
   }
+}
+
+async function recoverFrom(
+  file: SalvagedFile,
+  { segmentId, identity }: { readonly segmentId: number; readonly identity: Uint8Array },
+  onRecord: (record: LogRecord) => void,
+): Promise<SingleSegmentRecovery | undefined> {
+  const header = decodeSegmentHeader(await file.read(0, SEGMENT_HEADER_SIZE_BYTES_MAX));
+  if (header === undefined || header.segmentId !== segmentId || !bytesEqual(header.identity, identity)) {
+    return undefined;
+  }
+  const start = segmentHeaderSizeBytes(header.identity.length, header.label.length);
+  const scanner = new SegmentScanner({
+    file,
+    segmentId,
+    identitySeed: identitySeed(identity, header.label),
+    sizeBytes: await file.size(),
+    offset: start,
+    previous: header.chainSeed,
+    readBodies: false,
+  });
+  const { mark } = await scanner.survey(start);
+  for (;;) {
+    // What was durable when the last good record was written is not torn; its bodies are verified when they are read.
+    const wasDurable =
+      mark !== undefined && comparePositions({ segmentId, offset: scanner.offset }, mark) < 0;
+    const step = await scanner.look(!wasDurable);
+    if (step.kind !== "record") break;
+    if (scanner.offset + step.header.location.sizeBytes > file.unreadableStart) break;
+    scanner.pass(step.header);
+    onRecord(step.record);
+  }
+  const chain = scanner.previous ?? 0;
+  return { label: header.label, end: { segmentId, offset: scanner.offset, chain, sealed: false } };
 }

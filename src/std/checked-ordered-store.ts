@@ -9,6 +9,8 @@
 import { asBuffer } from "./bytes.ts";
 import { crc32 } from "./crc32.ts";
 import type {
+  BulkTarget,
+  FrozenFile,
   KeyRange,
   KeyValue,
   OrderedReader,
@@ -99,8 +101,18 @@ class CheckedOrderedStore implements OrderedStore {
     return { ...checkedReader(snapshot, this.#onDamage), close: () => snapshot.close() };
   }
 
+  frozenFile(): FrozenFile | undefined {
+    const file = this.#store.frozenFile?.();
+    if (file === undefined) return undefined;
+    return { ...file, isSealed: true, reader: checkedReader(file.reader, this.#onDamage) };
+  }
+
   close(): Promise<void> {
     return this.#store.close();
+  }
+
+  discard(): Promise<void> {
+    return this.#store.discard?.() ?? this.#store.close();
   }
 }
 
@@ -134,6 +146,11 @@ export class CheckedOrderedStoreProvider implements OrderedStoreProvider {
     } finally {
       await store.close();
     }
+  }
+
+  bulkTarget(name: string): BulkTarget | undefined {
+    const target = this.#provider.bulkTarget?.(name);
+    return target === undefined ? undefined : { ...target, isSealed: true };
   }
 
   list(): Promise<string[]> {

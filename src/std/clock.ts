@@ -56,8 +56,14 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
 }
 
 /**
- * Runs `work` and rejects with `onTimeout()` when it has not settled after `timeoutMs`. The work itself goes on; pass it
- * an AbortSignal if it must stop.
+ * A timer that comes later than this says that the process stood still: it was stopped, or had no core. What it waited for did
+ * not get its chance to answer.
+ */
+export const STOOD_STILL_MS = 1000;
+
+/**
+ * Runs `work` and rejects with `onTimeout()` when it has not settled after `timeoutMs`; time in which this process stood still
+ * does not count. The work itself goes on; pass it an AbortSignal if it must stop.
  */
 export function withTimeout<T>(
   clock: Clock,
@@ -66,7 +72,15 @@ export function withTimeout<T>(
   onTimeout: () => Error,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = clock.setTimer(timeoutMs, () => reject(onTimeout()));
+    let timer: Timer;
+    const begin = (): void => {
+      const dueMs = clock.monotonicMs() + timeoutMs;
+      timer = clock.setTimer(timeoutMs, () => {
+        if (clock.monotonicMs() - dueMs > STOOD_STILL_MS) begin();
+        else reject(onTimeout());
+      });
+    };
+    begin();
     work.then(
       (value) => {
         timer.cancel();

@@ -24,6 +24,11 @@ export interface DiskFile {
   sync(): Promise<void>;
   /** Cuts or extends with zeros; durable after sync(). */
   truncate(sizeBytes: number): Promise<void>;
+  /**
+   * Whether the path still names this file: no when it was removed or replaced there, and then what this file holds goes with the
+   * last process that has it open. Rejects with EBADF when closed.
+   */
+  isNamed(): Promise<boolean>;
   /** Closes the file; harmless when closed. Does not sync. */
   close(): Promise<void>;
 }
@@ -45,6 +50,15 @@ export interface DiskSpace {
   readonly totalBytes: number;
 }
 
+/** Which file a path names, and how long it is. */
+export interface FileStat {
+  /** 32 bits of what tells it from the other files that exist at the same time. */
+  readonly fileNumber: number;
+  /** 32 bits of the time at which it was made, never changed later; 0 when that is not known, or not yet. */
+  readonly madeAt: number;
+  readonly sizeBytes: number;
+}
+
 /** A file system, rooted wherever its maker said. Paths use "/". */
 export interface Disk {
   open(path: string, mode: OpenMode): Promise<DiskFile>;
@@ -54,6 +68,8 @@ export interface Disk {
   list(path: string): Promise<string[]>;
   /** Whether something exists at the path. */
   exists(path: string): Promise<boolean>;
+  /** Which file is at the path; undefined when there is none. */
+  stat(path: string): Promise<FileStat | undefined>;
   /** Moves `from` over `to` atomically; durable after syncDirectory(). */
   rename(from: string, to: string): Promise<void>;
   /** Removes a file, or a directory with everything in it; harmless when absent. */
@@ -62,6 +78,18 @@ export interface Disk {
   syncDirectory(path: string): Promise<void>;
   /** Space of the file system that holds `path`. */
   space(path: string): Promise<DiskSpace>;
+}
+
+/** Whether the operating system says that there is no space: of the disk, of the quota, of the largest file. */
+export function isNoSpace(error: unknown): boolean {
+  const code = errnoOf(error);
+  return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
+}
+
+/** Whether an error says that the process, or the system, has no file descriptor left: it passes when others are closed. */
+export function isTooManyFiles(error: unknown): boolean {
+  const code = errnoOf(error);
+  return code === "EMFILE" || code === "ENFILE";
 }
 
 /** The `code` of an error of the operating system, or undefined when `error` is none. */

@@ -9,27 +9,37 @@
  * 1.2 ms for 50 puts under random keys, of which 0.2 ms are the puts), and turning syncing off leaves a file that a power cut
  * can tear. Gathered, puts to the same key or page meet in memory, LMDB only ever sees durable commits made by its own thread,
  * and a crash falls back to exactly the last flush. `overlappingSync` is off: every commit of LMDB is synced before it counts,
- * so none can reappear unsynced after SIGKILL, which is what `safeRestore` would otherwise be needed for. A flush that fails, or is not done within the
- * watchdog's time (after EIO on fdatasync lmdb-js may never answer), is final: every later call throws and the process must end.
+ * so none can reappear unsynced after SIGKILL, which is what `safeRestore` would otherwise be needed for.
+ *
+ * On a full disk LMDB gives a commit up before its root changes: the file holds the last flush, and the flushing map, which is
+ * kept, what the next try writes anew as a whole. Such a flush rejects with StoreFullError and the store goes on. A flush that
+ * fails otherwise, or is not done within the watchdog's time (after EIO on fdatasync lmdb-js may never answer), is final: every
+ * later call throws and the process must end.
  */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { constants } from "node:os";
+import { readdir, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { open, type RootDatabase, type Transaction } from "lmdb";
 import { assert } from "./assert.ts";
 import { withTimeout, type Clock } from "./clock.ts";
 import type {
+  BulkTarget,
+  FrozenFile,
   KeyRange,
   KeyValue,
+  OrderedReader,
   OrderedSnapshot,
   OrderedStore,
   OrderedStoreProvider,
   OrderedTransaction,
   StoreCondition,
 } from "./ordered-store.ts";
-import { certifyClosed, checkLmdbStore, withdrawCertificate } from "./lmdb-store-check.ts";
+import { certifyClosed, checkLmdbStore, DATA_NAME, withdrawCertificate } from "./lmdb-store-check.ts";
 import { moveLockToMemory, removeLock } from "./lmdb-lock-file.ts";
-import { parseStoreName } from "./ordered-store.ts";
+import { LMDB_OPEN_OPTIONS } from "./lmdb-options.ts";
+import { parseStoreName, StoreFullError } from "./ordered-store.ts";
 import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
+import { makeDirectories } from "./make-directories.ts";
 import { SortedMap, type SortedView } from "./sorted-map.ts";
 
 /** A flush that takes longer than this is taken for a dead disk. */
@@ -41,6 +51,12 @@ const UNFLUSHED_COUNT_MAX = 16_384;
 /** The same in bytes of values. */
 const UNFLUSHED_SIZE_BYTES_MAX = 8 * 1024 * 1024;
 
+/** With this many times either while the disk is full nothing more is taken: memory is bounded too. */
+const UNFLUSHED_FACTOR_MAX = 16;
+
+/** After a flush that the disk had no space for, the store tries again by itself no sooner than this. */
+const FULL_RETRY_MS = 1000;
+
 /** Settings of an LmdbOrderedStoreProvider. */
 export interface LmdbOrderedStoreOptions {
   /** Directory that holds one directory for each store; made when absent. */
@@ -48,8 +64,31 @@ export interface LmdbOrderedStoreOptions {
   readonly clock: Clock;
   /** FLUSH_TIMEOUT_MS unless a test says otherwise. */
   readonly flushTimeoutMs?: number;
+  /** Free bytes of the disk at a path: the file system's figure unless a test says otherwise. */
+  readonly freeBytes?: (path: string) => Promise<number>;
   /** Whether a CheckedOrderedStoreProvider is put on top, so that check() can check every record. */
   readonly isSealed?: boolean;
+}
+
+const { ENOSPC, EDQUOT, EFBIG, EIO } = constants.errno;
+
+// Numbers of the operating system by which LMDB says that there is no space.
+const NO_SPACE_NUMBERS: ReadonlySet<unknown> = new Set([ENOSPC, EDQUOT, EFBIG]);
+
+/** With less free space than this, twice what a flush has, an I/O error of LMDB is taken for one of space. */
+const SHORT_WRITE_FREE_BYTES_MAX = 16 * 1024 * 1024;
+
+/** The number of the operating system for which a commit of lmdb-js failed; its error tells it in a promise, which is rejected. */
+async function errorNumberOf(error: unknown): Promise<unknown> {
+  if (!(error instanceof Error) || !("commitError" in error)) return undefined;
+  const [reason] = await Promise.allSettled([error.commitError]);
+  const cause: unknown = reason.status === "rejected" ? reason.reason : reason.value;
+  return cause instanceof Error && "code" in cause ? cause.code : undefined;
+}
+
+async function freeBytesOf(path: string): Promise<number> {
+  const { bavail, bsize } = await statfs(path);
+  return bavail * bsize;
 }
 
 // The layers of a read, newest first, and the LMDB transaction below them (undefined: the newest committed state).
@@ -91,11 +130,16 @@ export class LmdbOrderedStore implements OrderedStore {
   readonly #database: RootDatabase<Buffer, Buffer>;
   readonly #clock: Clock;
   readonly #flushTimeoutMs: number;
+  readonly #freeBytes: (path: string) => Promise<number>;
   readonly #snapshots = new Set<OrderedSnapshot>();
+  readonly #frozen = new Set<() => void>();
   #active = new SortedMap<Overlaid>();
   #activeSizeBytes = 0;
   #flushing: SortedView<Overlaid> | undefined;
   #flushDone: Promise<void> = Promise.resolve();
+  #isWriting = false;
+  /** When the disk had no space for the flushing map, which waits since then; undefined: it had. */
+  #fullMs: number | undefined;
   #failure: Error | undefined;
   #inTransaction = false;
   #closed = false;
@@ -105,12 +149,14 @@ export class LmdbOrderedStore implements OrderedStore {
   constructor(
     database: RootDatabase<Buffer, Buffer>,
     path: string,
-    { clock, flushTimeoutMs }: { readonly clock: Clock; readonly flushTimeoutMs: number },
+    options: Pick<LmdbOrderedStoreOptions, "clock" | "flushTimeoutMs" | "freeBytes">,
   ) {
+    const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS, freeBytes = freeBytesOf } = options;
     this.#path = path;
     this.#database = database;
     this.#clock = clock;
     this.#flushTimeoutMs = flushTimeoutMs;
+    this.#freeBytes = freeBytes;
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
@@ -124,6 +170,7 @@ export class LmdbOrderedStore implements OrderedStore {
   transaction<T>(work: (transaction: OrderedTransaction) => T): T {
     this.#assertUsable();
     assert(!this.#inTransaction, "transactions do not nest");
+    this.#refuseWhenFull();
     const sizeBefore = this.#activeSizeBytes;
     const replaced: Replaced[] = [];
     const transaction = this.#begin(replaced);
@@ -146,9 +193,10 @@ export class LmdbOrderedStore implements OrderedStore {
   async flush(): Promise<void> {
     this.#assertUsable();
     while (this.#flushing !== undefined || this.#active.size > 0) {
-      // What is under way began before this call; only the next one is sure to hold everything that ended before it.
+      // What is under way, or waits for space, began before this call; only the next one is sure to hold everything that ended
+      // before it.
       const last = this.#flushing === undefined;
-      if (last) this.#startFlush();
+      if (!this.#isWriting) this.#startFlush();
       await this.#flushDone;
       if (last) return;
     }
@@ -183,16 +231,52 @@ export class LmdbOrderedStore implements OrderedStore {
     return snapshot;
   }
 
+  frozenFile(): FrozenFile {
+    this.#assertUsable();
+    const transaction = this.#database.useReadTransaction();
+    let isOpen = true;
+    const close = (): void => {
+      if (!isOpen) return;
+      isOpen = false;
+      this.#frozen.delete(close);
+      transaction.done();
+    };
+    this.#frozen.add(close);
+    const layers: Layers = { database: this.#database, overlays: [], transaction };
+    const reader: OrderedReader = {
+      get: (key) => {
+        assert(isOpen, "the file is no longer frozen");
+        return readOne(layers, key);
+      },
+      range: (range) => {
+        assert(isOpen, "the file is no longer frozen");
+        return readRange(layers, range);
+      },
+    };
+    return { path: join(this.#path, DATA_NAME), isSealed: false, reader, close };
+  }
+
   async close(): Promise<void> {
-    if (this.#closed) return;
-    if (this.#failure === undefined) await this.#flushDone;
+    if (await this.#close()) await certifyClosed(this.#path);
+  }
+
+  async discard(): Promise<void> {
+    await this.#close();
+  }
+
+  /** Whether it was open, and LMDB has closed it. */
+  async #close(): Promise<boolean> {
+    if (this.#closed) return false;
+    // A flush that failed has told whoever waited for it.
+    if (this.#failure === undefined) await this.#flushDone.catch(() => undefined);
     this.#closed = true;
     for (const snapshot of this.#snapshots) snapshot.close();
+    for (const close of this.#frozen) close();
     // After a failed flush LMDB's thread may never answer; the process is about to end and takes it along.
-    if (this.#failure !== undefined) return;
+    if (this.#failure !== undefined) return false;
     await this.#database.close();
     await removeLock(this.#path);
-    await certifyClosed(this.#path);
+    return true;
   }
 
   #layers(): Layers {
@@ -237,40 +321,88 @@ export class LmdbOrderedStore implements OrderedStore {
   }
 
   #flushWhenLarge(): void {
-    if (this.#flushing !== undefined) return;
-    if (this.#active.size < UNFLUSHED_COUNT_MAX && this.#activeSizeBytes < UNFLUSHED_SIZE_BYTES_MAX) return;
+    if (this.#isWriting || !this.#isLarge(1)) return;
+    if (this.#fullMs !== undefined && this.#clock.monotonicMs() - this.#fullMs < FULL_RETRY_MS) return;
     this.#startFlush();
-    // A failure is kept in #failure and thrown by every later call; nobody awaits this one.
+    // Nobody awaits this one: a final failure is thrown by every later call, and for space the store tries again.
     this.#flushDone.catch(() => undefined);
   }
 
+  #isLarge(factor: number): boolean {
+    return (
+      this.#active.size >= factor * UNFLUSHED_COUNT_MAX ||
+      this.#activeSizeBytes >= factor * UNFLUSHED_SIZE_BYTES_MAX
+    );
+  }
+
+  #refuseWhenFull(): void {
+    if (this.#fullMs === undefined || !this.#isLarge(UNFLUSHED_FACTOR_MAX)) return;
+    this.#flushWhenLarge();
+    throw new StoreFullError(this.#path);
+  }
+
+  /** Writes what waits for space, else what has gathered since. */
   #startFlush(): void {
-    const flushing = this.#active;
-    this.#flushing = flushing;
-    this.#active = new SortedMap();
-    this.#activeSizeBytes = 0;
-    this.#flushDone = this.#write(flushing);
+    if (this.#flushing === undefined) {
+      this.#flushing = this.#active;
+      this.#active = new SortedMap();
+      this.#activeSizeBytes = 0;
+    }
+    this.#isWriting = true;
+    this.#flushDone = this.#write(this.#flushing);
   }
 
   async #write(records: SortedView<Overlaid>): Promise<void> {
     try {
-      const committed = this.#database.batch(() => {
-        for (const [key, value] of records.range(new Uint8Array(0), undefined, false)) {
-          if (value === REMOVED) void this.#database.remove(key as Buffer);
-          else void this.#database.put(key as Buffer, value as Buffer);
-        }
-      });
       const onTimeout = (): Error => new Error(`a flush was not done after ${this.#flushTimeoutMs} ms`);
-      await withTimeout(this.#clock, this.#flushTimeoutMs, committed, onTimeout);
+      const committing = this.#commit(records);
+      if ((await withTimeout(this.#clock, this.#flushTimeoutMs, committing, onTimeout)) === "full") {
+        this.#fullMs = this.#clock.monotonicMs();
+        throw new StoreFullError(this.#path);
+      }
       // The read transaction that lmdb-js keeps for this turn of the event loop may be older than the commit.
       this.#database.resetReadTxn();
       this.#flushing = undefined;
+      this.#fullMs = undefined;
     } catch (error) {
+      if (error instanceof StoreFullError) throw error;
       this.#failure = new Error("LMDB could not make the state durable; the process must end", {
         cause: error,
       });
       throw this.#failure;
+    } finally {
+      // In the same turn as #flushing: a flush() between the two would start nothing and wait for what has ended.
+      this.#isWriting = false;
     }
+  }
+
+  /** One transaction of LMDB, durable when it resolves with "done"; with "full" nothing of it is there. */
+  async #commit(records: SortedView<Overlaid>): Promise<"done" | "full"> {
+    let told: Promise<boolean> | undefined;
+    try {
+      await this.#database.batch(() => {
+        for (const [key, value] of records.range(new Uint8Array(0), undefined, false)) {
+          const bytes = key as Buffer;
+          const put =
+            value === REMOVED ? this.#database.remove(bytes) : this.#database.put(bytes, value as Buffer);
+          // Of all promises of a batch the first is rejected with the batch, which is what is waited for.
+          if (put !== told) put.catch(() => undefined);
+          told = put;
+        }
+      });
+      return "done";
+    } catch (error) {
+      if (await this.#isForSpace(error)) return "full";
+      throw error;
+    }
+  }
+
+  // LMDB calls a write that the disk took in part, because it fell full, an I/O error, as it does one of a dying disk. To try
+  // again is right for either, since that writes every page anew; but a dying disk is to end the process.
+  async #isForSpace(error: unknown): Promise<boolean> {
+    const errorNumber = await errorNumberOf(error);
+    if (NO_SPACE_NUMBERS.has(errorNumber)) return true;
+    return errorNumber === EIO && (await this.#freeBytes(this.#path)) < SHORT_WRITE_FREE_BYTES_MAX;
   }
 
   #assertUsable(): void {
@@ -289,20 +421,11 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
 
   async open(name: string): Promise<LmdbOrderedStore> {
     const path = join(this.#options.directory, parseStoreName(name));
-    await mkdir(path, { recursive: true });
+    await makeDirectories(path);
     await withdrawCertificate(path);
     await moveLockToMemory(path);
-    const database = open<Buffer, Buffer>({
-      path,
-      keyEncoding: "binary",
-      encoding: "binary",
-      compression: false,
-      cache: false,
-      maxDbs: 1,
-      overlappingSync: false,
-    });
-    const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS } = this.#options;
-    return new LmdbOrderedStore(database, path, { clock, flushTimeoutMs });
+    const database = open<Buffer, Buffer>({ ...LMDB_OPEN_OPTIONS, path });
+    return new LmdbOrderedStore(database, path, this.#options);
   }
 
   check(name: string): Promise<StoreCondition> {
@@ -310,8 +433,12 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
     return checkLmdbStore(join(directory, parseStoreName(name)), isSealed);
   }
 
+  bulkTarget(name: string): BulkTarget {
+    return { directory: join(this.#options.directory, parseStoreName(name)), isSealed: false };
+  }
+
   async list(): Promise<string[]> {
-    await mkdir(this.#options.directory, { recursive: true });
+    await makeDirectories(this.#options.directory);
     const entries = await readdir(this.#options.directory, { withFileTypes: true });
     return entries
       .filter((entry) => entry.isDirectory())

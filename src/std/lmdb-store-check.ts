@@ -6,20 +6,21 @@
  * next start, nothing else needs to be read. When it does not (a crash, or damage), child processes check the tree of pages
  * and all records (lmdb-tree-check.ts), each a part of the file.
  */
-import { fork } from "node:child_process";
 import { open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { must } from "./assert.ts";
+import { askChild, siblingModule } from "./child-task.ts";
 import { crc32 } from "./crc32.ts";
-import { errnoOf } from "./disk.ts";
-import type { TreeCheckOptions, TreePart } from "./lmdb-tree-check.ts";
+import { errnoOf, isNoSpace } from "./disk.ts";
+import type { TreePart } from "./lmdb-tree-check.ts";
 import type { StoreCondition } from "./ordered-store.ts";
 import { removeLock } from "./lmdb-lock-file.ts";
 import { RecordSum } from "./record-sum.ts";
 
-const DATA_NAME = "data.mdb";
+/** Name of the file in the directory of a store. */
+export const DATA_NAME = "data.mdb";
+
 const CERTIFICATE_NAME = "closed.crc";
 
 /** Bytes of the file read at once. */
@@ -31,9 +32,17 @@ const PART_SIZE_BYTES_MIN = 64 * 1024 * 1024;
 /** Processes that check one file at most: each holds all branch pages. */
 const PART_COUNT_MAX = 4;
 
-/** Certifies the file of a store that was closed in order. Errors: those of the file system. */
+/**
+ * Certifies the file of a store that was closed in order. On a full disk it stays without: the next start checks every record.
+ * Errors: those of the file system other than no space.
+ */
 export async function certifyClosed(path: string): Promise<void> {
-  await writeFile(join(path, CERTIFICATE_NAME), await describe(join(path, DATA_NAME)));
+  try {
+    await writeFile(join(path, CERTIFICATE_NAME), await describe(join(path, DATA_NAME)));
+  } catch (error) {
+    if (!isNoSpace(error)) throw error;
+    await withdrawCertificate(path);
+  }
 }
 
 /** Takes back the certificate of a store that is opened for writing. */
@@ -73,7 +82,8 @@ async function checkParts(file: string, sizeBytes: number, isSealed: boolean): P
   );
   const partCount = Math.max(1, wanted);
   const parts = Array.from({ length: partCount }, (_, part) => ({ file, isSealed, part, partCount }));
-  const answers = await Promise.all(parts.map(askChild));
+  const child = siblingModule(import.meta.url, "lmdb-check-child");
+  const answers = await Promise.all(parts.map((part) => askChild<TreePart>(child, part)));
   const found = { recordCount: 0, leafPageCount: 0, overflowPageCount: 0, sum: new RecordSum() };
   for (const answer of answers) {
     if (typeof answer === "string") return { kind: "damaged", reason: `${file}: ${answer}` };
@@ -115,24 +125,4 @@ async function describe(path: string): Promise<string> {
   } finally {
     await file.close();
   }
-}
-
-/** What a child says about its part of the file, or how it ended without a word. */
-async function askChild(options: TreeCheckOptions): Promise<TreePart | string> {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  const child = fork(fileURLToPath(new URL(`./lmdb-check-child.${extension}`, import.meta.url)), {
-    stdio: ["ignore", "ignore", "ignore", "ipc"],
-    serialization: "advanced",
-  });
-  return await new Promise<TreePart | string>((resolve, reject) => {
-    let answer: TreePart | string | undefined;
-    child.once("message", (message) => {
-      answer = message as unknown as TreePart | string;
-    });
-    child.once("error", reject);
-    child.once("exit", (code, signal) => {
-      resolve(answer ?? `reading it ended the process that tried (${signal ?? `code ${String(code)}`})`);
-    });
-    child.send(options);
-  });
 }

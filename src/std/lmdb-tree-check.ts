@@ -32,10 +32,13 @@ import { RecordSum, SUM_KEY_END, SUM_KEY_START } from "./record-sum.ts";
 const PIECE_SIZE_BYTES = 4 * 1024 * 1024;
 
 /** Bytes of the checksum behind each value of a sealed record; see checked-ordered-store.ts. */
-const SEAL_SIZE_BYTES = 4;
+export const SEAL_SIZE_BYTES = 4;
 
 /** Levels that a tree can have: LMDB's own bound. */
 const DEPTH_MAX = 32;
+
+/** Times that the meta pages are read until they are the same twice. */
+const META_READ_COUNT_MAX = 100;
 
 /** What to check. */
 export interface TreeCheckOptions {
@@ -73,6 +76,9 @@ interface Leaves {
   readonly branches: readonly BranchAt[];
 }
 
+/** Takes a record: its key and value follow each other in `bytes`, which is only to be read during the call. */
+export type RecordSink = (bytes: Buffer, keyStart: number, valueStart: number, end: number) => void;
+
 /** Checks one part of a file. @throws PageFault for damage; errors of the file system */
 export function checkTree(options: TreeCheckOptions): TreePart {
   const descriptor = openSync(options.file, "r");
@@ -83,22 +89,55 @@ export function checkTree(options: TreeCheckOptions): TreePart {
   }
 }
 
+/**
+ * Hands out all records of a file in the order of their keys, checked as checkTree() does, without the checksums behind sealed
+ * values. The file may be written to meanwhile, as long as a read transaction of LMDB that began before keeps its pages. Gives
+ * its caller a turn after each leaf page.
+ * @throws PageFault for damage; errors of the file system
+ */
+export function* walkRecords(
+  options: Pick<TreeCheckOptions, "file" | "isSealed">,
+  sink: RecordSink,
+): Generator<void> {
+  const descriptor = openSync(options.file, "r");
+  try {
+    yield* new TreeCheck(descriptor, { ...options, part: 0, partCount: 1 }, sink).walk();
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 class TreeCheck {
   readonly #descriptor: number;
   readonly #options: TreeCheckOptions;
   readonly #tree: LmdbTree;
   readonly #sum = new RecordSum();
+  readonly #sink: RecordSink | undefined;
   #recordCount = 0;
   #leafPageCount = 0;
   #overflowPageCount = 0;
 
-  constructor(descriptor: number, options: TreeCheckOptions) {
+  constructor(descriptor: number, options: TreeCheckOptions, sink?: RecordSink) {
     this.#descriptor = descriptor;
     this.#options = options;
-    const first = this.#read(0, META_SIZE_BYTES);
-    const { pageSizeBytes } = readMeta(first, 0).tree;
-    this.#tree = newestTree(first, this.#read(pageSizeBytes, META_SIZE_BYTES));
+    this.#sink = sink;
+    const { pageSizeBytes } = readMeta(this.#read(0, META_SIZE_BYTES), 0).tree;
+    this.#tree = this.#readTree(pageSizeBytes);
     if (this.#tree.pageSizeBytes !== pageSizeBytes) throw new PageFault("the sizes of pages differ");
+  }
+
+  /** The newest tree. A meta page that is being written while it is read would be half old: it is read until it stands. */
+  #readTree(pageSizeBytes: number): LmdbTree {
+    const read = (): Buffer =>
+      Buffer.concat([this.#read(0, META_SIZE_BYTES), this.#read(pageSizeBytes, META_SIZE_BYTES)]);
+    let metas = read();
+    for (let attempt = 0; attempt < META_READ_COUNT_MAX; attempt += 1) {
+      const again = read();
+      if (again.equals(metas))
+        return newestTree(metas.subarray(0, META_SIZE_BYTES), metas.subarray(META_SIZE_BYTES));
+      metas = again;
+    }
+    throw new PageFault("the meta pages never stand still");
   }
 
   run(): TreePart {
@@ -116,6 +155,29 @@ class TreeCheck {
       sum: this.#sum.toBytes(),
       expected: this.#tree,
     };
+  }
+
+  /** All leaf pages in the order of keys. */
+  *walk(): Generator<void> {
+    const { root, depth, recordCount } = this.#tree;
+    if (depth > DEPTH_MAX) throw new PageFault(`the tree has ${depth} levels`);
+    if (root !== undefined) yield* this.#walkPage(root, 1, { from: undefined, to: undefined });
+    if (this.#recordCount !== recordCount)
+      throw new PageFault(`there are ${this.#recordCount} records, not ${recordCount}`);
+  }
+
+  *#walkPage(pageNumber: number, level: number, bounds: Omit<BranchAt, "keys">): Generator<void> {
+    const { depth, pageSizeBytes } = this.#tree;
+    const page = this.#read(pageNumber * pageSizeBytes, pageSizeBytes);
+    if (level === depth) {
+      const shorts = new Uint16Array(page.buffer, page.byteOffset, page.length >>> 1);
+      this.#checkLeaf(page, shorts, 0, pageNumber, bounds);
+      yield;
+      return;
+    }
+    const { children, keys } = readBranch(page, pageNumber, bounds);
+    for (const [position, child] of children.entries())
+      yield* this.#walkPage(child, level + 1, childBounds({ ...bounds, keys }, position));
   }
 
   /** Reads the branch pages, from the root down. */
@@ -236,10 +298,17 @@ class TreeCheck {
   }
 
   #checkRecord(bytes: Buffer, keyStart: number, valueStart: number, end: number, pageNumber: number): void {
-    if (!this.#options.isSealed) return;
+    if (!this.#options.isSealed) {
+      this.#sink?.(bytes, keyStart, valueStart, end);
+      return;
+    }
     const sealed = end - SEAL_SIZE_BYTES;
     if (sealed < valueStart || crc32(bytes.subarray(keyStart, sealed)) !== bytes.readUInt32LE(sealed))
       throw new PageFault(`a record of page ${pageNumber} fails its checksum`);
+    if (this.#sink !== undefined) {
+      this.#sink(bytes, keyStart, valueStart, sealed);
+      return;
+    }
     const first = bytes[keyStart] ?? 0;
     if (first >= SUM_KEY_START && first < SUM_KEY_END)
       this.#sum.addWithin(bytes, keyStart, valueStart, sealed);

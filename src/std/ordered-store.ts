@@ -7,6 +7,22 @@
  */
 import { assert } from "./assert.ts";
 
+/**
+ * Thrown when the disk has no space for what a store has in memory. Nothing is lost or torn: reads go on, and the next flush
+ * tries again. The code is that of the operating system, by which isNoSpace() knows it.
+ */
+export class StoreFullError extends Error {
+  override readonly name = "StoreFullError";
+  readonly code = "ENOSPC";
+
+  /** @param path of the store */
+  constructor(path: string) {
+    super(
+      `The disk is full: the store ${path} cannot be written. Make room on the disk of the data directory.`,
+    );
+  }
+}
+
 /** One record. Neither array ever changes: what was put must not be written to afterwards, nor what was read. */
 export interface KeyValue {
   readonly key: Uint8Array;
@@ -44,16 +60,37 @@ export interface OrderedSnapshot extends OrderedReader {
   close(): void;
 }
 
+/** The records of a store as another process can read them: walkRecords() of lmdb-tree-check.ts. */
+export interface FrozenFile {
+  readonly path: string;
+  /** Whether each value ends with the checksum of checked-ordered-store.ts. */
+  readonly isSealed: boolean;
+  /** The very records that are in the file; until close(). */
+  readonly reader: OrderedReader;
+  /** Lets the store use the space again. Close it soon. */
+  close(): void;
+}
+
 /** A store. One process at a time. */
 export interface OrderedStore extends OrderedReader {
-  /** Runs `work` and commits what it wrote when it returns; when it throws, nothing of it happened and the error goes on. */
+  /**
+   * Runs `work` and commits what it wrote when it returns; when it throws, nothing of it happened and the error goes on.
+   * @throws StoreFullError when the disk is full and far too much waits in memory; `work` was not run
+   */
   transaction<T>(work: (transaction: OrderedTransaction) => T): T;
-  /** Makes every transaction that ended before the call durable. A rejection is final: the process must end. */
+  /**
+   * Makes every transaction that ended before the call durable. A rejection is final, the process must end; but StoreFullError
+   * is not: what was not flushed is still there, for the next call.
+   */
   flush(): Promise<void>;
   /** A frozen view of the state now. */
   snapshot(): OrderedSnapshot;
-  /** Closes the store; what was not flushed may or may not survive. */
+  /** The state of the last flush, or a later one, in the store's file; undefined for a store that is not in a file of LMDB. */
+  frozenFile?(): FrozenFile | undefined;
+  /** Closes the store; what was not flushed may or may not survive. A full disk is no error. */
   close(): Promise<void>;
+  /** Closes a store that is about to be removed: as close() does, without what only the next opening needs. */
+  discard?(): Promise<void>;
 }
 
 /** What is known about a store before it is opened. */
@@ -69,12 +106,22 @@ export type StoreCondition =
   /** It must not be opened. */
   | { readonly kind: "damaged"; readonly reason: string };
 
+/** Where another process can make a store: LmdbBulkLoad. */
+export interface BulkTarget {
+  /** Directory of the store, which is absent or empty. */
+  readonly directory: string;
+  /** Whether each value gets the checksum of checked-ordered-store.ts. */
+  readonly isSealed: boolean;
+}
+
 /** Opens stores by name (letters, digits and hyphens) under one place. */
 export interface OrderedStoreProvider {
   /** Opens the store, empty when it does not exist. */
   open(name: string): Promise<OrderedStore>;
   /** Looks at a store that is not open, without relying on it. */
   check(name: string): Promise<StoreCondition>;
+  /** Where another process can make the store, which must be absent; undefined where stores are not files of LMDB. */
+  bulkTarget?(name: string): BulkTarget | undefined;
   /** Names of the stores that exist, in byte order. */
   list(): Promise<string[]>;
   /** Removes a store that is not open, with everything in it; harmless when absent. */

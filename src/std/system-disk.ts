@@ -1,7 +1,8 @@
 /** The disk of the machine: Disk over node:fs. */
 import * as fs from "node:fs";
-import { mkdir, open, readdir, rename, rm, stat, statfs, type FileHandle } from "node:fs/promises";
-import { errnoOf, type Disk, type DiskFile, type DiskSpace, type OpenMode } from "./disk.ts";
+import { open, readdir, rename, rm, stat, statfs, type FileHandle } from "node:fs/promises";
+import { errnoOf, type Disk, type DiskFile, type DiskSpace, type FileStat, type OpenMode } from "./disk.ts";
+import { makeDirectories } from "./make-directories.ts";
 
 const FLAGS: Record<OpenMode, number> = {
   existing: fs.constants.O_RDWR,
@@ -75,6 +76,17 @@ class SystemFile implements DiskFile {
     return this.#handle.truncate(sizeBytes);
   }
 
+  async isNamed(): Promise<boolean> {
+    const own = await this.#handle.stat({ bigint: true });
+    try {
+      const named = await stat(this.path, { bigint: true });
+      return named.ino === own.ino && named.dev === own.dev;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -84,12 +96,15 @@ class SystemFile implements DiskFile {
 
 /** Files of the machine, by ordinary paths. New files are readable by their owner only. */
 export class SystemDisk implements Disk {
+  /** File systems that are known to keep the times at which files were made. */
+  readonly #devicesWithBirth = new Set<bigint>();
+
   async open(path: string, mode: OpenMode): Promise<DiskFile> {
     return new SystemFile(path, await open(path, FLAGS[mode], 0o600));
   }
 
   async makeDirectory(path: string): Promise<void> {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeDirectories(path, 0o700);
   }
 
   async list(path: string): Promise<string[]> {
@@ -102,6 +117,19 @@ export class SystemDisk implements Disk {
       return true;
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
+  }
+
+  async stat(path: string): Promise<FileStat | undefined> {
+    try {
+      const { ino, dev, birthtimeNs, ctimeNs, size } = await stat(path, { bigint: true });
+      // Where files do not tell when they were made, Node gives 0 or the time of the last change: one other than that shows that they do.
+      if (birthtimeNs > 0n && birthtimeNs !== ctimeNs) this.#devicesWithBirth.add(dev);
+      const madeAt = this.#devicesWithBirth.has(dev) ? Math.max(1, fold(birthtimeNs)) : 0;
+      return { fileNumber: fold(ino ^ (dev << 20n)), madeAt, sizeBytes: Number(size) };
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return undefined;
       throw error;
     }
   }
@@ -127,4 +155,9 @@ export class SystemDisk implements Disk {
     const figures = await statfs(path);
     return { freeBytes: figures.bavail * figures.bsize, totalBytes: figures.blocks * figures.bsize };
   }
+}
+
+/** 64 bits in 32. */
+function fold(value: bigint): number {
+  return Number(BigInt.asUintN(32, value ^ (value >> 32n)));
 }

@@ -227,7 +227,6 @@ export class RabbitMqLink {
     const model = await connect(url.href, {
       timeout: CONNECT_TIMEOUT_MS,
       noDelay: true,
-      ...(url.protocol === "amqps:" && { servername: url.hostname }),
       ...(certificateAuthority !== undefined && { ca: [certificateAuthority] }),
       clientProperties: { connection_name: "netdisk" },
     });

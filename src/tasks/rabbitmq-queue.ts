@@ -4,7 +4,7 @@
  * A message is the id of a task in decimal digits. It counts as published when the broker has confirmed it and has not sent it back
  * as unroutable (somebody deleted the queue; asking for its depth makes it anew).
  */
-import type { Channel, ConsumeMessage, Message } from "amqplib";
+import { IllegalOperationError, type Channel, type ConsumeMessage, type Message } from "amqplib";
 import { DriveError } from "../drive/errors.ts";
 import type { TaskKind } from "../drive/task.ts";
 import { withTimeout, type Clock } from "../std/clock.ts";
@@ -19,6 +19,9 @@ import type { Delivery, QueueDepth, Settlement, TaskQueue } from "./task-queue.t
 
 /** Messages that are published and not confirmed yet, at most. */
 export const UNCONFIRMED_COUNT_MAX = 256;
+
+/** Digits of the largest task id; below what a number holds exactly. */
+const TASK_ID_LENGTH_MAX = 15;
 
 /** Told of every publish: how long it took and whether it failed. */
 export type OnPublish = (durationMs: number, failed: boolean) => void;
@@ -86,9 +89,10 @@ export class RabbitMqQueue implements TaskQueue {
           return;
         }
         const taskId = this.#taskOf(message);
+        const delivery = deliveryOf(channel, message, taskId ?? 0, () => isOpen);
         // Somebody else's message is put aside, where it can be looked at.
-        if (taskId === undefined) channel.nack(message, false, false);
-        else take(deliveryOf(channel, message, taskId, () => isOpen));
+        if (taskId === undefined) delivery.settle("dead");
+        else take(delivery);
       });
     };
     return link.addConsumer({ kind, attach });
@@ -103,9 +107,9 @@ export class RabbitMqQueue implements TaskQueue {
   }
 
   #taskOf({ content, properties }: ConsumeMessage): number | undefined {
+    if (properties.appId !== this.#options.clusterId || content.length > TASK_ID_LENGTH_MAX) return undefined;
     const text = content.toString("latin1");
-    const isOurs = properties.appId === this.#options.clusterId && /^[1-9][0-9]{0,14}$/.test(text);
-    return isOurs ? Number(text) : undefined;
+    return /^[1-9][0-9]*$/.test(text) ? Number(text) : undefined;
   }
 
   #send(queue: string, text: string): Promise<void> {
@@ -144,8 +148,13 @@ function deliveryOf(
     // The broker has taken back what was not settled when its channel ended.
     if (isSettled || !isOpen()) return;
     isSettled = true;
-    if (settlement === "done") channel.ack(message);
-    else channel.nack(message, false, settlement === "again");
+    try {
+      if (settlement === "done") channel.ack(message);
+      else channel.nack(message, false, settlement === "again");
+    } catch (error) {
+      // The connection is being given up and its channel has not heard of it: the broker takes the message back with both.
+      if (!(error instanceof IllegalOperationError)) throw error;
+    }
   };
   return { taskId, settle };
 }

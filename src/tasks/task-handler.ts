@@ -1,12 +1,14 @@
 /** What works on a task, once a worker has claimed it. */
 import type { Task } from "../drive/task.ts";
-import type { TaskFindings } from "../metadata/task-records.ts";
+import type { TaskFindings, TaskHold } from "../metadata/task-records.ts";
 
 /** What a handler has beside its task. */
 export interface TaskWork {
   /** Aborts when the claim was lost, the task cancelled, or the node stops: what is done afterwards has no effect. */
   readonly signal: AbortSignal;
-  /** Says how much is done, in units of the kind; the table hears it with the next renewal. `totalCount` 0: not known. */
+  /** The claim, for commands that take effect under it. */
+  readonly hold: TaskHold;
+  /** Says how much is done, in units of the kind; the table hears it within PROGRESS_INTERVAL_MS. `totalCount` 0: not known. */
   progress(doneCount: number, totalCount: number): void;
   /** Puts findings into the tree, under the claim. Errors: TASK_CLAIM_LOST, those of a proposal; then they may be repeated. */
   record(findings: TaskFindings): Promise<void>;

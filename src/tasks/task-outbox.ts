@@ -5,7 +5,7 @@
  * message counts as lost when its task has waited for long after it was published while the queue holds fewer messages than
  * there are such tasks: purged, deleted, or gone with its broker. Duplicates do no harm, a claim decides.
  */
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { TASK_KINDS } from "../drive/task.ts";
@@ -37,37 +37,22 @@ export interface TaskOutboxOptions {
 }
 
 /** The outbox of one queue. start() once. */
-export class TaskOutbox {
+export class TaskOutbox extends PacedWork {
   readonly #options: TaskOutboxOptions;
-  readonly #loop: PacedLoop;
   /** When each task that waits was published, by monotonic time. */
   #publishedMs = new Map<number, number>();
 
   constructor(options: TaskOutboxOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: OUTBOX_INTERVAL_MS,
       busyMs: OUTBOX_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  /** There may be something to publish. */
-  wake(): void {
-    this.#loop.wake();
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { clock, port, isActive, isMine, republishAfterMs } = this.#options;
     if (!isActive()) {
       this.#publishedMs.clear();

@@ -1,7 +1,7 @@
 /**
  * The worker of a node: takes what queues deliver, claims it, runs the handler, renews the claim meanwhile and ends the task.
  *
- *   delivery -> does the table let it be claimed? -> a free slot -> claim -> handler (renewed every third of the lease)
+ *   delivery -> does the table let it be claimed? -> a free slot -> claim -> handler (renewed every third of the lease, sooner with progress)
  *            -> finish | fail | give back -> the message is settled
  *
  * The message is settled last, or after HOLD_MS_MAX: a broker closes channels that hold messages for too long, and once a task is
@@ -10,6 +10,7 @@
  */
 import { canceledError, sharedAbortController } from "../cluster/deadline.ts";
 import { DriveError, hasReason, type StatusCode } from "../drive/errors.ts";
+import type { ReportedTask } from "../drive/drive-api.ts";
 import type { Task, TaskKind } from "../drive/task.ts";
 import { NO_FINDINGS, type TaskFindings, type TaskHold } from "../metadata/task-records.ts";
 import { sleep, type Clock, type Timer } from "../std/clock.ts";
@@ -24,6 +25,8 @@ export const CLAIM_LEASE_MS = 30_000;
 export const SLOT_COUNT = 2;
 /** A message is kept from the queue at most this long. */
 export const HOLD_MS_MAX = 10 * 60 * 1000;
+/** What a handler says of its progress is in the table so long after; users watch it, and each time costs a command. */
+export const PROGRESS_INTERVAL_MS = 1000;
 /** Pause before a claim, or the end of a task, is tried again. */
 const RETRY_MS = 1000;
 /** Tries to tell the table how a task ended; afterwards the claim expires and the task is done again. */
@@ -61,6 +64,8 @@ export class TaskWorker {
   readonly #leaseMs: number;
   readonly #slots = new Map<TaskKind, Semaphore>();
   readonly #inHand = new Map<number, Promise<void>>();
+  /** What is claimed here, in the order of claims. */
+  readonly #runs = new Set<TaskRun>();
   readonly #stopping = sharedAbortController();
 
   constructor(options: TaskWorkerOptions) {
@@ -79,6 +84,11 @@ export class TaskWorker {
   /** Whether a task is in hand here. */
   isBusyWith(taskId: number): boolean {
     return this.#inHand.has(taskId);
+  }
+
+  /** Tasks that it works on, at most `countMax` of those that were begun last. */
+  running(countMax: number): readonly ReportedTask[] {
+    return [...this.#runs].slice(Math.max(0, this.#runs.size - countMax)).map((run) => run.report());
   }
 
   /** Takes a delivery of a kind that has a handler; settles it when its task has ended here. */
@@ -143,9 +153,11 @@ export class TaskWorker {
   async #run(task: Task, handler: TaskHandler): Promise<WorkOutcome> {
     const { table, onFailure } = this.#options;
     const run = new TaskRun(task, { ...this.#options, leaseMs: this.#leaseMs }, this.#stopping.signal);
+    this.#runs.add(run);
     try {
       const result = await handler.run(task, run);
       await run.stop();
+      await run.tellTotal();
       return await this.#end(run, () => table.finish(run.hold, result, run.signal), "done");
     } catch (error) {
       await run.stop();
@@ -159,6 +171,8 @@ export class TaskWorker {
       };
       const outcome = await this.#end(run, tell, "retried");
       return outcome === "retried" && seen.task?.state === "failed" ? "failed" : outcome;
+    } finally {
+      this.#runs.delete(run);
     }
   }
 
@@ -205,18 +219,26 @@ interface TaskRunOptions {
 /** One claim at work: its renewals, one at a time. */
 class TaskRun implements TaskWork {
   readonly hold: TaskHold;
+  readonly #kind: TaskKind;
+  readonly #sinceTimeMs: number;
   readonly #options: TaskRunOptions;
   readonly #controller = sharedAbortController();
   readonly #onStop: () => void;
   readonly #stopping: AbortSignal;
   #timer: Timer | undefined;
+  /** Whether the timer runs for what the handler said of its progress. */
+  #isTelling = false;
   #last: Promise<unknown> = Promise.resolve();
   #doneCount = 0;
   #totalCount = 0;
+  /** What the table has of it from this claim. */
+  #toldTotalCount = 0;
   #isOver = false;
 
   constructor(task: Task, options: TaskRunOptions, stopping: AbortSignal) {
     this.hold = { taskId: task.taskId, fence: task.fence };
+    this.#kind = task.kind;
+    this.#sinceTimeMs = options.clock.wallMs();
     this.#options = options;
     this.#stopping = stopping;
     this.#onStop = () => this.#controller.abort(stopping.reason);
@@ -229,9 +251,23 @@ class TaskRun implements TaskWork {
     return this.#controller.signal;
   }
 
+  /** How it stands at this moment. */
+  report(): ReportedTask {
+    return {
+      ...{ ...this.hold, kind: this.#kind, sinceTimeMs: this.#sinceTimeMs },
+      progress: { doneCount: this.#doneCount, totalCount: this.#totalCount },
+    };
+  }
+
   progress(doneCount: number, totalCount: number): void {
+    if (doneCount === this.#doneCount && totalCount === this.#totalCount) return;
     this.#doneCount = doneCount;
     this.#totalCount = totalCount;
+    // While a renewal is under way there is no timer: what it missed goes with the next one.
+    if (this.#isTelling || this.#timer === undefined) return;
+    this.#timer.cancel();
+    this.#schedule(PROGRESS_INTERVAL_MS);
+    this.#isTelling = true;
   }
 
   record(findings: TaskFindings): Promise<void> {
@@ -248,15 +284,31 @@ class TaskRun implements TaskWork {
     await this.#last;
   }
 
-  #schedule(): void {
+  /** Tells the table how much there was to do, where it has not heard: what is done soon would stand there as 0 of 0. */
+  async tellTotal(): Promise<void> {
+    if (this.#totalCount === this.#toldTotalCount) return;
+    try {
+      await this.record(NO_FINDINGS);
+    } catch (error) {
+      // For people alone: that the task is done is told all the same, or fails for the same reason.
+      if (!(error instanceof DriveError)) throw error;
+    }
+  }
+
+  #schedule(inMs = Infinity): void {
     if (this.#isOver) return;
     const { clock, leaseMs } = this.#options;
-    this.#timer = clock.setTimer(Math.ceil(leaseMs / 3), () => {
+    this.#timer = clock.setTimer(Math.min(inMs, Math.ceil(leaseMs / 3)), () => {
+      this.#timer = undefined;
+      this.#isTelling = false;
+      const told = [this.#doneCount, this.#totalCount];
       // A renewal that fails for want of a leader is tried again with the next; the claim has two more thirds to go.
-      this.record(NO_FINDINGS).then(
-        () => this.#schedule(),
-        () => this.#schedule(),
-      );
+      const again = (): void => {
+        const isNew = told[0] !== this.#doneCount || told[1] !== this.#totalCount;
+        this.#schedule(isNew ? PROGRESS_INTERVAL_MS : undefined);
+        this.#isTelling = isNew;
+      };
+      this.record(NO_FINDINGS).then(again, again);
     });
   }
 
@@ -266,6 +318,7 @@ class TaskRun implements TaskWork {
     try {
       const [doneCount, totalCount] = [this.#doneCount, this.#totalCount];
       await table.renew(this.hold, { leaseMs, doneCount, totalCount, findings }, this.signal);
+      this.#toldTotalCount = totalCount;
     } catch (error) {
       if (hasReason(error, "TASK_CLAIM_LOST", "TASK_NOT_FOUND")) {
         this.#controller.abort(new DriveError("TASK_CLAIM_LOST", error.message, error.metadata, error));

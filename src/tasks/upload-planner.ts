@@ -7,7 +7,7 @@
  * that is passed over and said: scrub and the audits check those copies all the same.
  */
 import type { MetadataClient } from "../cluster/metadata-client.ts";
-import { PacedLoop } from "../cluster/paced-loop.ts";
+import { PacedWork } from "../cluster/paced-loop.ts";
 import type { Change } from "../drive/change.ts";
 import { hasReason, type DriveError } from "../drive/errors.ts";
 import { feedAfter, type FeedSlice } from "../metadata/feed.ts";
@@ -33,30 +33,20 @@ export interface UploadPlannerOptions {
 }
 
 /** The planner. start() on every node; it does nothing where the node does not lead. */
-export class UploadPlanner {
+export class UploadPlanner extends PacedWork {
   readonly #options: UploadPlannerOptions;
-  readonly #loop: PacedLoop;
 
   constructor(options: UploadPlannerOptions) {
-    this.#options = options;
-    this.#loop = new PacedLoop({
+    super({
       clock: options.clock,
       idleMs: PLAN_INTERVAL_MS,
       busyMs: PLAN_BUSY_MS,
-      work: (signal) => this.#round(signal),
       onError: options.onError,
     });
+    this.#options = options;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  async #round(signal: AbortSignal): Promise<"busy" | "idle"> {
+  protected async round(signal: AbortSignal): Promise<"busy" | "idle"> {
     const { metadata, onPassedOver } = this.#options;
     const { port } = metadata;
     if (port.leaderId() !== port.memberId) return "idle";

@@ -6,6 +6,7 @@
  * Does not measure anything by itself except the process metrics.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Pause } from "../std/pause-watch.ts";
 import { noTaskMetrics, PrometheusTaskMetrics, type TaskMetrics } from "./task-metrics.ts";
 import { noCacheMetrics, PrometheusCacheMetrics, type CacheMetrics } from "./cache-metrics.ts";
 
@@ -53,6 +54,14 @@ export interface ReplicaSample {
   readonly single: number;
   readonly none: number;
   readonly missingBytes: number;
+}
+
+/** What the chunk store of this node holds. */
+export interface ChunkStoreSample {
+  readonly liveBytes: number;
+  readonly freeBytes: number;
+  /** Files that were found missing or replaced since it was opened. */
+  readonly lostFileCount: number;
 }
 
 /** How copies are looked after at this node. */
@@ -103,14 +112,20 @@ export interface Metrics {
   uploaded(sizeBytes: number): void;
   /** Bytes of files given to clients. */
   downloaded(sizeBytes: number): void;
-  chunkStore(sample: { readonly liveBytes: number; readonly freeBytes: number }): void;
+  chunkStore(sample: ChunkStoreSample): void;
   /** Extents by the state of their copies. */
   replicas(sample: ReplicaSample): void;
   /** Scrub, repair and audit at this node. */
   copyHealth(sample: CopyHealthSample): void;
+  /** Collection at this node: extents that the last sweep refused to remove; zeros while it refuses nothing. */
+  collectionBrake(sample: { readonly orphanCount: number; readonly futureCount: number }): void;
+  /** Feature level of the cluster, and the highest that this node supports. */
+  featureLevel(sample: { readonly level: number; readonly supportedMax: number }): void;
   /** Other nodes by their health. */
   peers(sample: { readonly up: number; readonly suspect: number; readonly down: number }): void;
   synced(target: SyncTarget, durationMs: number): void;
+  /** A turn of the event loop took long; see std/pause-watch.ts. */
+  paused(pause: Pause): void;
   catalog(sample: CatalogSample): void;
   /** A transaction with PostgreSQL ended. */
   postgresCall(call: "query" | "project", durationMs: number, failed: boolean): void;
@@ -140,6 +155,8 @@ const LATENCY_BUCKETS_SECONDS = [
   0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 ];
 
+const NO_PAUSE: Pause = { totalMs: 0, ownMs: 0, runningMs: 0 };
+
 const seconds = (durationMs: number): number => Math.max(0, durationMs) / 1000;
 
 /** Metrics kept in a Prometheus registry of their own. */
@@ -166,15 +183,22 @@ export class PrometheusMetrics implements Metrics {
   readonly #missingCopyBytes: Gauge;
   readonly #repairedBytes: Gauge;
   readonly #quarantinedExtents: Gauge;
+  readonly #lostFiles: Gauge;
+  readonly #brakedExtents: Gauge<"kind">;
   readonly #scrubPass: Gauge;
   readonly #scrubAge: Gauge;
   readonly #treeSnapshotBehind: Gauge;
+  readonly #featureLevel: Gauge;
+  readonly #featureLevelSupported: Gauge;
   readonly #scrubDamaged: Gauge;
   readonly #scrubProgress: Gauge;
   readonly #disownedCopies: Gauge;
   readonly #unansweredQuestions: Gauge;
   readonly #peers: Gauge<"health">;
   readonly #syncDuration: Histogram<"target">;
+  readonly #pauseDuration: Histogram;
+  readonly #pauseMax: Gauge<"counting">;
+  #longestPause = NO_PAUSE;
   readonly #catalogLag: Gauge<"catalog">;
   readonly #postgresUp: Gauge;
   readonly #postgresConnections: Gauge<"state">;
@@ -244,9 +268,26 @@ export class PrometheusMetrics implements Metrics {
       "quarantined_extents",
       "Extents of this node's store in quarantine.",
     );
+    this.#lostFiles = this.#gauge(
+      "lost_files",
+      "Files of this node's chunk store that were removed, replaced or cut short under it since it started.",
+    );
+    this.#brakedExtents = this.#gauge(
+      "collection_braked_extents",
+      "Extents that the tree does not know, or has not given out yet, and that collection refuses to remove until somebody has looked.",
+      ["kind"],
+    );
     this.#scrubPass = this.#gauge(
       "scrub_pass",
       "Number of this node's last complete scrub pass; 0 for none.",
+    );
+    this.#featureLevel = this.#gauge(
+      "feature_level",
+      "Feature level of the cluster; raised when every node supports a newer one.",
+    );
+    this.#featureLevelSupported = this.#gauge(
+      "feature_level_supported",
+      "Highest feature level that this node supports.",
     );
     this.#treeSnapshotBehind = this.#gauge(
       "tree_snapshot_behind_seconds",
@@ -278,6 +319,16 @@ export class PrometheusMetrics implements Metrics {
       "Waiting for the disk to make writes durable.",
       ["target"],
     );
+    this.#pauseDuration = this.#histogram(
+      "event_loop_pause_seconds",
+      "Long turns of the event loop, without the time that the thread waited for a core.",
+    );
+    this.#pauseMax = this.#gauge(
+      "event_loop_pause_max_seconds",
+      "The longest turn of the event loop since the last scrape: all of it, without the time that the thread waited for a core, or what it ran.",
+      ["counting"],
+    );
+    this.#keepLongest(NO_PAUSE);
     this.#catalogLag = this.#gauge("catalog_lag_commands", "Commands that a catalog is behind the tree.", [
       "catalog",
     ]);
@@ -352,7 +403,8 @@ export class PrometheusMetrics implements Metrics {
     this.#downloadBytes.inc(sizeBytes);
   }
 
-  chunkStore(sample: { readonly liveBytes: number; readonly freeBytes: number }): void {
+  chunkStore(sample: ChunkStoreSample): void {
+    this.#lostFiles.set(sample.lostFileCount);
     this.#chunkStoreLiveBytes.set(sample.liveBytes);
     this.#chunkStoreFreeBytes.set(sample.freeBytes);
   }
@@ -373,6 +425,22 @@ export class PrometheusMetrics implements Metrics {
     this.#scrubProgress.set(sample.scrubProgress);
     this.#disownedCopies.set(sample.disownedCopies);
     this.#unansweredQuestions.set(sample.unansweredQuestions);
+  }
+
+  featureLevel({ level, supportedMax }: { readonly level: number; readonly supportedMax: number }): void {
+    this.#featureLevel.set(level);
+    this.#featureLevelSupported.set(supportedMax);
+  }
+
+  collectionBrake({
+    orphanCount,
+    futureCount,
+  }: {
+    readonly orphanCount: number;
+    readonly futureCount: number;
+  }): void {
+    this.#brakedExtents.set({ kind: "unknown" }, orphanCount);
+    this.#brakedExtents.set({ kind: "future" }, futureCount);
   }
 
   peers(sample: { readonly up: number; readonly suspect: number; readonly down: number }): void {
@@ -405,6 +473,23 @@ export class PrometheusMetrics implements Metrics {
     this.#projectedRows.inc(rowCount);
   }
 
+  paused({ totalMs, ownMs, runningMs }: Pause): void {
+    this.#pauseDuration.observe(seconds(ownMs));
+    const longest = this.#longestPause;
+    this.#keepLongest({
+      totalMs: Math.max(longest.totalMs, totalMs),
+      ownMs: Math.max(longest.ownMs, ownMs),
+      runningMs: Math.max(longest.runningMs, runningMs),
+    });
+  }
+
+  #keepLongest(pause: Pause): void {
+    this.#longestPause = pause;
+    this.#pauseMax.set({ counting: "all" }, seconds(pause.totalMs));
+    this.#pauseMax.set({ counting: "own" }, seconds(pause.ownMs));
+    this.#pauseMax.set({ counting: "running" }, seconds(pause.runningMs));
+  }
+
   catalogRebuilt(catalog: "embedded" | "postgres"): void {
     this.#catalogRebuilds.inc({ catalog });
   }
@@ -414,7 +499,9 @@ export class PrometheusMetrics implements Metrics {
   }
 
   async render(): Promise<{ readonly contentType: string; readonly text: string }> {
-    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
+    const text = await this.#registry.metrics();
+    this.#keepLongest(NO_PAUSE);
+    return { contentType: this.#registry.contentType, text };
   }
 
   #gauge<T extends string>(name: string, help: string, labelNames: readonly T[] = []): Gauge<T> {
@@ -450,8 +537,11 @@ export const noMetrics: Metrics = {
   chunkStore: () => undefined,
   replicas: () => undefined,
   copyHealth: () => undefined,
+  collectionBrake: () => undefined,
+  featureLevel: () => undefined,
   peers: () => undefined,
   synced: () => undefined,
+  paused: () => undefined,
   catalog: () => undefined,
   postgresCall: () => undefined,
   projected: () => undefined,

@@ -11,7 +11,7 @@ import { chunkCount, extentCount, extentSizeBytes } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX, THIRD_SEAL_WAIT_MS } from "../drive/limits.ts";
 import { formatRanges, parseRanges } from "../drive/chunk-ranges.ts";
-import { pathOf, type UploadInfo } from "../metadata/view.ts";
+import { hasEntry, pathOf, type UploadInfo } from "../metadata/view.ts";
 import { ExtentWriter } from "../replication/extent-writer.ts";
 import type { SealedExtent } from "../replication/sealer.ts";
 import { must } from "../std/assert.ts";
@@ -20,7 +20,8 @@ import { Semaphore } from "../std/semaphore.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { InOrderDigest } from "./in-order-digest.ts";
 import type { TransferProgress } from "./progress.ts";
-import { getOpenUpload } from "./upload-record.ts";
+import { withLivingTargets } from "./stale-targets.ts";
+import { folderGone, getOpenUpload } from "./upload-record.ts";
 
 /** The record is read again when it is older than this: targets may have been assigned, or the upload ended, elsewhere. */
 export const RECORD_REFRESH_MS = 500;
@@ -51,7 +52,8 @@ export class ActiveUpload {
   #renewedAtMs: number;
   readonly #writers = new Map<number, ExtentWriter>();
   readonly #assigning = new Map<number, Promise<readonly number[]>>();
-  readonly #received = new Map<number, Set<number>>();
+  /** What was counted of each extent; "full" once all of it came and was sealed. */
+  readonly #tallies = new Map<number, ExtentTally | "full">();
   readonly #early = new Map<number, Promise<SealedExtent | undefined>>();
 
   constructor(plane: DataPlane, record: UploadInfo) {
@@ -68,9 +70,14 @@ export class ActiveUpload {
     return this.#record;
   }
 
+  /** Checks, as far as this node's tree has come, that there is a folder to put the file into. @throws DriveError PATH_NOT_FOUND */
+  checkFolder(): void {
+    if (!hasEntry(this.#plane.metadata.port.reader(), this.#record.parentId)) throw folderGone(this.#record);
+  }
+
   /**
    * Writes one chunk of the content.
-   * @throws DriveError as ExtentWriter.writeChunk(), and UPLOAD_NOT_FOUND, UPLOAD_FINISHED
+   * @throws DriveError as ExtentWriter.writeChunk(), and UPLOAD_NOT_FOUND, UPLOAD_FINISHED, PATH_NOT_FOUND
    */
   async writeChunk(
     chunkIndex: number,
@@ -82,7 +89,7 @@ export class ActiveUpload {
     const inExtent = chunkIndex % EXTENT_CHUNK_COUNT_MAX;
     const writer = await this.#writer(extentIndex);
     const count = await writer.writeChunk(inExtent, bytes, digest, signal);
-    this.#noteReceived(extentIndex, inExtent, writer);
+    this.#noteReceived(extentIndex, inExtent, bytes.length, writer);
     return count;
   }
 
@@ -149,6 +156,7 @@ export class ActiveUpload {
     const again = this.#writers.get(extentIndex);
     if (again !== undefined) return again;
     const { clock, ports, detector, budget, filler, placement } = this.#plane;
+    const tally = this.#tallyOf(extentIndex);
     const writer = new ExtentWriter({
       clock,
       ports,
@@ -160,7 +168,9 @@ export class ActiveUpload {
       memberIds,
       quorum: () => placement.quorum(),
       reassign: (failed) => this.#reassign(extentIndex, writer, failed),
-      onCopy: (size, copyNumber) => this.progress.addCopied(size, copyNumber),
+      onCopy: (size, copyNumber, chunkIndex) => {
+        if (tally !== "full" && tally.copy(chunkIndex, copyNumber)) this.progress.addCopied(size, copyNumber);
+      },
     });
     this.#writers.set(extentIndex, writer);
     return writer;
@@ -174,6 +184,8 @@ export class ActiveUpload {
     const { port } = this.#plane.metadata;
     this.#record = getOpenUpload(port.reader(), this.uploadId);
     this.#recordAtMs = now;
+    // Better than taking ten gigabytes that can go nowhere.
+    this.checkFolder();
     for (const [extentIndex, writer] of this.#writers) {
       const memberIds = this.#targetsOf(extentIndex);
       if (memberIds !== undefined && !sameMembers(memberIds, writer.memberIds)) writer.retarget(memberIds);
@@ -194,9 +206,10 @@ export class ActiveUpload {
   #assignOnce(extentIndex: number): Promise<readonly number[]> {
     let assigning = this.#assigning.get(extentIndex);
     if (assigning === undefined) {
-      assigning = this.#assign(extentIndex, this.#plane.placement.choose()).finally(() =>
-        this.#assigning.delete(extentIndex),
-      );
+      const plane = this.#plane;
+      assigning = withLivingTargets(plane, undefined, () =>
+        this.#assign(extentIndex, plane.placement.choose()),
+      ).finally(() => this.#assigning.delete(extentIndex));
       this.#assigning.set(extentIndex, assigning);
     }
     return assigning;
@@ -215,12 +228,17 @@ export class ActiveUpload {
     writer: ExtentWriter,
     failed: readonly number[],
   ): Promise<readonly number[] | undefined> {
-    const kept = writer.memberIds.filter((memberId) => !failed.includes(memberId));
-    const memberIds = this.#plane.placement.replace(kept, failed);
-    if (memberIds === undefined) return undefined;
-    // A failed target that has come back needs no agreement: it is assigned already.
-    if (sameMembers(memberIds, this.#targetsOf(extentIndex) ?? [])) return memberIds;
-    return this.#assign(extentIndex, memberIds);
+    const { directory, placement } = this.#plane;
+    return withLivingTargets(this.#plane, undefined, async () => {
+      const isGone = (memberId: number): boolean =>
+        failed.includes(memberId) || directory.find(memberId) === undefined;
+      const kept = writer.memberIds.filter((memberId) => !isGone(memberId));
+      const memberIds = placement.replace(kept, writer.memberIds.filter(isGone));
+      if (memberIds === undefined) return undefined;
+      // A failed target that has come back needs no agreement: it is assigned already.
+      if (sameMembers(memberIds, this.#targetsOf(extentIndex) ?? [])) return memberIds;
+      return this.#assign(extentIndex, memberIds);
+    });
   }
 
   #renew(now: number): void {
@@ -229,19 +247,23 @@ export class ActiveUpload {
     this.#plane.chores.run(() => this.#plane.metadata.applyIdempotent({ kind: "renew-upload", uploadId }));
   }
 
-  #noteReceived(extentIndex: number, inExtent: number, writer: ExtentWriter): void {
-    if (this.#early.has(extentIndex)) return;
-    let received = this.#received.get(extentIndex);
-    if (received === undefined) {
-      received = new Set();
-      this.#received.set(extentIndex, received);
+  #tallyOf(extentIndex: number): ExtentTally | "full" {
+    let tally = this.#tallies.get(extentIndex);
+    if (tally === undefined) {
+      tally = new ExtentTally();
+      this.#tallies.set(extentIndex, tally);
     }
-    received.add(inExtent);
+    return tally;
+  }
+
+  #noteReceived(extentIndex: number, inExtent: number, chunkBytes: number, writer: ExtentWriter): void {
+    const tally = this.#tallyOf(extentIndex);
+    if (tally === "full" || !tally.receive(inExtent)) return;
+    this.progress.addTransferred(chunkBytes);
     const sizeBytes = this.#record.sizeBytes;
     const fullSizeBytes = EXTENT_CHUNK_COUNT_MAX * CHUNK_SIZE_BYTES;
     const extentBytes = sizeBytes === undefined ? fullSizeBytes : extentSizeBytes(sizeBytes, extentIndex);
-    if (received.size < chunkCount(extentBytes)) return;
-    this.#received.delete(extentIndex);
+    if (tally.receivedCount < chunkCount(extentBytes) || this.#early.has(extentIndex)) return;
     const contentBytes = sizeBytes ?? (extentIndex + 1) * fullSizeBytes;
     const sealing = this.#sealEarly(extentIndex, contentBytes, writer);
     this.#early.set(extentIndex, sealing);
@@ -256,6 +278,7 @@ export class ActiveUpload {
     try {
       const sealed = await this.#seal(extentIndex, contentBytes, this.#record.sizeBytes ?? 0, undefined);
       if (this.#writers.get(extentIndex) === writer) this.#writers.delete(extentIndex);
+      this.#tallies.set(extentIndex, "full");
       return sealed;
     } catch (error) {
       if (!(error instanceof DriveError)) throw error;
@@ -293,6 +316,28 @@ export class ActiveUpload {
     const timer = this.#plane.clock.setTimer(THIRD_SEAL_WAIT_MS, () => over.resolve());
     await Promise.race([writer.settled(), over.promise]);
     timer.cancel();
+  }
+}
+
+/** Which chunks of an extent came through this node, and how many copies of each: what is sent again counts once. */
+class ExtentTally {
+  receivedCount = 0;
+  readonly #received = new Uint8Array(EXTENT_CHUNK_COUNT_MAX);
+  readonly #copyCounts = new Uint8Array(EXTENT_CHUNK_COUNT_MAX);
+
+  /** Whether a chunk that came is new. */
+  receive(chunkIndex: number): boolean {
+    if (this.#received[chunkIndex] !== 0) return false;
+    this.#received[chunkIndex] = 1;
+    this.receivedCount += 1;
+    return true;
+  }
+
+  /** Whether a chunk had fewer copies than `copyNumber` so far. */
+  copy(chunkIndex: number, copyNumber: number): boolean {
+    if ((this.#copyCounts[chunkIndex] ?? copyNumber) >= copyNumber) return false;
+    this.#copyCounts[chunkIndex] = copyNumber;
+    return true;
   }
 }
 

@@ -6,8 +6,9 @@
  */
 import type { ArchivePiece } from "../archive/layout.ts";
 import { throwIfCanceled } from "../cluster/deadline.ts";
+import { extentCount } from "../drive/content.ts";
 import type { Entry } from "../drive/entry.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import type { OpenedDownload } from "../drive/prepared-download.ts";
 import { extentsOf } from "../metadata/view.ts";
 import { toHex } from "../std/bytes.ts";
@@ -34,6 +35,7 @@ export class ArchiveDownload implements OpenedDownload {
   readonly expireTimeMs: number;
   readonly #plane: DataPlane;
   readonly #stored: StoredLayout;
+  readonly #layoutId: number;
 
   /** @param file the stored layout's, whose name is the archive's */
   constructor(
@@ -47,6 +49,7 @@ export class ArchiveDownload implements OpenedDownload {
     this.etag = etagOfLayout(download.file);
     this.#plane = plane;
     this.#stored = stored;
+    this.#layoutId = download.file.contentId;
   }
 
   get sizeBytes(): number {
@@ -106,6 +109,9 @@ export class ArchiveDownload implements OpenedDownload {
         if (piece?.kind !== "content") return;
         yield* readContent(this.#plane, this.#rangeOf(piece, signal));
       }
+    } catch (error) {
+      if (hasReason(error, "CHUNK_LOST") && !this.#isKept()) throw this.#over(error);
+      throw error;
     } finally {
       await pieces.return();
     }
@@ -119,6 +125,7 @@ export class ArchiveDownload implements OpenedDownload {
     const { layout } = this.#stored;
     for (let at = from; at < to;) {
       throwIfCanceled(signal);
+      if (!this.#isKept()) throw this.#over();
       const part = layout.partAt(at);
       const page = part.region === "end" ? new Uint8Array(0) : await this.#stored.page(part.page, signal);
       const end = Math.min(to, part.to);
@@ -134,12 +141,20 @@ export class ArchiveDownload implements OpenedDownload {
   #rangeOf(piece: ArchivePiece & { readonly kind: "content" }, signal: AbortSignal | undefined) {
     const { contentId, contentSizeBytes: sizeBytes, offset, length } = piece;
     const extents = extentsOf(this.#plane.metadata.port.reader(), contentId);
-    if (extents.length === 0) {
-      throw new DriveError("DOWNLOAD_EXPIRED", "The download expired while it was read.", {
-        download_id: String(this.downloadId),
-      });
-    }
+    // Those of a large content that was given back are forgotten one after the other.
+    if (extents.length !== extentCount(sizeBytes)) throw this.#over();
     return { contentId, sizeBytes, extents, offset, length, signal };
+  }
+
+  /** A download that was given back must not look like one whose copies are lost. */
+  #isKept(): boolean {
+    return extentsOf(this.#plane.metadata.port.reader(), this.#layoutId).length > 0;
+  }
+
+  #over(cause?: unknown): DriveError {
+    const metadata = { download_id: String(this.downloadId) };
+    const message = "The download expired or was released while it was read.";
+    return new DriveError("DOWNLOAD_EXPIRED", message, metadata, cause);
   }
 }
 

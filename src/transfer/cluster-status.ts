@@ -2,15 +2,23 @@
 import type {
   ClusterStatus,
   NodeStatus,
+  PreparedDownloadsStatus,
   ReplicaSummary,
   ScrubStatus,
   ServiceStatus,
   TreeSnapshotStatus,
 } from "../drive/drive-api.ts";
+import { FEATURE_LEVELS_UNSAID } from "../drive/feature-levels.ts";
+import { featureLevel } from "../metadata/feature-level.ts";
+import { countDeleted } from "../metadata/feed.ts";
 import { snapshotAge } from "../metadata/tree-snapshots.ts";
 import { clusterInfo, clusterTime, counters, storeOf, type ReplicaCounters } from "../metadata/view.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { DataPlane } from "./data-plane.ts";
+import type { PreparedFigures } from "./prepared-tally.ts";
+
+/** Deleted rows not yet reclaimed that a status looks at, some ten milliseconds; more count as files until they are reclaimed. */
+const DELETED_ROW_COUNT_MAX = 5000;
 
 /** What consensus knows and the tree does not. */
 export interface ConsensusView {
@@ -20,16 +28,18 @@ export interface ConsensusView {
   roleOf(memberId: number): "voter" | "learner" | "storage";
 }
 
-/** The status now; reads the local store only. */
+/** The status now; reads the local store only. @param prepared what of the tree's figures are no files of users */
 export function clusterStatus(
   plane: DataPlane,
   consensus: ConsensusView,
+  prepared: PreparedFigures,
   services: readonly ServiceStatus[] = [],
 ): ClusterStatus {
   const { port } = plane.metadata;
   const reader = port.reader();
   const leader = port.leaderId();
   const figures = counters(reader);
+  const deleted = countDeleted(reader, DELETED_ROW_COUNT_MAX);
   return {
     clusterId: clusterInfo(reader)?.clusterId ?? "",
     nodeId: plane.directory.nodeIdOf(port.memberId),
@@ -40,13 +50,25 @@ export function clusterStatus(
     clusterTimeMs: clusterTime(reader),
     nodes: plane.directory.members().map((member) => nodeStatus(plane, consensus, member.memberId)),
     replicas: summary(plane, figures.replicas),
-    fileCount: figures.fileCount,
-    directoryCount: figures.directoryCount,
+    // The tree may have changed since the others were counted.
+    fileCount: Math.max(0, figures.fileCount - prepared.fileCount - deleted.fileCount),
+    directoryCount: Math.max(0, figures.directoryCount - prepared.directoryCount - deleted.directoryCount),
     openUploadCount: figures.openUploadCount,
     contentBytes: figures.contentBytes,
     services,
     treeSnapshot: snapshotStatus(reader),
+    preparedDownloads: preparedStatus(plane, prepared),
+    featureLevel: featureLevel(reader),
   };
+}
+
+function preparedStatus(
+  { clock, metadata }: DataPlane,
+  { downloadCount, fileCount, sizeBytes, expireTimeMs }: PreparedFigures,
+): PreparedDownloadsStatus | undefined {
+  if (expireTimeMs === undefined) return undefined;
+  const leftMs = expireTimeMs - clusterTime(metadata.port.reader());
+  return { downloadCount, fileCount, sizeBytes, expireTimeMs: clock.wallMs() + leftMs };
 }
 
 function snapshotStatus(reader: OrderedReader): TreeSnapshotStatus | undefined {
@@ -108,10 +130,14 @@ function nodeStatus(plane: DataPlane, consensus: ConsensusView, memberId: number
     totalBytes: load?.totalBytes ?? 0,
     appliedIndex: load?.appliedIndex ?? 0,
     liveBytes: load?.liveBytes ?? 0,
+    full: load?.writesRefused ?? false,
     lost: store.lostTimeMs > 0,
     draining: store.drainTimeMs > 0,
     scrub: scrubStatus(plane, memberId),
     scrubProgress: load?.scrubProgress,
     quarantinedCount: load?.quarantinedCount ?? 0,
+    collectionBrake: load?.collectionBrake,
+    featureLevelMax:
+      load === undefined ? member?.featureLevelMax : (load.featureLevels ?? FEATURE_LEVELS_UNSAID).max,
   };
 }

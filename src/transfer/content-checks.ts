@@ -71,3 +71,19 @@ export function checkTreeHash(stated: Uint8Array | undefined, actual: Uint8Array
     actual: toHex(actual),
   });
 }
+
+/** Checks the bytes that came of a stream so far against the stated size, if any. @throws DriveError PAYLOAD_TOO_LARGE */
+export function checkSoFar(stated: number | undefined, sizeBytes: number): void {
+  const max = stated ?? CONTENT_SIZE_BYTES_MAX;
+  if (sizeBytes <= max) return;
+  throw new DriveError("PAYLOAD_TOO_LARGE", `More than ${max} bytes came.`, { size_bytes_max: String(max) });
+}
+
+/** Checks the bytes of a stream that ended against the stated size, if any. @throws DriveError PAYLOAD_TRUNCATED */
+export function checkWhole(stated: number | undefined, sizeBytes: number): void {
+  if (stated === undefined || sizeBytes === stated) return;
+  throw new DriveError("PAYLOAD_TRUNCATED", `Only ${sizeBytes} of ${stated} bytes came.`, {
+    size_bytes: String(sizeBytes),
+    stated_size_bytes: String(stated),
+  });
+}

@@ -21,6 +21,7 @@ import { Placement } from "../replication/placement.ts";
 import type { ReplicaPorts } from "../replication/replica-port.ts";
 import { ReplicaReports } from "../replication/replica-reports.ts";
 import { Sealer } from "../replication/sealer.ts";
+import { ReadBudget } from "../replication/read-window.ts";
 import { WriteBudget } from "../replication/write-budget.ts";
 import type { Clock } from "../std/clock.ts";
 import { DigestMemory, type Digester } from "../std/digest.ts";
@@ -40,7 +41,7 @@ export interface DataPlanePorts {
   readonly detector: FailureDetector;
   /** How many members consensus has; see Placement. */
   readonly expectedMemberCount?: (() => number) | undefined;
-  /** Bytes of uploads that this node holds at once; the default of WriteBudget when absent. */
+  /** Bytes of uploads that this node holds at once, and as many of downloads; the defaults of the two budgets when absent. */
   readonly inFlightBytesMax?: number | undefined;
   /** Told of each copy that was found damaged or missing, beside the report to the tree: for metrics and the log. */
   readonly onBadReplica?: (extent: ExtentKey, memberId: number, finding: ReplicaFinding) => void;
@@ -96,6 +97,7 @@ export class DataPlane {
       clock,
       ports: replicas,
       detector,
+      budget: new ReadBudget(ports.inFlightBytesMax),
       onBadReplica: (extent, memberId, finding) => {
         ports.onBadReplica?.(extent, memberId, finding);
         this.reports.reportBad(extent, memberId, finding);

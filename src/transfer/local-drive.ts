@@ -11,12 +11,14 @@ import type { Change } from "../drive/change.ts";
 import type {
   ChunkReceipt,
   ClusterStatus,
+  CompleteOptions,
   Download,
   DriveApi,
   Durability,
   EntryPage,
   EntryRef,
   NodeReport,
+  OpenUploadPage,
   PathEntry,
   Progress,
   Readiness,
@@ -40,12 +42,15 @@ import { clusterStatus, type ConsensusView } from "./cluster-status.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { ContentDownload, checkExtents } from "./download.ts";
 import { locatorOf, newPathLocator } from "./locators.ts";
+import { openUploads } from "./open-uploads.ts";
+import { PreparedTally } from "./prepared-tally.ts";
+import { PutAttempts } from "./put-attempts.ts";
 import { FilePutter } from "./put-file.ts";
-import { watchUploadElsewhere } from "./progress-elsewhere.ts";
 import type { ProgressRelay } from "./progress-relay.ts";
 import { ticketFor } from "./ticket.ts";
 import { TreeReads } from "./tree-reads.ts";
 import { UploadManager } from "./upload-manager.ts";
+import { settleUpload, watchUpload } from "./upload-watch.ts";
 import type { OpenedFile } from "./voter-feed.ts";
 
 /** How long stop() waits for background work, such as a third seal that is late. */
@@ -86,7 +91,9 @@ export class LocalDrive implements DriveApi {
   readonly #options: LocalDriveOptions;
   readonly #reads: TreeReads;
   readonly #uploads: UploadManager;
+  readonly #attempts: PutAttempts;
   readonly #putter: FilePutter;
+  readonly #tally: PreparedTally;
   #downloadCount = 0;
 
   constructor(options: LocalDriveOptions) {
@@ -95,8 +102,10 @@ export class LocalDrive implements DriveApi {
     const { relay } = options;
     if (relay !== undefined) options.plane.progress.tell((transfer) => relay.changed(transfer));
     this.#reads = new TreeReads(options.plane.metadata);
+    this.#tally = new PreparedTally(options.plane.clock, options.plane.metadata.port);
     this.#uploads = new UploadManager(options.plane);
-    this.#putter = new FilePutter(options.plane, this.#uploads);
+    this.#attempts = new PutAttempts(options.plane, this.#uploads);
+    this.#putter = new FilePutter(options.plane, this.#uploads, this.#attempts);
   }
 
   /** Gives up uploads under way and waits, not for long, for background work: the loops of other nodes find it again. */
@@ -168,7 +177,7 @@ export class LocalDrive implements DriveApi {
   }
 
   initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket> {
-    return this.#uploads.init(request, options);
+    return this.#attempts.init(request, options);
   }
 
   writeChunk(
@@ -181,11 +190,7 @@ export class LocalDrive implements DriveApi {
     return this.#uploads.writeChunk(uploadId, chunkIndex, bytes, digest, signal);
   }
 
-  completeUpload(
-    uploadId: number,
-    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
-    options?: WriteOptions,
-  ): Promise<PathEntry> {
+  completeUpload(uploadId: number, settings: CompleteOptions, options?: WriteOptions): Promise<PathEntry> {
     return this.#uploads.complete(uploadId, settings, options);
   }
 
@@ -195,6 +200,13 @@ export class LocalDrive implements DriveApi {
 
   abortUpload(uploadId: number, options?: WriteOptions): Promise<void> {
     return this.#uploads.abort(uploadId, options);
+  }
+
+  openUploads(
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options?: ReadOptions,
+  ): Promise<OpenUploadPage> {
+    return openUploads(this.#plane, page, options);
   }
 
   putFile(
@@ -230,8 +242,9 @@ export class LocalDrive implements DriveApi {
   }
 
   watchProgress(id: string, signal?: AbortSignal): AsyncIterable<Progress> {
-    if (this.#plane.progress.find(id) !== undefined) return this.#plane.progress.watch(id, signal);
-    return watchUploadElsewhere(this.#plane, id, signal, this.#options.relay);
+    const { progress } = this.#plane;
+    if (progress.find(id)?.kind === "download") return progress.watch(id, signal);
+    return watchUpload(this.#plane, id, signal, this.#options.relay);
   }
 
   watchChanges(afterIndex: number, signal?: AbortSignal): AsyncIterable<readonly Change[]> {
@@ -242,7 +255,8 @@ export class LocalDrive implements DriveApi {
     if (options.consistency === "linearizable") {
       await this.#plane.metadata.port.linearize({ signal: options.signal });
     }
-    const status = clusterStatus(this.#plane, this.#options.consensus, this.#options.services?.());
+    const prepared = await this.#tally.count(options.signal);
+    const status = clusterStatus(this.#plane, this.#options.consensus, prepared, this.#options.services?.());
     const { reports } = this.#options;
     if (reports === undefined) return status;
     const found = await reports.read(status.nodes.map(({ memberId }) => memberId));
@@ -252,7 +266,12 @@ export class LocalDrive implements DriveApi {
 
   /** Transfers under way at this node, at most `countMax` of the newest. */
   runningTransfers(countMax: number): readonly Progress[] {
-    return this.#plane.progress.running(countMax);
+    const { progress } = this.#plane;
+    for (const { id, kind } of progress.running(countMax)) {
+      const own = progress.find(id);
+      if (kind === "upload" && own !== undefined) settleUpload(this.#plane, own);
+    }
+    return progress.running(countMax);
   }
 
   async startScrub(options: WriteOptions = {}): Promise<void> {
@@ -263,10 +282,12 @@ export class LocalDrive implements DriveApi {
     const { signal } = options;
     const { directory, metadata } = this.#plane;
     await metadata.port.linearize({ signal });
-    const member = directory.members().find((each) => each.nodeId === nodeId);
+    const member = directory
+      .members()
+      .find((each) => each.nodeId === nodeId || String(each.memberId) === nodeId);
     if (member === undefined) {
-      throw new DriveError("ARGUMENT_INVALID", `There is no node ${JSON.stringify(nodeId)}.`, {
-        node_id: nodeId,
+      throw new DriveError("MEMBER_NOT_FOUND", `There is no node ${JSON.stringify(nodeId)} in the cluster.`, {
+        node: nodeId,
       });
     }
     const { memberId } = member;

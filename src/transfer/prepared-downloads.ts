@@ -15,7 +15,7 @@ import type {
   PreparedDownloadRequest,
   PreparedDownloadStatus,
 } from "../drive/prepared-download.ts";
-import type { Task, TaskRequest } from "../drive/task.ts";
+import { ENDED_TASK_STATES, type Task, type TaskRequest, type TaskWriteOptions } from "../drive/task.ts";
 import { clusterTime } from "../metadata/view.ts";
 import { utf8 } from "../std/bytes.ts";
 import { ArchiveDownload } from "./archive-download.ts";
@@ -35,6 +35,8 @@ export interface DownloadTasks {
   create(request: TaskRequest, options?: WriteOptions): Promise<Task>;
   /** Errors: TASK_NOT_FOUND. */
   get(taskId: number, options?: ReadOptions): Promise<Task>;
+  /** Errors: TASK_NOT_FOUND, TASK_STATE_CONFLICT. */
+  cancel(taskId: number, options?: TaskWriteOptions): Promise<Task>;
 }
 
 /** What a PreparedDownloads needs. */
@@ -93,6 +95,22 @@ export class PreparedDownloads implements PreparedDownloadApi {
     if (this.#now() > expireTimeMs) throw expired(downloadId);
     const stored = await this.#layouts.open(file, options.signal);
     return new ArchiveDownload(this.#options.plane, { downloadId, expireTimeMs, file }, stored);
+  }
+
+  async release(downloadId: number, options: TaskWriteOptions = {}): Promise<void> {
+    const { signal } = options;
+    const kept = await this.#snapshots.find(downloadId, { signal });
+    try {
+      const { state } = await this.#task(downloadId, { signal });
+      if (!ENDED_TASK_STATES.has(state)) await this.#options.tasks.cancel(downloadId, options);
+    } catch (error) {
+      // The task may have ended by itself just now, and tasks are forgotten before long, also while what they made is kept.
+      const isOver =
+        hasReason(error, "TASK_STATE_CONFLICT") || (hasReason(error, "TASK_NOT_FOUND") && kept !== undefined);
+      if (!isOver) throw error;
+    }
+    // What a worker that has not heard of it yet makes after this is given back by the sweeper, as its task was cancelled.
+    await this.#snapshots.remove(downloadId, signal);
   }
 
   /** Says why there is nothing to open. */
@@ -196,7 +214,7 @@ export class DownloadTaskHandler {
 }
 
 function expired(downloadId: number): DriveError {
-  return new DriveError("DOWNLOAD_EXPIRED", `The time of download ${downloadId} is over.`, {
+  return new DriveError("DOWNLOAD_EXPIRED", `Download ${downloadId} is no longer kept.`, {
     download_id: String(downloadId),
   });
 }

@@ -1,6 +1,6 @@
 /**
- * Progress of uploads and downloads that run through this node: who asks gets the present figures and then each change, at
- * most ten a second, until the end.
+ * What this node counts of uploads and downloads that run through it. Of a download that is all there is, and who asks gets the
+ * present figures and then each change, at most ten a second, until the end; of an upload it is a part: upload-watch.ts.
  *
  * Counts never decrease. Everything is bounded: transfers remembered, watchers in all. A finished transfer is remembered until
  * newer ones need its place, so that a watcher who comes late still learns the outcome. Progress is display data: it is kept in
@@ -90,9 +90,23 @@ export class TransferProgress {
 
   /** Enters a phase; a finished transfer stays finished. */
   enter(phase: Progress["phase"]): void {
-    if (this.ended) return;
+    if (this.ended || this.#phase === phase) return;
     this.#phase = phase;
     this.#touch();
+  }
+
+  /**
+   * Ends the transfer well: all of `sizeBytes` came, wherever it went through.
+   * @param copiedBytes what one, two and three nodes hold of it at least
+   */
+  finish(sizeBytes: number, copiedBytes: Progress["copiedBytes"]): void {
+    if (this.ended) return;
+    this.sizeBytes = sizeBytes;
+    this.#transferredBytes = Math.max(this.#transferredBytes, sizeBytes);
+    for (const copy of [0, 1, 2] as const) {
+      this.#copiedBytes[copy] = Math.max(this.#copiedBytes[copy], copiedBytes[copy]);
+    }
+    this.enter("done");
   }
 
   /** Ends the transfer as failed. */
@@ -109,7 +123,7 @@ export class TransferProgress {
     return this.#changed.promise;
   }
 
-  /** A chunk that was sent twice counts once, as far as can be told. */
+  /** Never more than the whole. */
   #bounded(count: number): number {
     return this.sizeBytes === undefined ? count : Math.min(count, this.sizeBytes);
   }
@@ -162,8 +176,13 @@ export class ProgressBoard {
     return this.#transfers.get(id);
   }
 
+  /** Forgets a transfer of which nothing more will be heard here. */
+  forget(id: string): void {
+    this.#transfers.delete(id);
+  }
+
   /**
-   * The figures now and after changes, until the transfer ends.
+   * The figures of a transfer that is this node's alone, now and after changes, until it ends. Uploads are upload-watch.ts.
    * @throws DriveError UPLOAD_NOT_FOUND when this node does not know the transfer, OVERLOADED, CANCELED
    */
   async *watch(id: string, signal?: AbortSignal): AsyncGenerator<Progress, void, undefined> {
@@ -171,12 +190,7 @@ export class ProgressBoard {
     if (transfer === undefined) {
       throw new DriveError("UPLOAD_NOT_FOUND", `No transfer ${id} is known at this node.`, { id });
     }
-    if (this.#watcherCount >= this.#watcherCountMax) {
-      throw new DriveError("OVERLOADED", `${this.#watcherCountMax} watchers are served already.`, {
-        watcher_count_max: String(this.#watcherCountMax),
-      });
-    }
-    this.#watcherCount += 1;
+    const leave = this.admitWatcher();
     try {
       for (;;) {
         const changed = transfer.changed();
@@ -186,8 +200,24 @@ export class ProgressBoard {
         await this.#wait(changed, signal);
       }
     } finally {
-      this.#watcherCount -= 1;
+      leave();
     }
+  }
+
+  /**
+   * Counts a watcher until the returned function is called, once.
+   * @throws DriveError OVERLOADED
+   */
+  admitWatcher(): () => void {
+    if (this.#watcherCount >= this.#watcherCountMax) {
+      throw new DriveError("OVERLOADED", `${this.#watcherCountMax} watchers are served already.`, {
+        watcher_count_max: String(this.#watcherCountMax),
+      });
+    }
+    this.#watcherCount += 1;
+    return () => {
+      this.#watcherCount -= 1;
+    };
   }
 
   /** Waits for the pause between reports, then for a change; the end of the transfer is a change like any other. */

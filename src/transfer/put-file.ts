@@ -8,23 +8,24 @@
  * the stream fails or is cut short nothing of it remains: the upload is aborted. Each attempt of a request has an upload of
  * its own, so an earlier one that is still running, perhaps at another node, can take nothing away from a later one. What
  * makes the file is one command under the request's id, whichever path and attempt it comes from: the first wins, and the
- * others get its answer.
+ * others get its answer when their bytes are the same.
  */
 import { canceledError, throwIfCanceled } from "../cluster/deadline.ts";
-import type { PathEntry, WriteOptions } from "../drive/drive-api.ts";
-import type { Entry } from "../drive/entry.ts";
+import type { PathEntry, UploadTicket, WriteOptions } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
-import { CHUNK_SIZE_BYTES, CONTENT_SIZE_BYTES_MAX } from "../drive/limits.ts";
-import { bytesEqual } from "../std/bytes.ts";
+import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { checkRequestId } from "../metadata/requests.ts";
 import { deferred } from "../std/deferred.ts";
-import { sha256, sha256Stream } from "../std/digest.ts";
+import { sha256Stream } from "../std/digest.ts";
 import { toChunks } from "./chunker.ts";
-import { EMPTY_TREE_HASH } from "./content-checks.ts";
+import { checkSoFar, checkWhole } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
-import { putIntent, type StoreRequest } from "./locators.ts";
+import type { StoreRequest } from "./locators.ts";
+import { withMediaType } from "./media-type.ts";
+import { PutAttempts, type PutAsked } from "./put-attempts.ts";
+import { answerRepeat } from "./put-repeat.ts";
 import { SmallWriter, type SmallOutcome } from "./small-writer.ts";
-import { commitIds, type UploadManager } from "./upload-manager.ts";
-import { findAnsweredFile } from "./upload-record.ts";
+import type { UploadManager } from "./upload-manager.ts";
 
 /** Chunks of one stream hashed or on their way at once: covers 400 MiB/s at 40 ms; further bytes wait at the client. */
 export const STREAM_CHUNK_COUNT_MAX = 16;
@@ -42,21 +43,24 @@ interface StreamPut {
 export class FilePutter {
   readonly #plane: DataPlane;
   readonly #uploads: UploadManager;
+  readonly #attempts: PutAttempts;
   readonly #small: SmallWriter;
 
-  constructor(plane: DataPlane, uploads: UploadManager) {
+  constructor(plane: DataPlane, uploads: UploadManager, attempts = new PutAttempts(plane, uploads)) {
     this.#plane = plane;
     this.#uploads = uploads;
+    this.#attempts = attempts;
     this.#small = new SmallWriter(plane);
   }
 
-  /** Uploads the stream. Errors: as DriveApi.putFile(). */
+  /** Uploads the stream. Errors: as DriveApi.putFile(); ARGUMENT_INVALID, before anything is read, for a request id that is none. */
   async put(
     request: StoreRequest,
     body: AsyncIterable<Uint8Array>,
     options: WriteOptions = {},
   ): Promise<PathEntry> {
     const requestId = options.requestId ?? this.#plane.metadata.newRequestId();
+    checkRequestId(requestId);
     const rest = toChunks(body)[Symbol.asyncIterator]();
     try {
       const head: Uint8Array[] = [];
@@ -69,11 +73,12 @@ export class FilePutter {
         checkSoFar(request.sizeBytes, sizeOf(head));
         if (next.value.length < CHUNK_SIZE_BYTES) break;
       }
-      const put: StreamPut = { request, options: { ...options, requestId }, head, rest };
+      const asked: StreamPut = { request, options: { ...options, requestId }, head, rest };
       if (options.requestId !== undefined) {
-        const answered = await this.#findAnswered(put);
-        if (answered !== undefined) return answered;
+        const answered = await this.#attempts.findAnswered(askedOf(asked));
+        if (answered !== undefined) return await this.#answerAgain(answered, asked);
       }
+      const put = { ...asked, request: withMediaType(request, this.#plane.metadata.port.reader()) };
       if (head.length < 2) {
         const small = await this.#putSmall(put);
         if (small.outcome === "done") return small.file;
@@ -86,22 +91,10 @@ export class FilePutter {
     }
   }
 
-  /** A repeat may come to a node where the other path is open, and would stumble over its own first success. */
-  async #findAnswered(put: StreamPut): Promise<PathEntry | undefined> {
-    const { request, options } = put;
-    const { port } = this.#plane.metadata;
-    await port.linearize({ signal: options.signal });
-    for (const commitId of commitIds(options.requestId)) {
-      const answered = findAnsweredFile(port.reader(), commitId, (entry) => {
-        if (!mayBe(put, entry)) return undefined;
-        const { sizeBytes, treeHash } = entry;
-        const content = { memberId: 0, contentId: 0, sizeBytes, treeHash, seals: [] };
-        const precondition = options.precondition ?? {};
-        return { kind: "put-small", ...putIntent(request), precondition, ...content };
-      });
-      if (answered !== undefined) return answered;
-    }
-    return undefined;
+  #answerAgain(made: PathEntry, put: StreamPut): Promise<PathEntry> {
+    const { requestId, signal } = put.options;
+    const { digester } = this.#plane;
+    return answerRepeat(made, { requestId, request: put.request, chunks: continued(put), digester, signal });
   }
 
   #putSmall(put: StreamPut): Promise<SmallOutcome> {
@@ -114,17 +107,14 @@ export class FilePutter {
     const { request, options } = put;
     const { signal, precondition, requestId } = options;
     const begun = await this.#init(put);
-    if (typeof begun !== "number") return begun;
+    if (typeof begun !== "number") return this.#answerAgain(begun, put);
     const uploadId = begun;
     try {
       throwIfCanceled(signal);
       const sent = await this.#send(uploadId, put);
       checkWhole(request.sizeBytes, sent.sizeBytes);
-      const settings = { ...sent, treeHash: request.treeHash, put: putIntent(request) };
-      const file = await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
-      // Another attempt may have made the file. Where it is this upload after all, it is complete and no abort ends it.
-      if (file.entry.contentId !== this.#uploads.findContentId(uploadId)) this.#abandon(uploadId);
-      return file;
+      const settings = { ...sent, put: request };
+      return await this.#uploads.complete(uploadId, settings, { signal, precondition, requestId });
     } catch (error) {
       const reason = error instanceof DriveError ? error.reason : "INTERNAL";
       this.#plane.progress.find(String(uploadId))?.fail(reason);
@@ -140,24 +130,18 @@ export class FilePutter {
    * goes away does not end this: an upload whose id nobody learned could not be aborted, and would stay open until it expires.
    */
   async #init(put: StreamPut): Promise<number | PathEntry> {
-    const { request, options } = put;
-    const { precondition } = options;
-    // Not told the tree hash, the tree takes no shortcut to equal bytes: those that come here are the ones that count.
-    const toStore = { ...request, treeHash: undefined };
-    const requestId = this.#plane.metadata.newRequestId();
-    const begin = async (): Promise<number> =>
-      (await this.#uploads.init(toStore, { precondition, requestId })).uploadId;
+    const initId = this.#plane.metadata.newRequestId();
+    const begin = (): Promise<UploadTicket | PathEntry> => this.#attempts.begin(askedOf(put), initId);
     try {
-      return await begin();
+      const begun = await begin();
+      return "uploadId" in begun ? begun.uploadId : begun;
     } catch (error) {
-      if (!(error instanceof DriveError)) throw error;
-      if (error.spec.outcome === "definite") {
-        // The name may be taken by this very request.
-        const answered = await this.#findAnswered(put);
-        if (answered !== undefined) return answered;
-      } else {
+      if (error instanceof DriveError && error.spec.outcome !== "definite") {
         // It may have begun, and nobody else asks for it: the same request says which upload it is.
-        this.#plane.chores.run(async () => this.#uploads.abort(await begin()));
+        this.#plane.chores.run(async () => {
+          const begun = await begin();
+          if ("uploadId" in begun) await this.#uploads.abort(begun.uploadId);
+        });
       }
       throw error;
     }
@@ -210,14 +194,8 @@ export class FilePutter {
   }
 }
 
-/** Whether the stream, as far as it was read and described, has the bytes of the file. Those of a long one come only later. */
-function mayBe({ request, head }: StreamPut, entry: Entry): boolean {
-  if (request.sizeBytes !== undefined && request.sizeBytes !== entry.sizeBytes) return false;
-  if (request.treeHash !== undefined && !bytesEqual(request.treeHash, entry.treeHash)) return false;
-  if (head.length >= 2) return sizeOf(head) <= entry.sizeBytes;
-  const [bytes] = head;
-  const treeHash = bytes === undefined ? EMPTY_TREE_HASH : sha256(bytes);
-  return sizeOf(head) === entry.sizeBytes && bytesEqual(treeHash, entry.treeHash);
+function askedOf(put: StreamPut): PutAsked {
+  return { request: put.request, options: put.options, sizeBytesMin: sizeOf(put.head) };
 }
 
 async function* continued(put: StreamPut): AsyncGenerator<Uint8Array, void, undefined> {
@@ -231,18 +209,4 @@ async function* continued(put: StreamPut): AsyncGenerator<Uint8Array, void, unde
 
 function sizeOf(chunks: readonly Uint8Array[]): number {
   return chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-}
-
-function checkSoFar(stated: number | undefined, sizeBytes: number): void {
-  const max = stated ?? CONTENT_SIZE_BYTES_MAX;
-  if (sizeBytes <= max) return;
-  throw new DriveError("PAYLOAD_TOO_LARGE", `More than ${max} bytes came.`, { size_bytes_max: String(max) });
-}
-
-function checkWhole(stated: number | undefined, sizeBytes: number): void {
-  if (stated === undefined || sizeBytes === stated) return;
-  throw new DriveError("PAYLOAD_TRUNCATED", `Only ${sizeBytes} of ${stated} bytes came.`, {
-    size_bytes: String(sizeBytes),
-    stated_size_bytes: String(stated),
-  });
 }

@@ -11,6 +11,7 @@ import type { DriveError } from "../drive/errors.ts";
 import { REQUEST_RETENTION_MS, VOTER_CONTACT_MS_MAX } from "../drive/limits.ts";
 import { decodeResult, encodeCommand } from "../metadata/codec.ts";
 import type { CommandBody, CommandResult } from "../metadata/commands.ts";
+import { checkProposable } from "../metadata/feature-level.ts";
 import { installView } from "../metadata/member-view.ts";
 import { clusterInfo, clusterTime } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
@@ -72,6 +73,7 @@ export class RemoteTree implements MetadataPort {
   async propose(body: CommandBody, options: ProposeOptions = {}): Promise<CommandResult> {
     const { clock, feed } = this.#options;
     const { requestId = "", timeoutMs = VOTER_ASK_TIMEOUT_MS, signal } = options;
+    checkProposable(this.reader(), body);
     const deadlineMs = requestId === "" ? 0 : clusterTime(this.reader()) + REQUEST_RETENTION_MS;
     const command = encodeCommand({ requestId, deadlineMs, wallTimeMs: clock.wallMs(), body });
     return decodeResult(await feed.propose(command, { timeoutMs, signal }));

@@ -21,7 +21,8 @@ import type { TreeReads } from "./tree-reads.ts";
 const DOWNLOADS = "downloads";
 const FILES = "files";
 const COMPLETE = "complete";
-const LAYOUT = "layout";
+/** Name of the folder of a download that holds its stored layout. */
+export const LAYOUT = "layout";
 
 /** Names read at once in a walk; each level on the way down holds so many. */
 const WALK_PAGE_COUNT = 256;
@@ -129,7 +130,7 @@ export class Snapshots {
   }
 
   /** Gives everything of a download back; harmless when there is nothing. */
-  remove(downloadId: number, signal: AbortSignal): Promise<void> {
+  remove(downloadId: number, signal?: AbortSignal): Promise<void> {
     return this.#drop([DOWNLOADS, String(downloadId)], signal);
   }
 
@@ -216,7 +217,7 @@ export class Snapshots {
     );
   }
 
-  async #drop(path: readonly string[], signal: AbortSignal): Promise<void> {
+  async #drop(path: readonly string[], signal: AbortSignal | undefined): Promise<void> {
     try {
       await this.#metadata.applyAny(
         { kind: "delete-entry", at: systemLocator(path), recursive: true, precondition: {} },

@@ -5,7 +5,7 @@
  * faster. So when the node that took the first chunks dies, any other goes on. Completing is idempotent: a finished upload
  * answers its file.
  */
-import { chunkCount } from "../drive/content.ts";
+import { chunkCount, type Seal } from "../drive/content.ts";
 import type {
   ChunkReceipt,
   PathEntry,
@@ -14,26 +14,35 @@ import type {
   UploadTicket,
   WriteOptions,
 } from "../drive/drive-api.ts";
-import type { OnConflict } from "../drive/entry.ts";
+import type { EntryAttributes, OnConflict } from "../drive/entry.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { formatPath } from "../drive/path.ts";
-import type { ExtentTargets, PutIntent, ResultValue } from "../metadata/commands.ts";
-import { clusterTime, uploadPath } from "../metadata/view.ts";
+import type { ExtentTargets, ResultValue } from "../metadata/commands.ts";
+import { clusterTime, hasEntry, uploadPath } from "../metadata/view.ts";
+import { copiesDiffer } from "../replication/sealer.ts";
 import { must } from "../std/assert.ts";
 import { bytesEqual, toHex, utf8 } from "../std/bytes.ts";
+import { sleep } from "../std/clock.ts";
 import { foldTreeHash, sha256 } from "../std/digest.ts";
 import { ActiveUpload, type SealedContent } from "./active-upload.ts";
 import { agreedSize, checkChunk, checkSize, checkTreeHash, EMPTY_TREE_HASH } from "./content-checks.ts";
 import type { DataPlane } from "./data-plane.ts";
 import { findUpload, getOpenUpload, getUpload } from "./upload-record.ts";
-import { locatorOfRequest, type StoreRequest } from "./locators.ts";
-import { heldChunks, statusOf } from "./upload-survey.ts";
+import { locatorOfRequest, putIntent, type StoreRequest } from "./locators.ts";
+import { withMediaType } from "./media-type.ts";
+import { withLivingTargets } from "./stale-targets.ts";
+import { statusOf, survey } from "./upload-survey.ts";
 
 /** Uploads kept in memory at once; beyond, the one idle for longest is forgotten, which costs its next chunk a look-up. */
 export const ACTIVE_UPLOAD_COUNT_MAX = 1000;
-/** How often an upload is sealed anew after the tree rejected its seals (a store was replaced between seal and commit). */
-export const COMMIT_ATTEMPT_COUNT_MAX = 3;
+/** How often an upload is sealed after the tree rejected its seals (a store was replaced between seal and commit). */
+export const COMMIT_ATTEMPT_COUNT_MAX = 6;
+/**
+ * Pause before the third attempt, doubled before each further one, 3.75 s in all: a node takes chunks a moment before the tree knows
+ * its new store.
+ */
+export const COMMIT_RETRY_WAIT_MS = 250;
 /** A request id made from another for one step of the same request, so that a repeated request repeats its steps. */
 function derivedRequestId(requestId: string, step: string): string {
   return toHex(sha256(utf8(`${requestId}\n${step}`)));
@@ -48,17 +57,27 @@ export function commitIds(requestId: string): readonly string[] {
   return Array.from({ length: COMMIT_ATTEMPT_COUNT_MAX }, (_, at) => (at === 0 ? requestId : further(at)));
 }
 
+/** Bytes of a content that at least one, two and three of the seals stand for. */
+function copiesOf(seals: readonly Seal[], sizeBytes: number): readonly [number, number, number] {
+  const copied: [number, number, number] = [0, 0, 0];
+  const counts = new Map<number, number>();
+  for (const seal of seals) {
+    const count = counts.get(seal.extent.extentIndex) ?? 0;
+    if (count < 3) copied[count as 0 | 1 | 2] += seal.sizeBytes;
+    counts.set(seal.extent.extentIndex, count + 1);
+  }
+  return [Math.max(copied[0], sizeBytes), copied[1], copied[2]];
+}
+
 /** How to complete. */
 export interface CompleteSettings {
   readonly sizeBytes?: number | undefined;
   /** Plain SHA-256 when it is known. */
   readonly sha256?: Uint8Array | undefined;
-  /** Tree hash that the bytes must have, beside the one stated at the start. */
-  readonly treeHash?: Uint8Array | undefined;
   /** What to do when the name is taken, instead of what the start of the upload said. */
   readonly onConflict?: OnConflict | undefined;
-  /** What a one-shot upload was asked to do. */
-  readonly put?: PutIntent | undefined;
+  /** What a one-shot upload was asked to do, when this upload is an attempt of it. */
+  readonly put?: StoreRequest | undefined;
 }
 
 interface Cached {
@@ -85,23 +104,29 @@ export class UploadManager {
   async init(request: StoreRequest, options: WriteOptions = {}): Promise<UploadTicket> {
     const { metadata, placement } = this.#plane;
     checkSize(request.sizeBytes);
-    const extents = placement.chooseExtents(request.sizeBytes);
-    const value = await metadata.apply(
-      {
-        kind: "init-upload",
-        at: locatorOfRequest(request),
-        createParents: request.createParents,
-        sizeBytes: request.sizeBytes,
-        treeHash: request.treeHash ?? new Uint8Array(0),
-        onConflict: request.onConflict,
-        attributes: request.attributes,
-        precondition: options.precondition ?? {},
-        extents,
-      },
-      "upload",
-      options,
-    );
-    return this.#ticket(request, value, extents);
+    const { attributes } = withMediaType(request, metadata.port.reader());
+    return withLivingTargets(this.#plane, options.signal, async (attempt) => {
+      const extents = placement.chooseExtents(request.sizeBytes);
+      // The refusal of targets is remembered under its request id, so the next choice is a request of its own.
+      const again = attempt > 1 && options.requestId !== undefined;
+      const requestId = again ? derivedRequestId(options.requestId, `targets ${attempt}`) : options.requestId;
+      const value = await metadata.apply(
+        {
+          kind: "init-upload",
+          at: locatorOfRequest(request),
+          createParents: request.createParents,
+          sizeBytes: request.sizeBytes,
+          treeHash: request.treeHash ?? new Uint8Array(0),
+          onConflict: request.onConflict,
+          attributes,
+          precondition: options.precondition ?? {},
+          extents,
+        },
+        "upload",
+        { ...options, requestId },
+      );
+      return this.#ticket(request, value, extents);
+    });
   }
 
   /** Takes one chunk. Errors: as DriveApi.writeChunk(). */
@@ -152,10 +177,21 @@ export class UploadManager {
       }
       this.#plane.hashed.remember(bytes, actual);
       keep?.(upload, actual);
-      const replicaCount = await upload.writeChunk(chunkIndex, bytes, actual, signal);
-      upload.progress.addTransferred(bytes.length);
+      const replicaCount = await upload
+        .writeChunk(chunkIndex, bytes, actual, signal)
+        .catch((error: unknown) => this.#rethrow(uploadId, error, signal));
       return { chunkIndex, digest: actual, replicaCount };
     });
+  }
+
+  /** Throws `error` of a chunk, or that the upload is gone: stores keep what they sealed of a discarded one for a while. */
+  async #rethrow(uploadId: number, error: unknown, signal: AbortSignal | undefined): Promise<never> {
+    if (hasReason(error, "UPLOAD_FINISHED")) {
+      const { port } = this.#plane.metadata;
+      await port.linearize({ signal });
+      getUpload(port.reader(), uploadId);
+    }
+    throw error;
   }
 
   /** Seals and commits. Errors: as DriveApi.completeUpload(). */
@@ -168,23 +204,25 @@ export class UploadManager {
     if (finished !== undefined) return finished;
     const requestId = options.requestId ?? this.#plane.metadata.newRequestId();
     return this.#withUpload(uploadId, async (upload) => {
+      upload.checkFolder();
       const sizeBytes = agreedSize(upload.record.sizeBytes, settings.sizeBytes);
       upload.progress.sizeBytes = sizeBytes;
       try {
         const done = await this.#commit(upload, { ...settings, sizeBytes }, { ...options, requestId });
-        upload.progress.enter("done");
         this.#forget(uploadId);
+        // Another attempt may have made the file.
+        if (settings.put !== undefined && done.entry.contentId !== upload.record.contentId) {
+          this.#plane.chores.run(() => this.abort(uploadId));
+        }
         return done;
       } catch (error) {
         upload.progress.enter("receiving");
-        throw error;
+        // What the tree says of it names an id that nobody knows.
+        if (hasReason(error, "PATH_NOT_FOUND")) upload.checkFolder();
+        const isHopeless = settings.put === undefined && hasReason(error, "DIGEST_MISMATCH");
+        throw isHopeless ? await this.#discarded(uploadId, error) : error;
       }
     });
-  }
-
-  /** The content id of an upload, as far as this node has seen; undefined when it has not, or the upload is gone. */
-  findContentId(uploadId: number): number | undefined {
-    return findUpload(this.#plane.metadata.port.reader(), uploadId)?.contentId;
   }
 
   /** The file of an upload that is complete as far as this node has seen. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED. */
@@ -193,15 +231,19 @@ export class UploadManager {
     return upload.entry === undefined ? undefined : { entry: upload.entry, path: formatPath(upload.path) };
   }
 
-  /** What is missing. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED. */
+  /** What is missing. Errors: UPLOAD_NOT_FOUND, UPLOAD_EXPIRED, DIGEST_MISMATCH when its copies differ. */
   async status(uploadId: number, options: ReadOptions = {}): Promise<UploadStatus> {
     const { metadata } = this.#plane;
     if (options.consistency !== "stale") await metadata.port.linearize({ signal: options.signal });
     const upload = getUpload(metadata.port.reader(), uploadId);
-    const path = uploadPath(metadata.port.reader(), upload) ?? [upload.name];
+    const reader = metadata.port.reader();
+    // Below the system's root there are folders and no paths.
+    const path =
+      uploadPath(reader, upload) ?? (hasEntry(reader, upload.parentId) ? [upload.name] : undefined);
     if (upload.state === "complete") return this.#shown(statusOf(upload, path, []));
     const { ports, placement } = this.#plane;
-    const held = await heldChunks(ports, upload.contentId, upload.extents, placement.quorum());
+    const { held, differing } = await survey(ports, upload.contentId, upload.extents, placement.quorum());
+    if (differing !== undefined) throw copiesDiffer(differing);
     return this.#shown(statusOf(upload, path, held));
   }
 
@@ -210,6 +252,30 @@ export class UploadManager {
     await this.#plane.metadata.apply({ kind: "abort-upload", uploadId }, "none", options);
     this.#plane.progress.find(String(uploadId))?.fail("CANCELED");
     this.#forget(uploadId);
+  }
+
+  /**
+   * Aborts an upload that can never be completed: seals are final, and its sealed bytes are not those stated, or differ from copy to
+   * copy. Left open it would look as if nothing but completing it were missing. Returns what to tell.
+   */
+  async #discarded(uploadId: number, error: DriveError): Promise<DriveError> {
+    const told = (what: string): DriveError =>
+      new DriveError(
+        "DIGEST_MISMATCH",
+        `${error.message} ${what} Begin a new upload.`,
+        error.metadata,
+        error,
+      );
+    // Whoever watches is told why, not that somebody aborted it.
+    this.#plane.progress.find(String(uploadId))?.fail(error.reason);
+    try {
+      await this.abort(uploadId);
+      return told("The upload was discarded.");
+    } catch (failure) {
+      if (!(failure instanceof DriveError)) throw failure;
+      // Completing it again, or its expiry, discards it later.
+      return told("The upload cannot be completed.");
+    }
   }
 
   /** Runs `work` with the upload as this node has it; its record is looked up, linearizably, when it is not in memory. */
@@ -275,7 +341,7 @@ export class UploadManager {
       const sealed = await upload.sealAll(settings.sizeBytes, options.signal);
       const treeHash = sealed.roots.length === 0 ? EMPTY_TREE_HASH : foldTreeHash(sealed.roots);
       checkTreeHash(upload.record.treeHash, treeHash);
-      checkTreeHash(settings.treeHash, treeHash);
+      checkTreeHash(settings.put?.treeHash, treeHash);
       const sha256 = settings.sha256 ?? upload.plain.digestOf(treeHash, chunkCount(settings.sizeBytes));
       upload.progress.enter("committing");
       try {
@@ -286,10 +352,15 @@ export class UploadManager {
           { ...options, requestId },
         );
         for (const late of sealed.late) this.#plane.reports.addLate(late);
+        upload.progress.finish(settings.sizeBytes, copiesOf(sealed.seals, settings.sizeBytes));
         return done;
       } catch (error) {
         if (!hasReason(error, "SEAL_REJECTED") || attempt >= COMMIT_ATTEMPT_COUNT_MAX) throw error;
         upload.forgetSeals();
+      }
+      // The first repeat comes at once: what was sealed before a store was replaced is sealed by the new one.
+      if (attempt >= 2) {
+        await sleep(this.#plane.clock, COMMIT_RETRY_WAIT_MS * 2 ** (attempt - 2), options.signal);
       }
     }
   }
@@ -313,7 +384,7 @@ export class UploadManager {
         seals: content.sealed.seals,
         precondition: options.precondition ?? {},
         onConflict: content.onConflict,
-        put: content.put,
+        put: content.put && putIntent(typedLike(content.put, upload.record.attributes)),
       },
       options,
     );
@@ -351,4 +422,9 @@ export class UploadManager {
       expireTimeMs: this.#wallTimeOf(value.expireTimeMs),
     };
   }
+}
+
+/** The request with the media type that its upload was given when it began: another node may find another now. */
+function typedLike(request: StoreRequest, { mediaType }: EntryAttributes): StoreRequest {
+  return { ...request, attributes: { ...request.attributes, mediaType } };
 }

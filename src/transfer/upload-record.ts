@@ -22,6 +22,15 @@ function uploadGone(uploadId: number): DriveError {
   });
 }
 
+/** The error for an upload whose folder is there no more: it keeps the folder's id, so another one of the same path does not help. */
+export function folderGone({ uploadId, name }: Pick<UploadInfo, "uploadId" | "name">): DriveError {
+  return new DriveError(
+    "PATH_NOT_FOUND",
+    `The folder of upload ${uploadId} (${JSON.stringify(name)}) was deleted while it ran, so it cannot be completed. Upload the file anew, which makes the folder again: the bytes have to be sent once more.`,
+    { upload_id: String(uploadId), name },
+  );
+}
+
 /** An upload, open or complete. @throws DriveError UPLOAD_NOT_FOUND, UPLOAD_EXPIRED */
 export function getUpload(reader: OrderedReader, uploadId: number): UploadInfo {
   const upload = findUpload(reader, uploadId);

@@ -40,6 +40,8 @@ const PASSING_REASONS: readonly ErrorReason[] = [
   "NODE_STOPPING",
   "PEER_UNREACHABLE",
   "OVERLOADED",
+  // Somebody else is at its address now, as after a replacement on the same machine.
+  "WRONG_CLUSTER",
 ];
 
 /** The small part of the state (metadata/member-view.ts) and what consensus knows, at one voter. */
@@ -132,10 +134,14 @@ export interface AnyVoterOptions {
   readonly feedOf: (memberId: number) => VoterFeed | undefined;
 }
 
-/** Asks one voter after another until one answers, the one that answered last first. */
+/**
+ * Asks one voter after another until one answers, the one that answered last first. Where time was over, the next question goes on: a
+ * few that keep silent never hide the others.
+ */
 export class AnyVoter implements VoterFeed {
   readonly #options: AnyVoterOptions;
-  #lastId = 0;
+  /** Who answered last, or is next. */
+  #firstId = 0;
 
   constructor(options: AnyVoterOptions) {
     this.#options = options;
@@ -187,20 +193,22 @@ export class AnyVoter implements VoterFeed {
     const endMs = clock.monotonicMs() + timeoutMs;
     let last = new DriveError("NO_LEADER", "No voter of the cluster can be reached.");
     for (;;) {
-      const ids = voterIds();
-      for (const id of ids.includes(this.#lastId) ? moveToFront(ids, this.#lastId) : ids) {
+      for (const id of startingAt(this.#firstId, voterIds())) {
         throwIfCanceled(signal);
+        if (clock.monotonicMs() >= endMs) {
+          this.#firstId = id;
+          break;
+        }
         const feed = feedOf(id);
         if (feed === undefined) continue;
         try {
           const answer = await work(feed);
-          this.#lastId = id;
+          this.#firstId = id;
           return answer;
         } catch (error) {
           if (!hasReason(error, ...PASSING_REASONS)) throw error;
           last = error;
         }
-        if (clock.monotonicMs() >= endMs) break;
       }
       // That one voter cannot be reached says nothing to who asked this node.
       if (clock.monotonicMs() + ROUND_PAUSE_MS >= endMs) throw noVoter(last);
@@ -209,8 +217,9 @@ export class AnyVoter implements VoterFeed {
   }
 }
 
-function moveToFront(ids: readonly number[], id: number): readonly number[] {
-  return [id, ...ids.filter((each) => each !== id)];
+function startingAt(id: number, ids: readonly number[]): readonly number[] {
+  const at = Math.max(0, ids.indexOf(id));
+  return [...ids.slice(at), ...ids.slice(0, at)];
 }
 
 function noVoter(last: DriveError): DriveError {

@@ -3,6 +3,7 @@ import { expect } from "chai";
 import { EmbeddedCatalog } from "../../src/catalog/embedded-catalog.ts";
 import { NameFollower } from "../../src/catalog/name-follower.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
+import { StoreFullError, type OrderedStoreProvider } from "../../src/std/ordered-store.ts";
 import { SystemClock } from "../../src/std/clock.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { expectReason } from "../support/expect-reason.ts";
@@ -12,7 +13,7 @@ const NEWEST = { sort: "created", descending: true, countMax: 100 } as const;
 
 function follow(
   drive: CatalogDrive,
-  stores = new MemoryOrderedStoreProvider(),
+  stores: OrderedStoreProvider = new MemoryOrderedStoreProvider(),
 ): { names: NameFollower; catalog: EmbeddedCatalog; rebuilds: string[]; caughtUp: () => Promise<void> } {
   const clock = new SystemClock();
   const port = drive.drives.tree.port(1);
@@ -31,7 +32,8 @@ describeCatalog("EmbeddedCatalog", async (drive) => {
   return { catalog, caughtUp, dispose: () => names.stop() };
 });
 
-describe("The index of names of a node", () => {
+describe("The index of names of a node", function () {
+  this.timeout(30_000);
   it("is being built at first, and says so", async () => {
     const drive = new CatalogDrive();
     await drive.put("/a", "1");
@@ -62,6 +64,70 @@ describe("The index of names of a node", () => {
     expect(second.rebuilds).to.have.length(1);
     expect(second.rebuilds[0]).to.match(/damaged/u);
     expect(await pathsOf(second.catalog, { ...NEWEST, text: "a" })).to.deep.equal(["/a"]);
+  });
+
+  it("answers, and can be asked for anew, while the disk is full, and is written when there is space", async () => {
+    const drive = new CatalogDrive();
+    let isFull = false;
+    let flushes = 0;
+    const stores = new MemoryOrderedStoreProvider({
+      beforeFlush: () => {
+        if (isFull) return Promise.reject(new StoreFullError("/index/names"));
+        flushes += 1;
+        return Promise.resolve();
+      },
+    });
+    await drive.put("/a", "1");
+    const first = follow(drive, stores);
+    await first.caughtUp();
+    isFull = true;
+    first.names.rebuild();
+    await first.caughtUp();
+    await drive.put("/b", "2");
+    await first.caughtUp();
+    const found = await pathsOf(first.catalog, { ...NEWEST, text: "b" });
+    await first.names.stop();
+    isFull = false;
+    const second = follow(drive, stores);
+    await second.caughtUp();
+    await second.names.stop();
+
+    expect(first.rebuilds.at(-1)).to.equal("it was asked for");
+    expect(found).to.deep.equal(["/b"]);
+    expect(flushes).to.be.above(0);
+  });
+
+  it("misses no name that its store did not take while the disk was full", async () => {
+    const drive = new CatalogDrive();
+    const stores = new MemoryOrderedStoreProvider();
+    let isFull = false;
+    const refusing: OrderedStoreProvider = {
+      check: (name) => stores.check(name),
+      list: () => stores.list(),
+      remove: (name) => stores.remove(name),
+      open: async (name) => {
+        const store = await stores.open(name);
+        const transaction = store.transaction.bind(store);
+        store.transaction = (work) => {
+          if (isFull) throw new StoreFullError("/index/names");
+          return transaction(work);
+        };
+        return store;
+      },
+    };
+    await drive.put("/a", "1");
+    const { names, catalog, caughtUp } = follow(drive, refusing);
+    await caughtUp();
+    await drive.put("/b", "2");
+    isFull = true;
+    const refused = await names.round().catch((error: unknown) => error);
+    const lagWhileFull = names.lagCount();
+    isFull = false;
+    await caughtUp();
+
+    expect(refused).to.be.instanceOf(StoreFullError);
+    expect(lagWhileFull).to.be.above(0);
+    expect(await pathsOf(catalog, { ...NEWEST, text: "b" })).to.deep.equal(["/b"]);
   });
 
   it("goes on where it was after a crash", async () => {

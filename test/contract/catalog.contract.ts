@@ -6,12 +6,11 @@ import { expect } from "chai";
 import type { Catalog, CatalogQuery } from "../../src/drive/catalog.ts";
 import { DriveError } from "../../src/drive/errors.ts";
 import type { Entry } from "../../src/drive/entry.ts";
-import { formatPath } from "../../src/drive/path.ts";
 import type { StateMachineLimits } from "../../src/metadata/context.ts";
-import { scanRows } from "../../src/metadata/feed.ts";
-import { pathOf } from "../../src/metadata/view.ts";
+import { formatPath } from "../../src/drive/path.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { expectReason } from "../support/expect-reason.ts";
+import { entriesOf } from "../support/projection.ts";
 import { streamOf, TestDrives, uploadOf } from "../support/use-drives.ts";
 
 /** A catalog over a drive of three nodes. */
@@ -67,18 +66,7 @@ export class CatalogDrive {
 
   /** Everything that is in the tree, by path. */
   entries(): ReadonlyMap<string, Entry> {
-    const reader = this.drives.tree.store;
-    const found = new Map<string, Entry>();
-    let cursor: Uint8Array | undefined;
-    do {
-      const slice = scanRows(reader, cursor, 100);
-      for (const row of slice.rows) {
-        const path = pathOf(reader, row.entryId);
-        if (path !== undefined) found.set(formatPath(path), row);
-      }
-      cursor = slice.next;
-    } while (cursor !== undefined);
-    return found;
+    return entriesOf(this.drives.tree.store);
   }
 }
 
@@ -97,6 +85,10 @@ export async function pathsOf(catalog: Catalog, query: CatalogQuery): Promise<re
   } while (cursor !== undefined);
   return paths;
 }
+
+/** A cursor as a client could make it up. */
+const cursorOf = (parts: readonly unknown[]): string =>
+  Buffer.from(JSON.stringify(parts)).toString("base64url");
 
 /** Runs the suite. `create` makes a catalog that follows the given drive. */
 export function describeCatalog(
@@ -220,6 +212,21 @@ export function describeCatalog(
           { countMax: 0 },
           { countMax: 1001 },
           { cursor: "nonsense" },
+          // What no name, type or number can be; PostgreSQL's text holds no NUL.
+          { text: "a\u0000" },
+          { text: "a\n" },
+          { text: "\ud83d" },
+          { text: "\ude00" },
+          { mediaType: "text/\u0000" },
+          { mediaType: "é" },
+          { sizeBytesMin: 1.5 },
+          { sizeBytesMax: Number.MAX_SAFE_INTEGER + 1 },
+          { modifiedFromMs: Number.NaN },
+          { modifiedToMs: Infinity },
+          { sort: "name", cursor: cursorOf(["name", 1, "a\u0000", 1]) },
+          { sort: "name", cursor: cursorOf(["name", 1, "", 1]) },
+          { cursor: cursorOf(["created", 1, 1e300, 1]) },
+          { cursor: cursorOf(["created", 1, 1, 1.5]) },
         ];
         for (const query of wrong) {
           await expectReason("ARGUMENT_INVALID", () =>
@@ -227,6 +234,9 @@ export function describeCatalog(
           );
         }
         expect(await search("x".repeat(1024))).to.deep.equal([]);
+        const noEntry = cursorOf(["created", 1, -5, -5]);
+        const { entries } = await tested.catalog.find({ ...NEWEST, text: "a", cursor: noEntry });
+        expect(entries).to.deep.equal([]);
       });
 
       it("follows renames, moves and deletions", async () => {

@@ -3,12 +3,17 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { must } from "../../src/std/assert.ts";
 import { utf8 } from "../../src/std/bytes.ts";
 import { SystemClock, type Clock } from "../../src/std/clock.ts";
 import { deferred } from "../../src/std/deferred.ts";
+import { isNoSpace } from "../../src/std/disk.ts";
 import { LmdbOrderedStoreProvider, LmdbOrderedStore } from "../../src/std/lmdb-ordered-store.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
+import { StoreFullError, type OrderedStore } from "../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
+import { eventually } from "../support/eventually.ts";
+import { limitFileSize } from "../support/file-size-limit.ts";
 import { describeOrderedStore, recordsOf } from "./ordered-store.contract.ts";
 
 describeOrderedStore("MemoryOrderedStore", () => {
@@ -106,5 +111,194 @@ describe("LmdbOrderedStore when the disk does not answer", () => {
     expect(error?.message).to.contain("must end");
     expect(() => store.get(utf8("a"))).to.throw("must end");
     await store.close();
+  });
+});
+
+describe("LmdbOrderedStore.flush()", () => {
+  it("makes durable what was put before it, also when it is called while another flush is ending", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "flush-end-"));
+    let atEnd: (() => void) | undefined;
+    const system = new SystemClock();
+    const clock: Clock = {
+      monotonicMs: () => system.monotonicMs(),
+      wallMs: () => system.wallMs(),
+      // The watchdog of a flush is cancelled when LMDB has committed, a few microtasks before the flush has ended.
+      setTimer: (delayMs, callback) => {
+        const timer = system.setTimer(delayMs, callback);
+        return {
+          cancel: () => {
+            timer.cancel();
+            atEnd?.();
+          },
+        };
+      },
+    };
+    const provider = new LmdbOrderedStoreProvider({ directory, clock });
+    const put = (store: OrderedStore, key: string): void =>
+      store.transaction((transaction) => transaction.put(utf8(key), utf8("1")));
+    const isDurable: boolean[] = [];
+
+    for (let microtasks = 0; microtasks < 8; microtasks += 1) {
+      const store = await provider.open("s");
+      const second = deferred<void>();
+      const putAndFlush = async (): Promise<void> => {
+        for (let at = 0; at < microtasks; at += 1) await Promise.resolve();
+        put(store, `second ${microtasks}`);
+        await store.flush();
+      };
+      atEnd = () => {
+        atEnd = undefined;
+        putAndFlush().then(
+          () => second.resolve(),
+          (error: Error) => second.reject(error),
+        );
+      };
+      put(store, `first ${microtasks}`);
+      await store.flush();
+      await second.promise;
+      // The file has what was flushed, and closing adds nothing to it.
+      await store.close();
+      const reopened = await provider.open("s");
+      isDurable.push(reopened.get(utf8(`second ${microtasks}`)) !== undefined);
+      await reopened.close();
+    }
+    await rm(directory, { recursive: true, force: true });
+
+    expect(isDurable).to.deep.equal(Array.from({ length: 8 }, () => true));
+  });
+});
+
+describe("LmdbOrderedStore on a full disk", function () {
+  this.timeout(60_000);
+  const MIB = 1024 * 1024;
+  // Far more than what else this process writes into one file.
+  const LIMIT_BYTES = 32 * MIB;
+  let directory: string;
+  let store: OrderedStore;
+
+  // The limit is no matter of the file system, so its figure is a test's: by it a write that was cut short is known.
+  const provider = (): LmdbOrderedStoreProvider =>
+    new LmdbOrderedStoreProvider({
+      directory,
+      clock: new SystemClock(),
+      freeBytes: () => Promise.resolve(0),
+    });
+
+  function putMebibytes(from: number, to: number): void {
+    for (let at = from; at < to; at += 1) {
+      const value = new Uint8Array(MIB).fill(at);
+      store.transaction((transaction) => transaction.put(utf8(`key ${String(at).padStart(4, "0")}`), value));
+    }
+  }
+
+  /** What is stored, a digit a record: each value is of one byte that its key names. */
+  function readBack(): number[] {
+    return [...store.range({ from: utf8("a"), to: utf8("z") })].map(({ value }) => {
+      expect(value.every((byte) => byte === value[0])).to.equal(true);
+      return value[0] ?? -1;
+    });
+  }
+
+  async function flushError(): Promise<unknown> {
+    return store.flush().then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+  }
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), "full-store-"));
+    store = await provider().open("s");
+    putMebibytes(0, 4);
+    await store.flush();
+    limitFileSize(process.pid, LIMIT_BYTES);
+  });
+
+  afterEach(async () => {
+    limitFileSize(process.pid, undefined);
+    await store.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  it("rejects the flush, serves everything, and makes all of it durable once there is space", async () => {
+    putMebibytes(4, 40);
+    const first = await flushError();
+    putMebibytes(40, 42);
+    const second = await flushError();
+    const served = readBack();
+
+    limitFileSize(process.pid, undefined);
+    putMebibytes(42, 43);
+    await store.flush();
+    await store.close();
+    store = await provider().open("s");
+
+    expect(first).to.be.instanceOf(StoreFullError);
+    expect(isNoSpace(second), String(second)).to.equal(true);
+    expect(served).to.deep.equal(Array.from({ length: 42 }, (_, at) => at));
+    expect(readBack()).to.deep.equal(Array.from({ length: 43 }, (_, at) => at));
+  });
+
+  it("holds the last flush and nothing of what failed when it is opened again", async () => {
+    putMebibytes(4, 40);
+    expect(await flushError()).to.be.instanceOf(StoreFullError);
+    const frozen = must(store.frozenFile?.(), "a store in a file");
+    const inFile = [...frozen.reader.range({ from: utf8("a"), to: utf8("z") })].length;
+    frozen.close();
+    await store.close();
+    limitFileSize(process.pid, undefined);
+    const condition = await provider().check("s");
+    store = await provider().open("s");
+
+    expect(["verified", "readable"]).to.include(condition.kind);
+    // A flush that began by itself while there was still space may have taken some of it, always from the front.
+    const held = readBack();
+    expect(held.length).to.equal(inFile);
+    expect(held.length).to.be.within(4, 31);
+    expect(held).to.deep.equal(held.map((_, at) => at));
+  });
+
+  it("refuses more once far too much waits in memory, and takes it by itself when there is space", async () => {
+    putMebibytes(4, 40);
+    expect(await flushError()).to.be.instanceOf(StoreFullError);
+    const refused = (): unknown => {
+      try {
+        putMebibytes(100, 101);
+      } catch (error) {
+        return error;
+      }
+      return undefined;
+    };
+    let waiting = 0;
+    while (refused() === undefined) waiting += 1;
+    expect(waiting).to.be.within(64, 256);
+    expect(refused()).to.be.instanceOf(StoreFullError);
+
+    limitFileSize(process.pid, undefined);
+    await eventually("the store takes transactions again", () => Promise.resolve(refused() === undefined), {
+      withinMs: 20_000,
+    });
+    await store.flush();
+
+    expect(readBack()).to.deep.equal([...Array.from({ length: 40 }, (_, at) => at), 100]);
+  });
+
+  it("takes an I/O error for the end of the disk, and the process, where there is space", async () => {
+    const failing = Object.assign(new Error("Commit failed"), {
+      commitError: Promise.reject(Object.assign(new Error("Input/output error"), { code: 5 })),
+    });
+    const dying = new LmdbOrderedStore({ batch: () => Promise.reject(failing) } as never, "none", {
+      clock: new SystemClock(),
+      freeBytes: () => Promise.resolve(1e12),
+    });
+    dying.transaction((transaction) => transaction.put(utf8("a"), utf8("1")));
+
+    const error = await dying.flush().then(
+      () => undefined,
+      (reason: Error) => reason,
+    );
+
+    expect(error?.message).to.contain("must end");
+    expect(isNoSpace(error)).to.equal(false);
   });
 });

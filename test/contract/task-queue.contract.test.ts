@@ -5,7 +5,8 @@ import { SystemClock } from "../../src/std/clock.ts";
 import { EmbeddedQueue } from "../../src/tasks/embedded-queue.ts";
 import { deadQueueName, queueName, RabbitMqLink } from "../../src/tasks/rabbitmq-link.ts";
 import { RabbitMqQueue } from "../../src/tasks/rabbitmq-queue.ts";
-import { QUEUE_READY_COUNT_MAX } from "../../src/tasks/task-queue.ts";
+import { must } from "../../src/std/assert.ts";
+import { QUEUE_READY_COUNT_MAX, type Delivery } from "../../src/tasks/task-queue.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectReason } from "../support/expect-reason.ts";
 import { useService } from "../support/services/services.ts";
@@ -67,10 +68,11 @@ describe("on RabbitMQ", () => {
         send("12", "another");
         send("0", "test");
         send("x12", "test");
+        send("1".repeat(16), "test");
         send("13", "test");
         return Promise.resolve();
       });
-      await eventually("three dead messages", async () => (await queue.depth("upload")).deadCount === 3, {
+      await eventually("four dead messages", async () => (await queue.depth("upload")).deadCount === 4, {
         withinMs: 20_000,
       });
       await eventually("one good message", () => seen.length === 1, { withinMs: 20_000 });
@@ -78,6 +80,26 @@ describe("on RabbitMQ", () => {
       expect(seen).to.deep.equal([13]);
       await close();
     });
+
+    for (const settlement of ["done", "again", "dead"] as const) {
+      it(`delivers again what was said to be "${settlement}" while the connection was given up`, async () => {
+        const { queue, link, close } = await open();
+        const taken: Delivery[] = [];
+        queue.consume("upload", 1, (delivery) => void taken.push(delivery));
+        await queue.publish({ taskId: 7, kind: "upload" });
+        await eventually("a delivery", () => taken.length === 1, { withinMs: 20_000 });
+        link.fail(new Error("the test gives it up"));
+        // Without a turn of the event loop: the broker has not answered the good-bye yet.
+        for (let i = 0; i < 100 && link.publisher !== undefined; i += 1) await Promise.resolve();
+        expect(link.publisher).to.equal(undefined);
+        must(taken[0], "a delivery").settle(settlement);
+        await eventually("the message again", () => taken.length === 2, { withinMs: 20_000 });
+
+        expect(taken[1]?.taskId).to.equal(7);
+        taken[1]?.settle("done");
+        await close();
+      });
+    }
 
     it("says that a message was not taken when its queue is gone, and makes the queue anew", async () => {
       const { queue, link, close } = await open();

@@ -1,14 +1,15 @@
 /** The drive as people with a terminal use it: curl against every node of a real cluster, and buf curl against gRPC. */
 import { expect } from "chai";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { must } from "../../src/std/assert.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { eventually } from "../support/eventually.ts";
-import { curl, start } from "../support/run-program.ts";
+import { curl, netdisk, start, type RunResult } from "../support/run-program.ts";
 import { useCluster } from "../support/use-cluster.ts";
 
 const MIB = 1024 * 1024;
@@ -34,6 +35,90 @@ describe("A real cluster and curl", function () {
     expect(stderr).to.equal("");
     return JSON.parse(stdout) as Record<string, unknown>;
   };
+
+  it("tells the same of an upload through several nodes at each of them, to its end", async () => {
+    const part = join(directory, "mebibyte");
+    writeFileSync(part, bytes(MIB, 2));
+    const begin = async (name: string): Promise<string> => {
+      const body = JSON.stringify({ name, path: "/watched", size: 2 * MIB });
+      return String(
+        (await json(...["-X", "POST", ...JSON_BODY, "-d", body], url(0, "/api/upload/init")))["fileId"],
+      );
+    };
+    const chunk = (node: number, fileId: string, index: number): Promise<Record<string, unknown>> =>
+      json(
+        ...["-X", "POST", "--data-binary", `@${part}`],
+        url(node, `/api/upload/chunk?fileId=${fileId}&index=${index}`),
+      );
+    let watchCount = 0;
+    // Ends by itself, or by curl's own limit, which is an error.
+    const watch = async (
+      node: number,
+      fileId: string,
+    ): Promise<{ readonly states: () => Record<string, unknown>[]; readonly over: Promise<RunResult> }> => {
+      watchCount += 1;
+      const file = join(directory, `watch-${watchCount}`);
+      const over = curl(["-N", "-f", "--max-time", "20", "-o", file, url(node, `/api/progress/${fileId}`)]);
+      const states = (): Record<string, unknown>[] => {
+        const text = existsSync(file) ? readFileSync(file, "utf8") : "";
+        const lines = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+        const data = lines.filter((line) => line.startsWith("data: "));
+        return data.map((line) => JSON.parse(line.slice("data: ".length)) as Record<string, unknown>);
+      };
+      await eventually("the first figures", () => states().length > 0, { withinMs: 10_000 });
+      return { states, over };
+    };
+    const nodes = [0, 1, 2];
+
+    const fileId = await begin("done.bin");
+    await chunk(0, fileId, 0);
+    const watches = await Promise.all(nodes.map((node) => watch(node, fileId)));
+    await chunk(1, fileId, 1);
+    for (const { states } of watches) {
+      await eventually("both chunks are seen", () => states().at(-1)?.["transferredBytes"] === 2 * MIB, {
+        withinMs: 10_000,
+      });
+    }
+    const complete = ["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ fileId })];
+    await json(...complete, url(1, "/api/upload/complete"));
+    const late = await Promise.all(nodes.map((node) => watch(node, fileId)));
+    for (const { states, over } of [...watches, ...late]) {
+      expect((await over).exitCode).to.equal(0);
+      const end = must(states().at(-1), "the end");
+      expect(end).to.include({ phase: "done", size: 2 * MIB, transferredBytes: 2 * MIB });
+      expect((end["copiedBytes"] as number[]).slice(0, 2)).to.deep.equal([2 * MIB, 2 * MIB]);
+    }
+
+    const aborted = await begin("aborted.bin");
+    await chunk(0, aborted, 0);
+    const broken = await Promise.all(nodes.map((node) => watch(node, aborted)));
+    await curl(["-X", "DELETE", url(1, `/api/upload/${aborted}`)]);
+    for (const { states, over } of broken) {
+      expect((await over).exitCode).to.equal(0);
+      expect(states().at(-1)).to.include({ phase: "failed", errorReason: "CANCELED" });
+    }
+  });
+
+  it("says that the folder of an upload was deleted meanwhile", async () => {
+    const body = JSON.stringify({ name: "f.bin", path: "/gone/a", size: 5 });
+    const init = await json(...["-X", "POST", ...JSON_BODY, "-d", body], url(0, "/api/upload/init"));
+    const fileId = String(init["fileId"]);
+    await json(
+      ...["-X", "POST", "--data-binary", "bytes"],
+      url(1, `/api/upload/chunk?fileId=${fileId}&index=0`),
+    );
+    const { stderr } = await netdisk(["rm", "-r", "/gone", "--nodes", cluster().node(2).grpcAddress]);
+    expect(stderr).to.equal("");
+
+    expect(await json(url(1, `/api/upload/${fileId}`))).to.include({ path: "", state: "open" });
+    const complete = ["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ fileId })];
+    const refused = await json(...complete, url(2, "/api/upload/complete"));
+    expect(refused).to.have.nested.property("error.code", "PATH_NOT_FOUND");
+    expect(refused).to.have.nested.property(
+      "error.message",
+      `The folder of upload ${fileId} ("f.bin") was deleted while it ran, so it cannot be completed. Upload the file anew, which makes the folder again: the bytes have to be sent once more.`,
+    );
+  });
 
   it("uploads in chunks, in any order over different nodes, after saying which are missing", async () => {
     const content = bytes(2 * MIB + 12_345, 1);
@@ -201,6 +286,34 @@ describe("A real cluster and curl", function () {
       url(1, "/api/download?path=/curl/resume.bin"),
     ]);
     expect(beyond.stdout).to.equal("416");
+  });
+
+  it("gives a file the media type of its name, however it comes, where the client states none", async () => {
+    const local = join(directory, "photo.png");
+    writeFileSync(local, bytes(1000, 7));
+    const nodes = `${cluster().node(1).grpcAddress}`;
+    const put = await json("-T", local, url(0, "/api/files/content?path=/typed/put.png"));
+    const init = await json(
+      ...["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ name: "steps.png", path: "/typed", size: 0 })],
+      url(0, "/api/upload/init"),
+    );
+    const steps = await json(
+      ...["-X", "POST", ...JSON_BODY, "-d", JSON.stringify({ fileId: init["fileId"] })],
+      url(1, "/api/upload/complete"),
+    );
+    const command = await netdisk(["put", "--nodes", nodes, local, "/typed/"]);
+    expect(command.exitCode, command.stderr).to.equal(0);
+    writeFileSync(join(directory, "large.png"), bytes(3 * MIB, 8));
+    const large = await netdisk(["put", "--nodes", nodes, join(directory, "large.png"), "/typed/"]);
+    expect(large.exitCode, large.stderr).to.equal(0);
+
+    expect(put["mediaType"]).to.equal("image/png");
+    expect(steps["mediaType"]).to.equal("image/png");
+    for (const name of ["put.png", "steps.png", "photo.png", "large.png"]) {
+      const download = url(2, `/api/download?path=/typed/${name}&redirect=never`);
+      const { stdout } = await curl(["-o", "/dev/null", "-w", "%{content_type}", download]);
+      expect(stdout, name).to.equal("image/png");
+    }
   });
 
   it("lists and calls every service by buf curl, through reflection", async () => {

@@ -151,4 +151,28 @@ describe("A prepared download of a real cluster", function () {
     expect(exitCode, stdout + stderr).to.equal(0);
     expect((await start("unzip", ["-tqq", target]).result).exitCode).to.equal(0);
   });
+
+  it("counts apart from users' files, and is given back when it is released", async () => {
+    const nodes = [1, 2].map((node) => cluster().node(node).grpcAddress).join(",");
+    const json = async (path: string): Promise<Record<string, unknown>> =>
+      (await (await fetch(url(1, path))).json()) as Record<string, unknown>;
+    const users = await json("/api/usage");
+    const before = await json("/api/cluster");
+
+    // The command line has released its own; the one that curl fetched is still kept.
+    expect(before["preparedDownloads"]).to.include({ downloadCount: 1, fileCount: files.size + 1 });
+    expect(before["fileCount"]).to.equal(users["fileCount"]);
+    const listed = await netdisk(["--nodes", nodes, "tasks", "ls", "--kind", "download", "--json"]);
+    const [, first] = listed.stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { taskId: string });
+    const released = await netdisk(["--nodes", nodes, "tasks", "cancel", first?.taskId ?? ""]);
+
+    expect(released.exitCode, released.stderr).to.equal(0);
+    expect((await json("/api/cluster"))["preparedDownloads"]).to.equal(null);
+    const gone = await fetch(url(2, `/api/downloads/${first?.taskId}/content`));
+    expect(gone.status, await gone.text()).to.equal(410);
+    expect((await json("/api/cluster"))["fileCount"]).to.equal(users["fileCount"]);
+  });
 });

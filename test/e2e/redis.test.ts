@@ -19,6 +19,13 @@ interface ServiceJson {
   readonly detail: string;
 }
 
+interface ReportedTaskJson {
+  readonly taskId: string;
+  readonly kind: string;
+  readonly doneCount: number;
+  readonly totalCount: number;
+}
+
 /** How a node says that Redis does. */
 async function stateOf(node: ClusterNode): Promise<ServiceJson> {
   const { services } = (await (await fetch(`${node.httpUrl}/readyz?verbose`)).json()) as {
@@ -175,6 +182,37 @@ describe("A cluster with Redis", function () {
       await command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
     }
 
+    await expectWell();
+  });
+
+  it("shows at every node which task another one works on, and how far it told to be", async () => {
+    const reportedTasks = async (node: ClusterNode): Promise<readonly ReportedTaskJson[]> => {
+      const { nodes } = (await (await fetch(`${node.httpUrl}/api/cluster`)).json()) as {
+        nodes: readonly { report?: { tasks: readonly ReportedTaskJson[] } }[];
+      };
+      return nodes.flatMap(({ report }) => report?.tasks ?? []);
+    };
+    // Checks of small files go slowly while users read and write: with files pouring in, some node is at work when it tells.
+    let fileCount = 0;
+    const putSome = async (): Promise<void> => {
+      const url = `${cluster.node(0).httpUrl}/api/files/content?path=/many`;
+      const paths = Array.from({ length: 40 }, () => `/${(fileCount += 1)}`);
+      const puts = paths.map((path) => fetch(url + path, { method: "PUT", body: path }));
+      for (const put of await Promise.all(puts)) expect(put.status, await put.text()).to.equal(201);
+    };
+    const showsTask = async (node: ClusterNode): Promise<boolean> =>
+      (await reportedTasks(node)).some(
+        ({ kind, doneCount, totalCount }) => kind === "upload" && doneCount <= totalCount && totalCount > 1,
+      );
+
+    await eventually(
+      "every node shows a task under way",
+      async () => {
+        await putSome();
+        return (await Promise.all(cluster.nodes.map(showsTask))).every(Boolean);
+      },
+      { withinMs: 90_000 },
+    );
     await expectWell();
   });
 

@@ -30,7 +30,7 @@ interface Status {
 }
 
 describe("Storage-only nodes", function () {
-  this.timeout(300_000);
+  this.timeout(600_000);
   let cluster: TestCluster;
   let directory: string;
   const prng = new SeededPrng(7);
@@ -120,7 +120,7 @@ describe("Storage-only nodes", function () {
         const { replicas } = await status();
         return replicas.extentCount > 0 && replicas.fullyReplicatedCount === replicas.extentCount;
       },
-      { withinMs: 120_000, everyMs: 500 },
+      { withinMs: 300_000, everyMs: 500 },
     );
   }
 
@@ -172,6 +172,115 @@ describe("Storage-only nodes", function () {
     expect((await fetch(changed)).status, "a changed ticket").to.equal(403);
   });
 
+  it("answer everyone who sends the same at once, and repeats of what a voter took", async () => {
+    const [voter, , , storage] = cluster.nodes;
+    const storageUrl = must(storage, "a storage-only node").httpUrl;
+    const mib = 1024 * 1024;
+    const begun = await fetch(`${storageUrl}/api/upload/init`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ path: "/", name: "at-once", size: 3 * mib }),
+    });
+    expect(begun.status, "init").to.equal(201);
+    const { fileId } = (await begun.json()) as { fileId: string };
+    const send = async (index: number): Promise<number> => {
+      const url = `${storageUrl}/api/upload/chunk?fileId=${fileId}&index=${index}`;
+      const signal = AbortSignal.timeout(10_000);
+      return (await fetch(url, { method: "POST", body: new Uint8Array(mib).fill(index), signal })).status;
+    };
+    expect(await Promise.all([0, 0, 0, 1, 2].map(send))).to.deep.equal([200, 200, 200, 200, 200]);
+    // An upload that stays open keeps its targets from becoming empty.
+    const ended = await fetch(`${storageUrl}/api/upload/complete`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ fileId }),
+    });
+    expect(ended.status, await ended.text()).to.equal(200);
+
+    const bytes = prng.bytes(2.5 * mib);
+    const putTo = async (url: string, name: string): Promise<string> => {
+      const answer = await fetch(`${url}/api/files/content?path=/${name}`, {
+        method: "PUT",
+        headers: { "Idempotency-Key": `key-${name}` },
+        body: bytes,
+        signal: AbortSignal.timeout(20_000),
+      });
+      return `${answer.status} ${answer.headers.get("etag")}`;
+    };
+    const voterUrl = must(voter, "a voter").httpUrl;
+    for (const [name, first, second] of [
+      ["voter-first", voterUrl, storageUrl],
+      ["storage-first", storageUrl, voterUrl],
+    ] as const) {
+      const made = await putTo(first, name);
+      expect(made).to.match(/^201 "/);
+      expect(await putTo(second, name), name).to.equal(made);
+    }
+    const [one, other] = await Promise.all(["both", "both"].map((name) => putTo(storageUrl, name)));
+    expect(other).to.equal(one);
+    expect(one).to.match(/^201 "/);
+  });
+
+  it("refuse other bytes under a key that made a file, as voters do, and repeat the first answer for the same", async () => {
+    const [voter, , , storage] = cluster.nodes;
+    const urls = { voter: must(voter, "a voter").httpUrl, storage: must(storage, "a storage node").httpUrl };
+    const bytes = prng.bytes(5 * 1024 * 1024 + 3);
+    const others = Buffer.from(bytes);
+    others.writeUInt8(others.readUInt8(others.length - 1) ^ 1, others.length - 1);
+    const digestOf = (content: Uint8Array): Record<string, string> => ({
+      "Content-Digest": `sha-256=:${createHash("sha256").update(content).digest("base64")}:`,
+    });
+    const local = join(directory, "repeat.bin");
+    /** Sends with curl, which announces the length or not, and waits for "100 Continue" or not; tells status and reason or ETag. */
+    const send = async (
+      [url, key]: readonly [url: string, key: string],
+      content: Uint8Array,
+      headers: Readonly<Record<string, string>> = {},
+    ): Promise<string> => {
+      writeFileSync(local, content);
+      const fields = Object.entries({ "Idempotency-Key": key, ...headers });
+      const { exitCode, stdout, stderr } = await curl([
+        ...["-sS", "--max-time", "30", "-T", local, "-w", "\n%{http_code} %header{etag}"],
+        ...fields.flatMap(([name, value]) => ["-H", `${name}: ${value}`]),
+        `${url}/api/files/content?path=/${key}`,
+      ]);
+      expect(exitCode, stderr).to.equal(0);
+      const [body = "", status = ""] = stdout.split("\n");
+      const { error } = JSON.parse(body) as { readonly error?: { readonly code: string } };
+      return error === undefined ? status : `${status}${error.code}`;
+    };
+    for (const [first, second] of [
+      ["voter", "voter"],
+      ["voter", "storage"],
+      ["storage", "voter"],
+      ["storage", "storage"],
+    ] as const) {
+      const key = `repeat-${first}-${second}`;
+      const made = await send([urls[first], key], bytes);
+      expect(made, key).to.match(/^201 "/);
+      const again = [urls[second], key] as const;
+      for (const how of [{}, { "Transfer-Encoding": "chunked" }, { Expect: "100-continue" }]) {
+        const what = `${key} ${JSON.stringify(how)}`;
+        expect(await send(again, others, how), what).to.equal("422 REQUEST_ID_REUSED");
+        expect(await send(again, others, { ...how, ...digestOf(others) }), what).to.equal(
+          "422 REQUEST_ID_REUSED",
+        );
+        expect(await send(again, others, { ...how, ...digestOf(bytes) }), what).to.match(/DIGEST_MISMATCH$/);
+        expect(await send(again, bytes, how), what).to.equal(made);
+        expect(await send(again, bytes, { ...how, ...digestOf(bytes) }), what).to.equal(made);
+      }
+      const chunked = { "Transfer-Encoding": "chunked" };
+      for (const length of [bytes.length - 1, 2 * 1024 * 1024]) {
+        expect(await send(again, bytes.subarray(0, length), chunked), key).to.equal("422 REQUEST_ID_REUSED");
+      }
+      expect(await send(again, Buffer.concat([bytes, bytes]), chunked), key).to.equal(
+        "422 REQUEST_ID_REUSED",
+      );
+      files.set(`/${key}`, createHash("sha256").update(bytes).digest("hex"));
+      await expectEqual(cluster.node(0), `/${key}`);
+    }
+  });
+
   it("come and go while files are written, and the leader dies: every file has three copies and reads back equal", async () => {
     const [, , , killed, leaving] = cluster.nodes;
     const victim = must(killed, "a storage-only node");
@@ -188,7 +297,7 @@ describe("Storage-only nodes", function () {
     await eventually(
       `${going.nodeId} holds nothing`,
       async () => (await status()).nodes.find(({ nodeId }) => nodeId === going.nodeId)?.liveBytes === 0,
-      { withinMs: 120_000, everyMs: 500 },
+      { withinMs: 300_000, everyMs: 500 },
     );
     const ended = await command("cluster", "remove", going.nodeId);
     expect(ended.at(-1)).to.include({ kind: "remove", phase: "done", formerNodeId: going.nodeId });

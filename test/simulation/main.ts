@@ -4,13 +4,19 @@
  *   --seed N            one seed, twice: its trace hash must be the same
  *   --seeds N --from M  N seeds from M on (default 1), all failures listed
  *   (neither)           seeds from --from on, or from the clock, until one fails
+ *   --storage           whole nodes, some of them without tree and vote
  *   --raft              the Raft cluster instead of whole nodes
  *   --planted           looks for every planted bug, and prints how many seeds each took
+ *   --record            the seeds of every test run and all planted bugs, counted into test/RELIABILITY.md;
+ *                       --torture FILE, as often as wanted, adds outputs of `npm run torture`
+ *   --record --planted  adds the planted bugs that are not in it yet
+ *   --page              makes that page anew from its list and the recorded run
  */
 import { parseArgs } from "node:util";
 import { CANARY, findBug, PLANTED_BUGS } from "./planted.ts";
 import { runCluster } from "./raft-cluster/cluster-run.ts";
 import { ClusterTotals } from "./raft-cluster/cluster-totals.ts";
+import { makePage, record, recordPlanted } from "../reliability/record.ts";
 import { simulate, type SimResult } from "./sim-run.ts";
 import { SimTotals } from "./sim-totals.ts";
 
@@ -26,11 +32,11 @@ interface Runner {
   readonly totals: { readonly runCount: number; describe(): string };
 }
 
-function nodeRunner(): Runner {
+function nodeRunner(storage: boolean): Runner {
   const totals = new SimTotals();
   const run: Runner["run"] = async (seed) => {
     const startMs = performance.now();
-    const result = await simulate(seed);
+    const result = await simulate(seed, { storage });
     totals.add(result);
     return { trace: result.traceHash, line: line(result, performance.now() - startMs) };
   };
@@ -71,16 +77,32 @@ async function main(): Promise<void> {
       seeds: { type: "string" },
       from: { type: "string" },
       raft: { type: "boolean" },
+      storage: { type: "boolean" },
       planted: { type: "boolean" },
+      record: { type: "boolean" },
+      page: { type: "boolean" },
+      torture: { type: "string", multiple: true },
     },
   });
+  if (values.page === true) {
+    makePage();
+    return;
+  }
+  if (values.record === true && values.planted === true) {
+    await recordPlanted();
+    return;
+  }
+  if (values.record === true) {
+    await record(values.torture ?? []);
+    return;
+  }
   if (values.planted === true) {
     process.exitCode = (await findAll()) ? 0 : 1;
     return;
   }
   const start = Number(values.seed ?? values.from ?? (values.seeds === undefined ? Date.now() % 1e9 : 1));
   const count = values.seed === undefined ? Number(values.seeds ?? Number.POSITIVE_INFINITY) : 2;
-  const { run, totals } = values.raft === true ? clusterRunner() : nodeRunner();
+  const { run, totals } = values.raft === true ? clusterRunner() : nodeRunner(values.storage === true);
   let hash: string | undefined;
   let failures = 0;
   for (let i = 0; i < count; i += 1) {

@@ -9,6 +9,7 @@ import { simulate } from "./sim-run.ts";
 /** Clients at work all the time, and nothing that the seed would draw. */
 const LOAD: Partial<SimPlan> = {
   changes: [],
+  upgrade: undefined,
   loss: 0,
   duplication: 0,
   clockSkew: false,

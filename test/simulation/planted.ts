@@ -1,10 +1,13 @@
 /**
  * The bugs that the simulators must find, and how each is looked for: switched on one at a time, seeds from 1 on until one
- * fails. What is planted in the product is in src/raft/planted-faults.ts and src/replication/planted-faults.ts; what is planted
+ * fails. What is planted in the product is in src/raft/, src/replication/ and src/cluster/planted-faults.ts; what is planted
  * around it is here. The canary is a check that sees nothing: a simulator that passes it proves nothing.
  */
+import { PLANTED_LEVEL_FAULTS } from "../../src/cluster/planted-faults.ts";
+import { FEATURE_LEVELS } from "../../src/drive/feature-levels.ts";
 import { PLANTED_FAULTS, type PlantedFault } from "../../src/raft/planted-faults.ts";
-import type { Disk, DiskFile } from "../../src/std/disk.ts";
+import type { Disk } from "../../src/std/disk.ts";
+import { changedDisk } from "../support/changed-disk.ts";
 import { runCluster } from "./raft-cluster/cluster-run.ts";
 import type { SimPlan } from "./sim-plan.ts";
 import { simulate, type SimOptions } from "./sim-run.ts";
@@ -62,29 +65,80 @@ const LAGGING: Partial<SimPlan> = {
   operationCount: 120,
 };
 
+/** Much that is written slowly, so that sweeps meet what is not in a file yet. */
+const SLOW_WRITES: Partial<SimPlan> = {
+  faults: [],
+  changes: [],
+  loss: 0,
+  delayMeanMs: 20,
+  diskMeanMs: 4,
+  clientCount: 4,
+  thinkMeanMs: 1,
+  operationCount: 60,
+};
+
+/** Syncs fail at each voter, and the power of all of them later. */
+const FAILED_SYNCS: Partial<SimPlan> = {
+  faultMs: 10_000,
+  changes: [],
+  loss: 0,
+  clientCount: 4,
+  thinkMeanMs: 1,
+  faults: [
+    ...[1, 2, 3].map((memberId) => ({ atMs: 1_000, kind: "sync-error" as const, memberId, durationMs: 20 })),
+    { atMs: 1_500, kind: "power-loss-of-all", memberId: 1, durationMs: 20 },
+  ],
+};
+
+/** The power of all fails again and again. */
+const POWER_LOSSES: Partial<SimPlan> = {
+  faultMs: 6_000,
+  changes: [],
+  faults: [1_000, 2_500, 4_000].map((atMs) => ({
+    ...{ atMs, kind: "power-loss-of-all", memberId: 1, durationMs: 20 },
+  })),
+};
+
+/** Nothing goes wrong but that one of three is upgraded late. */
+const LATE_UPGRADE: Partial<SimPlan> = {
+  faultMs: 6_000,
+  faults: [],
+  changes: [],
+  loss: 0,
+  upgrade: {
+    older: { min: 1, max: 1 },
+    newer: FEATURE_LEVELS,
+    olderIds: [1],
+    steps: [{ atMs: 5_000, kind: "upgrade", memberId: 1, durationMs: 20 }],
+  },
+};
+
 /** A disk that says "synced" and has not synced. */
-function lyingDisk(disk: Disk): Disk {
-  const wrap = (file: DiskFile): DiskFile => ({
-    path: file.path,
-    size: () => file.size(),
-    read: (offset, length) => file.read(offset, length),
-    readSync: (offset, length) => file.readSync(offset, length),
-    write: (offset, parts) => file.write(offset, parts),
-    sync: () => Promise.resolve(),
-    truncate: (sizeBytes) => file.truncate(sizeBytes),
-    close: () => file.close(),
-  });
-  return {
-    open: async (path, mode) => wrap(await disk.open(path, mode)),
-    makeDirectory: (path) => disk.makeDirectory(path),
-    list: (path) => disk.list(path),
-    exists: (path) => disk.exists(path),
-    rename: (from, to) => disk.rename(from, to),
-    remove: (path) => disk.remove(path),
-    syncDirectory: (path) => disk.syncDirectory(path),
-    space: (path) => disk.space(path),
-  };
+const lyingDisk = (disk: Disk): Disk => changedDisk(disk, () => ({ sync: () => Promise.resolve() }));
+
+/**
+ * A disk whose user tries a failed sync again and believes the answer: the system dropped the pages after the first one, so the
+ * second has nothing to write and succeeds, and so does every later one as far as those pages go.
+ */
+function retryingDisk(disk: Disk): Disk {
+  const failed = new Set<string>();
+  return changedDisk(disk, (file) => ({
+    sync: async () => {
+      if (failed.has(file.path)) return;
+      try {
+        await file.sync();
+      } catch {
+        failed.add(file.path);
+      }
+    },
+  }));
 }
+
+/** A disk whose user never syncs a directory. */
+const namelessDisk = (disk: Disk): Disk => ({
+  ...changedDisk(disk, () => ({})),
+  syncDirectory: () => Promise.resolve(),
+});
 
 /** Checks that may find each bug of the core; another finding would be a bug of the simulator. */
 const FOUND_BY: Record<Exclude<PlantedFault, "wakeup-lost">, RegExp> = {
@@ -133,12 +187,28 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   nodeBug("G-01: the sweep asks the tree first and lists the store after", /K1|liveness/u, {
     plantedChunkFault: "sweep-asks-first",
   }),
+  nodeBug("G-02: a sweep takes what is not in a file yet for garbage, however new", /K1|liveness|C6/u, {
+    plantedChunkFault: "sweep-outruns-uploads",
+    plan: SLOW_WRITES,
+  }),
   nodeBug("G-03: a look at the tree that failed counts as a tree that knows nothing", /K1|liveness/u, {
     plantedChunkFault: "sweep-ignores-failure",
     plan: LONG_PARTITION,
   }),
+  nodeBug(`${PLANTED_LEVEL_FAULTS["level-raised-early"]} (level-raised-early)`, /U1/u, {
+    plantedLevelFault: "level-raised-early",
+    plan: LATE_UPGRADE,
+  }),
   nodeBug("D1: a disk that says synced and has not", /R\d+:|DATA_CORRUPT|damaged|C1|K\d/u, {
     wrapDisk: lyingDisk,
+  }),
+  nodeBug("G-11: a sync that failed is tried again and believed", /R\d+:|DATA_CORRUPT|damaged|C\d|K\d/u, {
+    wrapDisk: retryingDisk,
+    plan: FAILED_SYNCS,
+  }),
+  nodeBug("G-12: names are not synced", /R\d+:|DATA_CORRUPT|did not start|C\d|K\d/u, {
+    wrapDisk: namelessDisk,
+    plan: POWER_LOSSES,
   }),
   nodeBug("C1: clients that read without linearizability", /C1: /u, {
     staleReads: true,

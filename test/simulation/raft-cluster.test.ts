@@ -9,6 +9,7 @@ import { CLUSTER_FAULTS } from "./raft-cluster/cluster-plan.ts";
 import { runCluster, type ClusterResult } from "./raft-cluster/cluster-run.ts";
 import { ClusterTotals } from "./raft-cluster/cluster-totals.ts";
 import { CLUSTER_REGRESSION_SEEDS } from "./regression-seeds.ts";
+import { SEED_LIST_TIMEOUT_MS, SEED_TIMEOUT_MS } from "./sim-timeouts.ts";
 
 const SEED_COUNT = 200;
 const FRESH_SEED_COUNT = 10;
@@ -22,7 +23,7 @@ describe("simulation of a Raft cluster", () => {
   };
 
   it(`holds for the seeds 1 to ${SEED_COUNT}`, function () {
-    this.timeout(300_000);
+    this.timeout(SEED_LIST_TIMEOUT_MS);
     for (let seed = 1; seed <= SEED_COUNT; seed += 1) run(seed);
   });
 
@@ -34,18 +35,18 @@ describe("simulation of a Raft cluster", () => {
   });
 
   it("holds for the seeds that once failed", function () {
-    this.timeout(60_000);
+    this.timeout(SEED_TIMEOUT_MS);
     for (const seed of CLUSTER_REGRESSION_SEEDS) run(seed);
   });
 
   const fresh = Date.now() % 1_000_000_000;
   it(`holds for the new seeds from ${fresh} on`, function () {
-    this.timeout(60_000);
+    this.timeout(SEED_TIMEOUT_MS);
     for (let seed = fresh; seed < fresh + FRESH_SEED_COUNT; seed += 1) run(seed);
   });
 
   it("gives the same trace when a seed is run twice", function () {
-    this.timeout(60_000);
+    this.timeout(SEED_TIMEOUT_MS);
 
     for (const seed of [1, 2, 3]) expect(runCluster(seed).trace).to.equal(runCluster(seed).trace);
 

@@ -13,6 +13,34 @@ export const NODE_REGRESSION_SEEDS: readonly number[] = [
   112,
   // If-Match on a folder, together with "fail": the model did not know the folder's version.
   1083,
+  // A process that was killed in the middle of a turn still sent what the rest of that turn made: nobody had seen that durable.
+  82,
+  // A sync of the vote that failed just before the healing ended its process just after, which nobody expected any more.
+  60,
+  // A page of the log that could not be read made a torn tail behind it pass for damage, and whole entries between for doubtful.
+  50125,
+  // A start that ended after the process had refused to run made the simulator look at it again, in the middle of a failed batch.
+  70040,
+  // What a process had acknowledged in the very turn in which it refused to run was not seen to be durable.
+  70078,
+  // The feature level was raised after a removal that the operator had not heard of yet: the check still asked the removed.
+  70144,
+  // What a leader had sent in the very turn in which it refused to run was not seen to be in its log.
+  71015,
+];
+
+/** Seeds of the whole-node simulation with storage-only nodes (`npm run simulate -- --storage --seed N`). */
+export const STORAGE_REGRESSION_SEEDS: readonly number[] = [
+  // A storage-only node that holds nothing syncs nothing: the run waited for its sync to fail.
+  134,
+  // A sync had failed as the healing began, and its process ended after that: the simulator had forgotten why.
+  2164,
+  // A page that could not be read, in a large extent that was not sealed yet, kept the node from starting.
+  60025,
+  // The file that a snapshot came in could not be removed: the loaded state was forgotten, and kept every later one out for ever.
+  80103,
+  // A member was replaced while it had the only good copy of a file, after the other one had been removed with its member.
+  80155,
 ];
 
 /** Seeds of the Raft cluster simulation (`npm run simulate -- --raft --seed N`). */
@@ -26,4 +54,11 @@ export const CLUSTER_REGRESSION_SEEDS: readonly number[] = [
   196,
   // Asking for a change of the membership again and again filled the log with the empty entries of those that were refused.
   685,
+  // A write of two rounds, the second of which replaced entries of the first: the check of acknowledgements saw only the end.
+  397313731,
+  // Entries from before a snapshot were still being applied when the core took it: a change among them answered with its configuration.
+  91290,
+  // A leader applied its own removal and stepped down; the voter that stayed had not heard that it was committed, needed its vote
+  // for ever, and was refused it, for the removed member's log was one entry longer: no leader.
+  91180,
 ];

@@ -21,6 +21,7 @@ import { bytesEqual, toHex } from "../../src/std/bytes.ts";
 import { ConfigChecks } from "./config-checks.ts";
 import { FeedChecks } from "./feed-checks.ts";
 import { FOUNDER_IDS, type SimCluster } from "./sim-cluster.ts";
+import type { SimMachine } from "./sim-machine.ts";
 import { VoteChecks } from "./vote-checks.ts";
 
 const EXTENT_COUNT_MAX = 100_000;
@@ -91,7 +92,8 @@ export class SimChecks {
         this.#votes.restarted(memberId);
         this.feed.restarted(memberId);
         // What was damaged is mended from the others; until then it need not be there.
-        if (last !== undefined && machine.rottenIndex === undefined) {
+        // A state that is made anew brings its own log.
+        if (last !== undefined && machine.rottenIndex === undefined && !consensus.isRebuilding()) {
           checkSurvived(last, this.#stableTerms.get(memberId), view);
         }
       }
@@ -107,6 +109,10 @@ export class SimChecks {
         this.feed.observe(memberId, consensus.reader(), consensus.appliedIndex());
       }
     }
+    this.#check(fresh);
+  }
+
+  #check(fresh: readonly NodeView[]): void {
     if (fresh.length === 0) return;
     this.observationCount += fresh.length;
     this.#invariants.observeAll(fresh);
@@ -116,6 +122,27 @@ export class SimChecks {
       this.ledTerms.add(view.term);
       this.#checkDurable(view);
     }
+  }
+
+  /**
+   * Looks for the last time at a node that served and ends because of its version: what it did before it failed, in the same turn,
+   * counts. What the core has of the batch of entries in which it failed never came to be: the store says how far it applied.
+   */
+  observeEnded({ memberId, node, servingNode, incarnationCount }: SimMachine): void {
+    const last = this.#views.get(memberId);
+    if (node === undefined || servingNode !== undefined || last === undefined) return;
+    if (this.#incarnations.get(memberId) !== incarnationCount) return;
+    const { consensus } = node;
+    const view = {
+      ...consensus.view(),
+      appliedIndex: consensus.appliedIndex(),
+      config: consensus.confState(),
+    };
+    this.#views.set(memberId, view);
+    if (last.config !== undefined) this.#configsBefore.set(memberId, last.config);
+    const stable = view.stableIndex ?? 0;
+    if (stable >= view.firstIndex) this.#stableTerms.set(memberId, view.termAt(stable));
+    this.#check([view]);
   }
 
   /** How far the log of a member was durable when it was looked at last. */
@@ -168,6 +195,9 @@ export class SimChecks {
       if (servingNode === undefined) matters.push(`member ${memberId} does not serve`);
       else nodes.push(servingNode);
     }
+    for (const { memberId, servingPeer } of this.#cluster.storage) {
+      matters.push(...(servingPeer?.problems() ?? [`member ${memberId} does not serve`]));
+    }
     const leaders = new Set(nodes.map((node) => node.consensus.leaderId()));
     if (leaders.size !== 1 || leaders.has(undefined)) matters.push(`leaders: ${[...leaders].join()}`);
     for (const node of nodes) {
@@ -178,6 +208,7 @@ export class SimChecks {
       const reader = node.consensus.reader();
       const { replicas } = counters(reader);
       if (isEvictionDue(reader)) matters.push("copies of a removed member to forget");
+      if (replicas.recounting) matters.push("copies of a store that is gone to count as lost");
       if (replicas.underReplicatedCount > 0)
         matters.push(`${replicas.underReplicatedCount} under-replicated`);
       if (replicas.suspectCount > 0) matters.push(`${replicas.suspectCount} suspect`);
@@ -190,14 +221,21 @@ export class SimChecks {
     let count = 0;
     for (const { servingNode, memberId } of this.#cluster.present) {
       if (servingNode === undefined) continue;
-      count += dropList(servingNode.consensus.reader(), memberId, EXTENT_COUNT_MAX).length;
+      const reader = servingNode.consensus.reader();
+      count += dropList(reader, memberId, EXTENT_COUNT_MAX).length;
+      for (const { memberId: id } of this.#cluster.storage) {
+        count += dropList(reader, id, EXTENT_COUNT_MAX).length;
+      }
     }
     return count;
   }
 
   /** Reads every copy of every extent whole. Damage that is found is reported by the node itself; returns how much was. */
-  async verify(isDamageAllowed: boolean): Promise<{ readonly copies: number; readonly damaged: number }> {
+  async verify(
+    isDamageAllowed: boolean,
+  ): Promise<{ readonly copies: number; readonly storageCopies: number; readonly damaged: number }> {
     let copies = 0;
+    let storageCopies = 0;
     let damaged = 0;
     const first = must(this.#cluster.present[0]?.servingNode, "all nodes serve");
     for (const extent of listExtents(first.consensus.reader(), undefined, EXTENT_COUNT_MAX)) {
@@ -209,9 +247,10 @@ export class SimChecks {
         const isGood = await this.#verifyCopy(extent, memberId, isDamageAllowed);
         if (isGood) copies += 1;
         else damaged += 1;
+        if (isGood && this.#cluster.find(memberId)?.isStorageOnly === true) storageCopies += 1;
       }
     }
-    return { copies, damaged };
+    return { copies, storageCopies, damaged };
   }
 
   /** The state of every node, at an index that all of them remember: equal (R10). */
@@ -229,7 +268,10 @@ export class SimChecks {
   /** One line about each node, for the report of a failure. */
   describe(): string {
     return this.#cluster.all
-      .map(({ memberId, servingNode, process }) => {
+      .map(({ memberId, servingNode, servingPeer, isStorageOnly, process }) => {
+        if (isStorageOnly && servingPeer !== undefined) {
+          return `member ${memberId}: storage-only, ${JSON.stringify(servingPeer.load())}`;
+        }
         if (servingNode === undefined)
           return `member ${memberId}: ${process === undefined ? "down" : "starting"}`;
         const { consensus } = servingNode;
@@ -242,7 +284,7 @@ export class SimChecks {
   }
 
   async #verifyCopy(extent: KeyedExtent, memberId: number, isDamageAllowed: boolean): Promise<boolean> {
-    const node = must(this.#cluster.find(memberId)?.servingNode, "all serve");
+    const node = must(this.#cluster.find(memberId)?.servingPeer, "all serve");
     const key = { contentId: extent.contentId, extentIndex: extent.extent.extentIndex };
     try {
       const seal = await node.replica.verifyExtent(key);
@@ -285,12 +327,14 @@ export class SimChecks {
 
   /** What waits in consensus is within its bounds (R22). */
   #checkQueues(memberId: number, status: ConsensusStatus): void {
-    const { proposalCount, readCount, uncommittedBytes, progress } = status;
+    const { proposalCount, readCount, uncommittedBytes, progress, lastIndex, appliedIndex } = status;
     const bounds = this.#bounds;
     const bytesMax = bounds.uncommittedBytesMax + bounds.proposalBatchBytesMax;
     checkBound(memberId, "proposals", proposalCount, bounds.proposalCountMax);
     checkBound(memberId, "reads", readCount, bounds.readCountMax);
-    checkBound(memberId, "uncommitted bytes", uncommittedBytes, bytesMax);
+    // A command alone may be of any size, or it could never be proposed (etcd's rule for its uncommitted size).
+    const isOneAlone = lastIndex - appliedIndex <= 1;
+    if (!isOneAlone) checkBound(memberId, "uncommitted bytes", uncommittedBytes, bytesMax);
     for (const { inflightCount } of progress.values()) {
       checkBound(memberId, "appends in flight to one follower", inflightCount, bounds.inflightMessagesMax);
     }
@@ -338,6 +382,8 @@ function isSame(a: ConsensusStatus, b: ConsensusStatus): boolean {
     a.appliedIndex === b.appliedIndex &&
     a.firstIndex === b.firstIndex &&
     a.lastIndex === b.lastIndex &&
+    // An entry that another of a later term took the place of, within one turn.
+    a.lastTerm === b.lastTerm &&
     a.stableIndex === b.stableIndex &&
     a.pendingSnapshotIndex === b.pendingSnapshotIndex
   );
@@ -354,6 +400,6 @@ function checkSurvived(before: NodeView, stableTerm: number | undefined, after: 
   if (isThere) return;
   throw new InvariantViolation(
     "R8",
-    `node ${after.id} had ${stable} durable and came back with ${after.firstIndex}..${after.lastIndex}`,
+    `node ${after.id} had ${stable} of term ${stableTerm} durable and came back with ${after.firstIndex}..${after.lastIndex}${stable > after.lastIndex ? "" : `, ${stable} of term ${after.termAt(stable)}`}`,
   );
 }

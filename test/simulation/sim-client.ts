@@ -5,17 +5,18 @@
  * but its calls can be lost and its node can die. After an unknown outcome it asks again with the same request id, at any node,
  * most of the time until it knows. Every file it writes is unlike every other, and every byte it reads is compared.
  */
-import type { DriveApi, PathEntry, UploadRequest } from "../../src/drive/drive-api.ts";
-import type { OnConflict } from "../../src/drive/entry.ts";
+import type { Download, DriveApi, PathEntry, UploadRequest } from "../../src/drive/drive-api.ts";
+import type { Entry, OnConflict } from "../../src/drive/entry.ts";
 import { DriveError, hasReason, type ErrorReason } from "../../src/drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../../src/drive/limits.ts";
-import type { DriveNode } from "../../src/node/drive-node.ts";
+import type { ServingNode } from "../../src/node/serving-node.ts";
 import { must } from "../../src/std/assert.ts";
 import { toHex } from "../../src/std/bytes.ts";
 import { sha256 } from "../../src/std/digest.ts";
 import type { Prng } from "../../src/std/prng.ts";
 import type { HistoryEvent } from "./sim-history.ts";
 import type { ModelRequest, ModelResult } from "./sim-model.ts";
+import { memberOfUrl } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { SimProcess } from "./sim-scheduler.ts";
 
@@ -76,7 +77,9 @@ export interface SimWorld {
   readonly network: SimNetwork;
   readonly values: SimValues;
   /** The present incarnation of a member; undefined while it is dead or starting. */
-  readonly nodeOf: (memberId: number) => DriveNode | undefined;
+  readonly nodeOf: (memberId: number) => ServingNode | undefined;
+  /** Told as soon as a node has opened a download for a client. */
+  readonly onServed: (memberId: number) => void;
   readonly nowMs: () => number;
   /** A number that grows with every call and return. */
   readonly tick: () => number;
@@ -93,6 +96,8 @@ export interface SimClientCounts {
   retried: number;
   largeDone: number;
   bytesRead: number;
+  /** Downloads that a node opened for the ticket of a voter. */
+  ticketed: number;
 }
 
 /** Settings of a SimClient. */
@@ -111,6 +116,11 @@ export interface SimClientOptions {
   readonly startsApart: boolean;
   /** Reads what a node happens to know: a planted fault. */
   readonly staleReads: boolean;
+}
+
+interface ReadFile {
+  readonly entry: Entry;
+  readonly bytes: Uint8Array;
 }
 
 class Refused extends Error {}
@@ -366,14 +376,32 @@ export class SimClient {
   }
 
   async #read(path: string): Promise<ModelResult> {
-    const { world, staleReads } = this.#options;
+    const { world, staleReads, prng } = this.#options;
     const consistency = staleReads ? "stale" : "linearizable";
-    const { entry, bytes } = await this.#call("read", async (drive, signal) => {
-      const download = await drive.openDownload({ path }, { signal, consistency });
+    const read = async (download: Download, memberId: number, signal: AbortSignal): Promise<ReadFile> => {
+      world.onServed(memberId);
       const pieces: Uint8Array[] = [];
       for await (const piece of download.read(0, download.entry.sizeBytes, signal)) pieces.push(piece);
       return { entry: download.entry, bytes: Buffer.concat(pieces) };
+    };
+    const askedId = this.#memberId;
+    let found = await this.#call("read", async (drive, signal) => {
+      const download = await drive.openDownload({ path }, { signal, consistency });
+      const { redirectUrl, redirectTicket: ticket } = download;
+      // A client that is sent on reads there; one that does not follow gets the bytes from whom it asked.
+      if (redirectUrl !== undefined && ticket !== undefined && prng.below(4) > 0) {
+        return { to: memberOfUrl(redirectUrl), entryId: download.entry.entryId, ticket };
+      }
+      return read(download, askedId, signal);
     });
+    if ("ticket" in found) {
+      const { to, entryId, ticket } = found;
+      found = await this.#callAt(to, "read with ticket", async (drive, signal) =>
+        read(await drive.openDownload({ entryId }, { signal, ticket }), to, signal),
+      );
+      world.counts.ticketed += 1;
+    }
+    const { entry, bytes } = found;
     world.counts.bytesRead += bytes.length;
     const value = world.values.find(bytes);
     if (value === undefined || bytes.length !== entry.sizeBytes) {
@@ -385,8 +413,15 @@ export class SimClient {
   }
 
   #call<T>(label: string, work: (drive: DriveApi, signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.#callAt(this.#memberId, label, work);
+  }
+
+  #callAt<T>(
+    memberId: number,
+    label: string,
+    work: (drive: DriveApi, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const { world, address, process, name } = this.#options;
-    const memberId = this.#memberId;
     return world.network.call<T>({
       from: address,
       caller: process,

@@ -4,15 +4,21 @@
  * The node is the one that production runs, built from simulated ports. A power loss takes every byte that was not synced, or
  * tears it; a kill takes only the process. What a dead incarnation still has under way hangs for ever.
  */
-import { hasReason } from "../../src/drive/errors.ts";
+import { hasReason, type DriveError } from "../../src/drive/errors.ts";
 import { DriveNode } from "../../src/node/drive-node.ts";
+import type { StoreKeeperOptions } from "../../src/node/drive-node-options.ts";
+import type { ServingNode } from "../../src/node/serving-node.ts";
+import { StorageNode } from "../../src/node/storage-node.ts";
 import { assert, must } from "../../src/std/assert.ts";
+import type { PlantedLevelFault } from "../../src/cluster/planted-faults.ts";
+import type { FeatureLevels } from "../../src/drive/feature-levels.ts";
 import type { PlantedFault } from "../../src/raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { inlineDigester } from "../../src/std/digest.ts";
 import type { Disk } from "../../src/std/disk.ts";
 import { CheckedOrderedStoreProvider } from "../../src/std/checked-ordered-store.ts";
 import { MemoryOrderedStoreProvider, type StoreDamage } from "../../src/std/memory-ordered-store.ts";
+import type { OrderedStoreProvider } from "../../src/std/ordered-store.ts";
 import type { Prng, SeededPrng } from "../../src/std/prng.ts";
 import type { Message } from "../../src/raft/types.ts";
 import type { ReplicaPort } from "../../src/replication/replica-port.ts";
@@ -22,6 +28,8 @@ import { MemoryDisk, type DiskOperation } from "../support/memory-disk.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { SimPlan } from "./sim-plan.ts";
 import { SimProcess, type SimScheduler } from "./sim-scheduler.ts";
+import { simVoterClients, simVoterFeed, type SimVoterContact } from "./sim-storage.ts";
+import { firstLevelsOf, foundingLevelOf } from "./sim-upgrade-plan.ts";
 import {
   simForwarder,
   simHeartbeats,
@@ -56,16 +64,23 @@ export interface SimMachineOptions {
   readonly network: SimNetwork;
   readonly prng: SeededPrng;
   readonly nodeOf: (memberId: number) => DriveNode | undefined;
+  /** The present incarnation of a member of either kind. */
+  readonly peerOf: (memberId: number) => ServingNode | undefined;
+  /** Where a machine without tree and vote finds voters at first; undefined for a voter. */
+  readonly contacts?: readonly SimVoterContact[] | undefined;
   readonly onMessage: (message: Message) => void;
   /** Called before a Raft message is handed to the node of this machine. */
   readonly onDelivery: (message: Message) => void;
   /** Called before a process ends: the last chance to look at it as it was. */
-  readonly onStopping: () => void;
+  readonly onStopping: (machine: SimMachine) => void;
   readonly fail: (error: Error) => void;
+  /** Hears that a process of this machine refused to run because of its version; stops it. */
+  readonly onUnsupported: (machine: SimMachine, error: Error) => void;
   /** Makes the disk of this machine something else, for planted faults. */
   readonly wrapDisk?: ((disk: Disk) => Disk) | undefined;
   readonly plantedFault?: PlantedFault | undefined;
   readonly plantedChunkFault?: PlantedChunkFault | undefined;
+  readonly plantedLevelFault?: PlantedLevelFault | undefined;
 }
 
 /** A machine and the process on it. */
@@ -78,37 +93,48 @@ export class SimMachine {
   readonly log: string[] = [];
   /** How long an operation of the disk takes on average. */
   diskMeanMs: number;
+  /** What the version of the program on it supports. */
+  featureLevels: FeatureLevels;
+  /** The highest level that a version which ever ran on it supports; 0 before the first start. */
+  supportedMax = 0;
   /** Until when no operation of the disk ends. */
   diskStuckUntilMs = 0;
   incarnationCount = 0;
   /** How far its log was durable when that was damaged; undefined once it is mended. */
   rottenIndex: number | undefined;
-  /** Times that a failed sync ended its process, as it must. */
-  syncErrorCount = 0;
-  /** Called when a sync that was made to fail has ended the process; undefined while none was. */
-  onSyncError: (() => void) | undefined;
+  /** Whether a page of its log became unreadable while its process ran, which nobody may have noticed yet. */
+  isLogSpoiled = false;
+  /** Called when what its disk was made to do has ended the process; undefined while nothing was. */
+  onDiskError: ((error: Error) => void) | undefined;
   /** Whether the cluster was asked to remove its member: its process ends itself when it hears that it was. */
   isLeaving = false;
   /** Whether the cluster has removed its member. */
   isRemoved = false;
   /** Whether its disk is lost for good. */
   isLost = false;
+  /** By the clock of its process: when the last question was asked that a voter answered; -Infinity before the first answer. */
+  voterAnswerMs = -Infinity;
   readonly #options: SimMachineOptions;
   readonly #stores: MemoryOrderedStoreProvider;
   readonly #indexes: MemoryOrderedStoreProvider;
   readonly #wallOffsetMs: number;
   readonly #rate: number;
   #process: SimProcess | undefined;
-  #node: DriveNode | undefined;
+  #node: ServingNode | undefined;
   #isServing = false;
+  /** The process that ends itself because of its version: it serves no more, whatever of its start is still to come. */
+  #unsupported: SimProcess | undefined;
   /** The durable mark that a process keeps in its identity. */
   #isStarted = false;
+  /** What a storage-only node wrote down of its voters. */
+  #savedContacts: readonly SimVoterContact[] = [];
 
   constructor(options: SimMachineOptions) {
     this.#options = options;
     this.memberId = options.memberId;
     const { plan, prng } = options;
     this.diskMeanMs = plan.diskMeanMs;
+    this.featureLevels = firstLevelsOf(plan.upgrade, this.memberId);
     this.#wallOffsetMs = plan.clockSkew ? Math.floor((prng.float() - 0.5) * 4 * YEAR_MS) : 0;
     this.#rate = plan.clockSkew ? 0.8 + prng.float() * 0.4 : 1;
     this.disk = new MemoryDisk({ afterCrash: "hang" });
@@ -140,14 +166,29 @@ export class SimMachine {
     return this.#process;
   }
 
-  /** The node once its process lives, whether or not it serves yet. */
-  get node(): DriveNode | undefined {
+  /** Whether it keeps no tree and has no vote. */
+  get isStorageOnly(): boolean {
+    return this.#options.contacts !== undefined;
+  }
+
+  /** The node of either kind once its process lives, whether or not it serves yet. */
+  get peer(): ServingNode | undefined {
     return this.#node;
   }
 
-  /** The node once it has started. */
-  get servingNode(): DriveNode | undefined {
+  /** The node of either kind once it has started. */
+  get servingPeer(): ServingNode | undefined {
     return this.#isServing ? this.#node : undefined;
+  }
+
+  /** The voter once its process lives, whether or not it serves yet. */
+  get node(): DriveNode | undefined {
+    return this.#node instanceof DriveNode ? this.#node : undefined;
+  }
+
+  /** The voter once it has started. */
+  get servingNode(): DriveNode | undefined {
+    return this.#isServing ? this.node : undefined;
   }
 
   /** Starts a process, which opens what the disk holds. */
@@ -155,6 +196,7 @@ export class SimMachine {
     assert(this.#process === undefined, "the machine is down");
     const { scheduler, memberId, fail } = this.#options;
     this.incarnationCount += 1;
+    this.supportedMax = Math.max(this.supportedMax, this.featureLevels.max);
     const name = `n${memberId}.${this.incarnationCount}`;
     const process = new SimProcess(name, scheduler, this.#wallOffsetMs, this.#rate);
     this.#process = process;
@@ -165,21 +207,41 @@ export class SimMachine {
     process.after(0.01, "", () => {
       node.start().then(
         () => {
-          if (process.alive) this.#isServing = true;
+          if (process.alive && this.#unsupported !== process) this.#isServing = true;
         },
         (error: unknown) => {
-          if (process.alive) fail(asError(`${name} did not start`, error));
+          if (!process.alive) return;
+          if (!this.#isUnsupported(process, error)) fail(asError(`${name} did not start`, error));
         },
       );
     });
+  }
+
+  /** Whether a process ends because of its version: then it serves no more, and whoever runs the machine hears of it. */
+  #isUnsupported(process: SimProcess, error: unknown): boolean {
+    if (!hasReason(error, "VERSION_UNSUPPORTED")) return false;
+    this.#isServing = false;
+    this.#unsupported = process;
+    // From an event of its own: it is in the middle of a turn.
+    this.#options.scheduler.schedule(0, `${process.name} is of another version`, () => {
+      if (this.#process === process) this.#options.onUnsupported(this, error);
+    });
+    return true;
   }
 
   /** Ends the process at once; with "power-loss" what was not synced is lost or torn too. */
   stop(how: "kill" | "power-loss"): void {
     const process = must(this.#process, "the machine is up");
     const { scheduler, network, prng, onStopping } = this.#options;
-    onStopping();
-    this.onSyncError = undefined;
+    onStopping(this);
+    this.onDiskError = undefined;
+    const serving = this.servingNode;
+    if (this.isLogSpoiled && serving !== undefined) {
+      // From the next start on recovery knows, and mends.
+      const { stableIndex } = serving.consensus.status();
+      this.rottenIndex = Math.max(this.rottenIndex ?? 0, stableIndex);
+      this.isLogSpoiled = false;
+    }
     scheduler.note(`${process.name} ${how}`);
     this.#process = undefined;
     this.#node = undefined;
@@ -207,54 +269,46 @@ export class SimMachine {
     return process.delay(0.005 - Math.log(1 - prng.float()) * meanMs + sizeBytes / 500_000);
   }
 
-  #makeNode(process: SimProcess): DriveNode {
-    const {
-      memberId,
-      founderIds,
-      plan,
-      network,
-      scheduler,
-      prng,
-      nodeOf,
-      onMessage,
-      onDelivery,
-      fail,
-      wrapDisk,
-      plantedFault,
-      plantedChunkFault,
-    } = this.#options;
+  #makeNode(process: SimProcess): ServingNode {
+    const { network, memberId, nodeOf, peerOf, onMessage, onDelivery, contacts } = this.#options;
     const endpoint: SimEndpoint = {
-      network,
+      ...{ network, memberId, process, nodeOf, peerOf, onMessage, onDelivery },
       clusterId: CLUSTER_ID,
-      memberId,
-      process,
-      self: () => node,
-      nodeOf,
-      onMessage,
-      onDelivery,
+      self: () => must(this.node, "a voter sends Raft messages"),
     };
-    const peers = new Map<number, ReplicaPort>();
-    const peerReplica = (id: number): ReplicaPort => {
-      const known = peers.get(id) ?? simPeerReplica(endpoint, id);
-      peers.set(id, known);
-      return known;
-    };
-    const disk = this.disk.process();
-    const { inFlightBytesMax, ...bounds } = plan.bounds;
-    const node: DriveNode = new DriveNode({
-      clusterId: CLUSTER_ID,
-      memberId,
-      founderIds,
-      registration: {
-        nodeId: this.nodeId,
-        address: this.address,
-        httpUrl: `http://10.0.0.${memberId}:8080`,
-        publicUrl: "",
-        zone: "",
-        isStorageOnly: false,
+    const common = this.#commonOptions(process, endpoint);
+    if (contacts === undefined) return this.#makeVoter(process, endpoint, common);
+    this.voterAnswerMs = -Infinity;
+    const known = [...contacts, ...this.#savedContacts];
+    return new StorageNode({
+      ...common,
+      contacts: known,
+      saveContacts: (voters) => {
+        this.#savedContacts = voters;
+        return Promise.resolve();
       },
-      disk: wrapDisk === undefined ? disk : wrapDisk(disk),
-      directory: DATA_DIRECTORY,
+      // Addresses stay, and there is no list of peers.
+      foundIds: () => [],
+      voterFeed: (voterId) =>
+        simVoterFeed(endpoint, voterId, (askedMs) => {
+          this.voterAnswerMs = Math.max(this.voterAnswerMs, askedMs);
+        }),
+      voterClients: simVoterClients(endpoint, known),
+    });
+  }
+
+  #makeVoter(
+    process: SimProcess,
+    endpoint: SimEndpoint,
+    common: StoreKeeperOptions & { readonly onRefused: (error: DriveError) => void },
+  ): DriveNode {
+    const { founderIds, plan, plantedFault } = this.#options;
+    const { inFlightBytesMax: _, ...bounds } = plan.bounds;
+    return new DriveNode({
+      ...common,
+      clusterId: CLUSTER_ID,
+      founderIds,
+      foundingLevel: foundingLevelOf(plan.upgrade),
       whenAbsent: this.#isStarted ? "refuse" : "create",
       onCreated: async () => {
         // Hangs for ever when the process dies meanwhile.
@@ -262,25 +316,10 @@ export class SimMachine {
         this.#isStarted = true;
       },
       stores: this.#checked(process, this.#stores),
-      indexes: this.#checked(process, this.#indexes),
-      clock: process,
-      prng: prng.fork(),
-      digester: inlineDigester,
-      logger: this.#logger(process, "node"),
-      metrics: noMetrics,
       transport: simRaftTransport(endpoint),
       forwarder: simForwarder(endpoint),
-      heartbeats: simHeartbeats(endpoint),
-      peerReplica,
-      reserveBytes: 0,
-      inFlightBytesMax,
       plantedFault,
-      plantedChunkFault,
-      sweepIntervalMs: SWEEP_INTERVAL_MS,
-      // Small and soon, so that compaction and scrub happen within a run.
-      chunkSegmentSizeBytesMax: CHUNK_SEGMENT_SIZE_BYTES,
-      scrubFirstWaitMs: SCRUB_FIRST_WAIT_MS,
-      compactionIdleMs: COMPACTION_IDLE_MS,
+      plantedLevelFault: this.#options.plantedLevelFault,
       tuning: {
         ...bounds,
         logEntryCountMax: plan.logEntryCountMax,
@@ -288,8 +327,54 @@ export class SimMachine {
         stateHashEntryCount: 16,
         storeFlushIntervalMs: 2_000,
       },
+    });
+  }
+
+  /** What a node of either kind is made from. */
+  #commonOptions(
+    process: SimProcess,
+    endpoint: SimEndpoint,
+  ): StoreKeeperOptions & { readonly onRefused: (error: DriveError) => void } {
+    const { memberId, plan, scheduler, prng, fail, wrapDisk, plantedChunkFault } = this.#options;
+    const peers = new Map<number, ReplicaPort>();
+    const peerReplica = (id: number): ReplicaPort => {
+      const known = peers.get(id) ?? simPeerReplica(endpoint, id);
+      peers.set(id, known);
+      return known;
+    };
+    const disk = this.disk.process();
+    return {
+      memberId,
+      registration: {
+        nodeId: this.nodeId,
+        address: this.address,
+        httpUrl: `http://10.0.0.${memberId}:8080`,
+        // Clients of voters are sent on to nodes without a tree, which want to see a ticket.
+        publicUrl: this.isStorageOnly ? publicUrlOf(memberId) : "",
+        zone: "",
+        isStorageOnly: this.isStorageOnly,
+      },
+      disk: wrapDisk === undefined ? disk : wrapDisk(disk),
+      directory: DATA_DIRECTORY,
+      indexes: this.#checked(process, this.#indexes),
+      clock: process,
+      prng: prng.fork(),
+      digester: inlineDigester,
+      logger: this.#logger(process, "node"),
+      metrics: noMetrics,
+      heartbeats: simHeartbeats(endpoint),
+      peerReplica,
+      reserveBytes: 0,
+      inFlightBytesMax: plan.bounds.inFlightBytesMax,
+      plantedChunkFault,
+      featureLevels: this.featureLevels,
+      sweepIntervalMs: SWEEP_INTERVAL_MS,
+      // Small and soon, so that compaction and scrub happen within a run.
+      chunkSegmentSizeBytesMax: CHUNK_SEGMENT_SIZE_BYTES,
+      scrubFirstWaitMs: SCRUB_FIRST_WAIT_MS,
+      compactionIdleMs: COMPACTION_IDLE_MS,
       onRefused: (error) => {
-        if (!process.alive) return;
+        if (!process.alive || this.#isUnsupported(process, error)) return;
         if (!this.isLeaving || !hasReason(error, "MEMBER_REMOVED")) {
           fail(asError(`${process.name} was refused`, error));
           return;
@@ -301,20 +386,17 @@ export class SimMachine {
       },
       onFatal: (error) => {
         if (!process.alive) return;
-        const { onSyncError } = this;
-        this.onSyncError = undefined;
-        if (onSyncError !== undefined) {
-          this.syncErrorCount += 1;
-          onSyncError();
-        } else fail(asError(`${process.name} ended itself`, error));
+        const { onDiskError } = this;
+        this.onDiskError = undefined;
+        if (onDiskError !== undefined) onDiskError(error);
+        else fail(asError(`${process.name} ended itself`, error));
       },
-    });
-    return node;
+    };
   }
 
   /** As production has them: with a checksum in each record. Damage comes at rest, so no record fails later on. */
   #checked(process: SimProcess, stores: MemoryOrderedStoreProvider): CheckedOrderedStoreProvider {
-    return new CheckedOrderedStoreProvider(stores, (error) => {
+    return new CheckedOrderedStoreProvider(storesOf(process, stores), (error) => {
       if (process.alive) this.#options.fail(asError(`${process.name} met a damaged record`, error));
     });
   }
@@ -328,6 +410,12 @@ export class SimMachine {
     if (name === undefined || !stores.spoil(name, how, prng)) return false;
     this.#options.scheduler.note(`n${this.memberId} ${name} ${how}`);
     return true;
+  }
+
+  /** Loses the directory of the chunk store; the machine is down, and what else it holds is kept. */
+  loseChunks(): void {
+    assert(this.#process === undefined, "the machine is down");
+    this.disk.lose(`${DATA_DIRECTORY}/chunks`);
   }
 
   #logger(process: SimProcess, module: string): Logger {
@@ -349,9 +437,31 @@ export class SimMachine {
   }
 }
 
+/** The stores as one process sees them: one that died between two steps of its start opens nothing any more. */
+function storesOf(process: SimProcess, stores: OrderedStoreProvider): OrderedStoreProvider {
+  const whileAlive = <T>(work: () => Promise<T>): Promise<T> =>
+    process.alive ? work() : new Promise<never>(() => undefined);
+  return {
+    open: (name) => whileAlive(() => stores.open(name)),
+    check: (name) => whileAlive(() => stores.check(name)),
+    list: () => whileAlive(() => stores.list()),
+    remove: (name) => whileAlive(() => stores.remove(name)),
+  };
+}
+
 /** The node id of a member's machine. */
 export function nodeIdOf(memberId: number): string {
   return `node${memberId}`;
+}
+
+/** Where clients reach a machine, as voters tell them. */
+export function publicUrlOf(memberId: number): string {
+  return `http://10.0.0.${memberId}:8080`;
+}
+
+/** The member behind that. */
+export function memberOfUrl(url: string): number {
+  return Number(/^http:\/\/10\.0\.0\.(\d+):/u.exec(url)?.[1]);
 }
 
 function asError(what: string, error: unknown): Error {

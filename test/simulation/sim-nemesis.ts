@@ -20,11 +20,18 @@ import { CLUSTER_ID, type SimMachine } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
 import type { SimProcess, SimScheduler } from "./sim-scheduler.ts";
+import { spoilRunning, trouble, unclear, type FatalTrouble } from "./sim-trouble.ts";
 
 const RETRY_DELAY_MS = 200;
 /** Attempts of one fault before the run counts as broken. */
 const RETRY_COUNT_MAX = 200;
+/** The same for a storage-only machine, after which the fault does not happen. */
+const STORAGE_RETRY_COUNT_MAX = 25;
 const SLOW_DISK_MEAN_MS = 60;
+/** A disk that failed before the healing has ended its process by then. */
+const LATE_END_MS = 1_000;
+/** A process that has not met the failure of its disk for this long is restarted, when another one is to come. */
+const UNMET_MS_MAX = 20_000;
 /** Messages remembered for replays. */
 const ARCHIVE_COUNT_MAX = 300;
 const DAY_MS = 24 * 3600 * 1000;
@@ -35,13 +42,21 @@ const LITTLE_SPACE_BYTES = 64 * 1024;
 export class SimNemesis {
   /** How often each kind happened. */
   readonly counts = new Map<FaultKind, number>();
+  /** How often each kind ended a process, as it must once the process meets it. */
+  readonly endCounts = new Map<FaultKind, number>();
   readonly #plan: SimPlan;
   readonly #cluster: SimCluster;
   readonly #network: SimNetwork;
   readonly #scheduler: SimScheduler;
   readonly #prng: SeededPrng;
   readonly #stableIndexOf: (memberId: number) => number;
+  readonly #fail: (error: Error) => void;
+  #isHealed = false;
   readonly #archive: Message[] = [];
+  /** How often each kind happened to a storage-only node; those are in `counts` too. */
+  readonly storageCounts = new Map<FaultKind, number>();
+  /** When the disk of a machine was last made to fail, by its member. */
+  readonly #armedMs = new Map<number, number>();
   /** Faults under way or to come; the healing waits for it. */
   #pendingCount = 0;
 
@@ -53,6 +68,7 @@ export class SimNemesis {
     readonly prng: SeededPrng;
     /** How far a member's log is durable. */
     readonly stableIndexOf: (memberId: number) => number;
+    readonly fail: (error: Error) => void;
   }) {
     this.#plan = options.plan;
     this.#cluster = options.cluster;
@@ -60,6 +76,7 @@ export class SimNemesis {
     this.#scheduler = options.scheduler;
     this.#prng = options.prng;
     this.#stableIndexOf = options.stableIndexOf;
+    this.#fail = options.fail;
   }
 
   /** Sees every Raft message as it leaves. */
@@ -73,7 +90,7 @@ export class SimNemesis {
   async run(director: SimProcess): Promise<void> {
     for (const fault of this.#plan.faults) {
       this.#pendingCount += 1;
-      director.after(fault.atMs, "", () => this.#try(director, fault, RETRY_COUNT_MAX));
+      director.after(fault.atMs, "", () => this.#try(director, fault, retriesOf(fault)));
     }
     while (this.#pendingCount > 0) await director.delay(RETRY_DELAY_MS);
   }
@@ -82,22 +99,32 @@ export class SimNemesis {
   heal(): void {
     this.#network.heal();
     this.#network.faults = { ...this.#network.faults, loss: 0, duplication: 0 };
-    for (const machine of this.#cluster.present) {
+    for (const machine of this.#cluster.holders) {
       machine.diskMeanMs = this.#plan.diskMeanMs;
       machine.disk.clearFailures();
-      machine.onSyncError = undefined;
+      // What has failed already may end its process, though the process has not heard of it yet.
+      this.#isHealed = true;
+      this.#scheduler.schedule(LATE_END_MS, "", () => {
+        machine.onDiskError = undefined;
+      });
       startAgain(machine);
     }
   }
 
   #try(director: SimProcess, fault: PlannedFault, leftCount: number): void {
+    if (leftCount === 0 && fault.part === "storage") {
+      // One that holds nothing has nothing to damage, and nothing to sync.
+      this.#pendingCount -= 1;
+      return;
+    }
     assert(leftCount > 0, `the fault ${fault.kind} could not happen`);
     if (!this.#happen(director, fault)) {
       director.after(RETRY_DELAY_MS, "", () => this.#try(director, fault, leftCount - 1));
       return;
     }
     this.#scheduler.note(`fault ${fault.kind} at ${fault.memberId} for ${fault.durationMs}`);
-    this.counts.set(fault.kind, (this.counts.get(fault.kind) ?? 0) + 1);
+    const maps = fault.part === "storage" ? [this.counts, this.storageCounts] : [this.counts];
+    for (const counts of maps) counts.set(fault.kind, (counts.get(fault.kind) ?? 0) + 1);
     this.#pendingCount -= 1;
   }
 
@@ -105,6 +132,7 @@ export class SimNemesis {
   #happen(director: SimProcess, fault: PlannedFault): boolean {
     const { durationMs } = fault;
     const machine = this.#machineOf(fault);
+    if (machine === undefined) return false;
     const { memberId } = machine;
     switch (fault.kind) {
       case "partition":
@@ -122,7 +150,7 @@ export class SimNemesis {
         director.after(durationMs, "", () => startAgain(machine));
         return true;
       case "power-loss-of-all":
-        for (const each of this.#cluster.present) {
+        for (const each of this.#cluster.holders) {
           if (each.process !== undefined) each.stop("power-loss");
           director.after(durationMs * this.#prng.float() + 1, "", () => startAgain(each));
         }
@@ -147,7 +175,7 @@ export class SimNemesis {
       case "misdirected-write":
       case "lost-write":
       case "unreadable-page": {
-        const files = this.#prng.below(2) === 0 ? "chunks" : "raft/log";
+        const files = this.#prng.below(2) === 0 || machine.isStorageOnly ? "chunks" : "raft/log";
         return this.#rotFile(director, machine, durationMs, files, fault.kind);
       }
       case "state-damage":
@@ -161,14 +189,29 @@ export class SimNemesis {
         director.after(durationMs, "", () => giveSpace(machine));
         return true;
       case "sync-error":
-        if (machine.servingNode === undefined || machine.onSyncError !== undefined) return false;
+        if (!this.#expectEnd(director, machine, fault)) return false;
         machine.disk.failNext("sync", /\.seg$/u, "EIO");
-        machine.onSyncError = (): void => {
-          // What the failed sync should have covered may be gone, though readers still saw it.
-          machine.stop("power-loss");
-          director.after(durationMs, "", () => startAgain(machine));
-        };
         return true;
+      case "promise-sync-error":
+      case "read-only-disk":
+      case "too-many-files":
+      case "access-denied":
+        if (!this.#expectEnd(director, machine, fault, fault.kind)) return false;
+        trouble(machine.disk, fault.kind, this.#prng);
+        return true;
+      case "read-error": {
+        const done = machine.servingNode === undefined ? undefined : spoilRunning(machine, this.#prng);
+        if (done !== undefined) this.#scheduler.note(done);
+        return done !== undefined;
+      }
+      case "half-open": {
+        const others = this.#cluster.memberIds.filter((id) => id !== memberId);
+        for (const id of others) this.#network.halfOpen(id, memberId);
+        director.after(durationMs, "", () => {
+          for (const id of others) this.#network.reopen(id, memberId);
+        });
+        return true;
+      }
       case "clock-jump":
         if (machine.process === undefined) return false;
         machine.process.jumpWallClock(Math.floor((this.#prng.float() - 0.5) * 2 * DAY_MS));
@@ -180,8 +223,38 @@ export class SimNemesis {
     }
   }
 
-  #machineOf({ memberId, part }: PlannedFault): SimMachine {
+  /** From now on the process may end itself, and has to say why; false when it does not serve, or something is to end it already. */
+  #expectEnd(director: SimProcess, machine: SimMachine, fault: PlannedFault, says?: FatalTrouble): boolean {
+    if (machine.servingPeer === undefined) return false;
+    if (machine.onDiskError !== undefined) {
+      // One that never does what its disk would fail keeps every other fault of the kind waiting: somebody restarts it.
+      const armedMs = this.#scheduler.nowMs - (this.#armedMs.get(machine.memberId) ?? this.#scheduler.nowMs);
+      if (armedMs > UNMET_MS_MAX) {
+        machine.stop("kill");
+        director.after(1, "", () => startAgain(machine));
+      }
+      return false;
+    }
+    this.#armedMs.set(machine.memberId, this.#scheduler.nowMs);
+    machine.onDiskError = (error): void => {
+      this.#scheduler.note(`${fault.kind} ended ${machine.nodeId}: ${error.message}`);
+      this.endCounts.set(fault.kind, (this.endCounts.get(fault.kind) ?? 0) + 1);
+      const problem = says === undefined ? undefined : unclear(says, error);
+      if (problem !== undefined) this.#fail(new Error(problem, { cause: error }));
+      // What a failed sync should have covered may be gone, though readers still saw it.
+      machine.stop("power-loss");
+      director.after(this.#isHealed ? 1 : fault.durationMs, "", () => startAgain(machine));
+    };
+    return true;
+  }
+
+  #machineOf({ memberId, part }: PlannedFault): SimMachine | undefined {
     if (part === undefined) return this.#cluster.pick(memberId);
+    if (part === "storage") {
+      // None, for a moment, when the only one was lost and another has not come yet.
+      const { storage } = this.#cluster;
+      return storage[(memberId - 1) % storage.length];
+    }
     const isWanted = ({ servingNode }: SimMachine): boolean =>
       servingNode !== undefined && (servingNode.consensus.role() === "leader") === (part === "leader");
     return must(this.#cluster.present.find(isWanted), `a ${part}`);
@@ -200,7 +273,7 @@ export class SimNemesis {
 
   /** What a process that has died left behind is damaged before it comes back. */
   #rot(director: SimProcess, machine: SimMachine, durationMs: number, damage: () => boolean): boolean {
-    if (machine.servingNode === undefined) return false;
+    if (machine.servingPeer === undefined) return false;
     const stableIndex = this.#stableIndexOf(machine.memberId);
     machine.stop("kill");
     director.after(durationMs, "", () => startAgain(machine));
@@ -253,6 +326,10 @@ export class SimNemesis {
     if (done !== undefined) this.#scheduler.note(done);
     return done !== undefined;
   }
+}
+
+function retriesOf({ part }: PlannedFault): number {
+  return part === "storage" ? STORAGE_RETRY_COUNT_MAX : RETRY_COUNT_MAX;
 }
 
 /** Starts a machine that is down; somebody has made room on its disk before. */

@@ -23,6 +23,8 @@ export interface SimNetworkCounts {
   duplicated: number;
   blocked: number;
   broken: number;
+  /** Taken by a socket that nobody reads from. */
+  swallowed: number;
 }
 
 /** A call over the network. */
@@ -47,11 +49,19 @@ export const CALL_LOSS_FACTOR = 0.1;
 
 /** The network. Nodes are known by a small number; their present process is looked up at delivery. */
 export class SimNetwork {
-  readonly counts: SimNetworkCounts = { sent: 0, lost: 0, duplicated: 0, blocked: 0, broken: 0 };
+  readonly counts: SimNetworkCounts = {
+    sent: 0,
+    lost: 0,
+    duplicated: 0,
+    blocked: 0,
+    broken: 0,
+    swallowed: 0,
+  };
   readonly #scheduler: SimScheduler;
   readonly #prng: Prng;
   readonly #processOf: (id: number) => SimProcess | undefined;
   readonly #blocked = new Set<string>();
+  readonly #halfOpen = new Set<string>();
   readonly #connections = new Map<SimProcess, Set<() => void>>();
   faults: SimNetworkFaults;
 
@@ -83,9 +93,23 @@ export class SimNetwork {
     this.#blocked.delete(`${from}>${to}`);
   }
 
+  /**
+   * Nobody reads any more what `from` sends to `to` over the connections that it opened, and nobody closes them (N6): messages
+   * and calls vanish without a word. Answers to what `to` asks of `from` still come.
+   */
+  halfOpen(from: number, to: number): void {
+    this.#halfOpen.add(`${from}>${to}`);
+  }
+
+  /** The connections from one node to another are made anew. */
+  reopen(from: number, to: number): void {
+    this.#halfOpen.delete(`${from}>${to}`);
+  }
+
   /** Lets everything through again. */
   heal(): void {
     this.#blocked.clear();
+    this.#halfOpen.clear();
   }
 
   /** Breaks the connections of a process that is dying; their callers learn it unless they are cut off. */
@@ -115,6 +139,7 @@ export class SimNetwork {
         sender?.after(this.#delayMs(), `${label} refused`, refused);
       }
     };
+    if (this.#isSwallowed(from, to)) return;
     if (!this.#passes(from, to, this.faults.loss)) return;
     this.#scheduler.schedule(this.#delayMs(), label, arrive);
     if (this.faults.duplication > 0 && this.#prng.float() < this.faults.duplication) {
@@ -123,9 +148,10 @@ export class SimNetwork {
     }
   }
 
-  /** Makes a call. Settles in the caller's process, or never when that dies first. */
+  /** Makes a call. Settles in the caller's process, or never when that dies first or is dead already. */
   call<T>(call: SimCall<T>): Promise<T> {
     const { from, caller, to, label } = call;
+    if (!caller.alive) return new Promise<never>(() => undefined);
     return new Promise<T>((resolve, reject) => {
       let isOver = false;
       let disconnect: (() => void) | undefined;
@@ -139,6 +165,7 @@ export class SimNetwork {
         act();
       };
       const cancel = (): void => {
+        if (this.#isSwallowed(from, to)) return;
         this.#carry(from, to, `${label} cancelled`, () => ending.abort(new Error("the caller gave up")));
       };
       const onAbort = (): void =>
@@ -158,6 +185,7 @@ export class SimNetwork {
           caller.soon(() => finish(act));
         });
       };
+      if (this.#isSwallowed(from, to)) return;
       this.#carry(from, to, label, () => {
         const callee = this.#processOf(to);
         if (callee === undefined) {
@@ -214,6 +242,12 @@ export class SimNetwork {
       this.counts.lost += 1;
       return false;
     }
+    return true;
+  }
+
+  #isSwallowed(from: number, to: number): boolean {
+    if (!this.#halfOpen.has(`${from}>${to}`)) return false;
+    this.counts.swallowed += 1;
     return true;
   }
 

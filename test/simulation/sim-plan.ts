@@ -12,6 +12,8 @@ import type { Prng } from "../../src/std/prng.ts";
 import { must } from "../../src/std/assert.ts";
 import type { SimBounds } from "./sim-checks.ts";
 import type { MembershipKind, PlannedChange } from "./sim-operator.ts";
+import type { DiskTrouble } from "./sim-trouble.ts";
+import type { UpgradePlan } from "./sim-upgrade-plan.ts";
 
 /** Kinds of faults that happen at an instant. */
 export type FaultKind =
@@ -31,11 +33,15 @@ export type FaultKind =
   | "foreign-message"
   /** No operation of the disk ends for a while; in directed runs alone. */
   | "stuck-disk"
-  | LaterKind;
+  | LaterKind
+  | TroubleKind;
 
 /** Kinds that are drawn behind the others, so that older seeds keep their other faults. */
 export type LaterKind =
   "misdirected-write" | "lost-write" | "unreadable-page" | "state-damage" | "index-damage";
+
+/** Kinds that are drawn behind those: connections that nobody reads from (N6), and disks under a running process. */
+export type TroubleKind = "half-open" | DiskTrouble;
 
 /** One fault at its instant. */
 export interface PlannedFault {
@@ -44,8 +50,8 @@ export interface PlannedFault {
   /** Member that it happens to, from 1; of a partition the one that is cut off. */
   readonly memberId: number;
   readonly durationMs: number;
-  /** Instead of memberId: whoever leads then, or another. */
-  readonly part?: "leader" | "follower";
+  /** Instead of a member by its number: whoever leads then, or another; or a storage-only one, by its number among those. */
+  readonly part?: "leader" | "follower" | "storage";
 }
 
 /** A whole run. */
@@ -66,6 +72,8 @@ export interface SimPlan {
   readonly faults: readonly PlannedFault[];
   /** Changes of the membership, one after the other. */
   readonly changes: readonly PlannedChange[];
+  /** Storage-only nodes that join before the faults begin. */
+  readonly storageCount: number;
   /** The one member whose bytes may be damaged, so that a good copy of everything is left (the fault atlas). */
   readonly damagedMemberId: number;
   readonly logEntryCountMax: number;
@@ -77,6 +85,8 @@ export interface SimPlan {
   readonly turnWindowMs: number;
   /** How often an operation of the disk, but for syncs, takes no time at all. */
   readonly instantDiskRate: number;
+  /** Versions of the machines, where there are several. */
+  readonly upgrade?: UpgradePlan | undefined;
   /** Whether to wait, after the healing, until nothing is left of what was deleted. */
   readonly awaitsCollection: boolean;
 }
@@ -106,7 +116,28 @@ const LATER_KINDS: readonly LaterKind[] = [
   "state-damage",
   "index-damage",
 ];
-const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot", ...LATER_KINDS];
+/** Faults that may have damaged copies. */
+export const CHUNK_DAMAGES: readonly FaultKind[] = [
+  "bit-flip",
+  "misdirected-write",
+  "lost-write",
+  "unreadable-page",
+  "read-error",
+  "index-damage",
+];
+const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot", "read-error", ...LATER_KINDS];
+
+const TROUBLE_KINDS: readonly TroubleKind[] = [
+  "half-open",
+  "promise-sync-error",
+  "read-only-disk",
+  "too-many-files",
+  "access-denied",
+  "read-error",
+];
+
+/** Every kind that seeds draw. */
+export const EVERY_KIND: readonly FaultKind[] = [...KINDS, ...LATER_KINDS, ...TROUBLE_KINDS];
 
 const MEMBER_COUNT = 3;
 
@@ -158,7 +189,6 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
       });
     }
   }
-  faults.sort((a, b) => a.atMs - b.atMs);
   const plan: SimPlan = {
     seed,
     clientCount: 1 + prng.below(4),
@@ -170,8 +200,9 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
     delayMeanMs: pick(prng, [0.2, 1, 5, 20]),
     diskMeanMs: pick(prng, [0.02, 0.2, 1, 4]),
     clockSkew: prng.below(2) === 0,
-    faults,
+    faults: inOrder(faults),
     changes: [],
+    storageCount: 0,
     damagedMemberId,
     logEntryCountMax: pick(prng, [30, 100, 10_000]),
     bounds: WIDE,
@@ -185,11 +216,26 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
   const bounds = prng.below(3) === 0 ? NARROW : WIDE;
   if (prng.below(CHANGING_RUNS) > 0) {
     const later = drawLater(plan, prng);
-    return { ...plan, bounds, faults: [...faults, ...later].sort((a, b) => a.atMs - b.atMs) };
+    const troubles = drawTroubles(plan, prng);
+    return { ...plan, bounds, faults: inOrder([...faults, ...later, ...troubles]) };
   }
   const changes = drawChanges(faultMs, prng);
+  const all = inOrder([...faults, ...drawTroubles(plan, prng)]);
   // A machine that is lost takes a copy of everything with it, so the others keep theirs.
-  return { ...plan, bounds, changes, faults: faults.filter(({ kind }) => !DAMAGING.includes(kind)) };
+  return { ...plan, bounds, changes, faults: all.filter(({ kind }) => !DAMAGING.includes(kind)) };
+}
+
+function inOrder(faults: readonly PlannedFault[]): readonly PlannedFault[] {
+  return [...faults].sort((a, b) => a.atMs - b.atMs);
+}
+
+function drawTroubles({ faultMs, damagedMemberId }: SimPlan, prng: Prng): readonly PlannedFault[] {
+  return TROUBLE_KINDS.filter(() => prng.below(4) === 0).map((kind) => ({
+    atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
+    kind,
+    memberId: DAMAGING.includes(kind) ? damagedMemberId : 1 + prng.below(MEMBER_COUNT),
+    durationMs: pick(prng, [20, 300, 1_500, 4_000, 9_000]),
+  }));
 }
 
 function drawLater({ faultMs, damagedMemberId }: SimPlan, prng: Prng): readonly PlannedFault[] {

@@ -5,8 +5,10 @@
  *   boot --> clients work while faults happen --> heal --> clients finish --> one leader, three copies, equal states
  *        --> every path read at every node --> every copy verified --> histories linearizable
  */
+import { VOTER_CONTACT_MS_MAX } from "../../src/drive/limits.ts";
 import { AssertionError, must } from "../../src/std/assert.ts";
 import type { Disk } from "../../src/std/disk.ts";
+import type { PlantedLevelFault } from "../../src/cluster/planted-faults.ts";
 import type { PlantedFault } from "../../src/raft/planted-faults.ts";
 import type { PlantedChunkFault } from "../../src/replication/planted-faults.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
@@ -19,10 +21,15 @@ import { SimMachine } from "./sim-machine.ts";
 import { SimNemesis } from "./sim-nemesis.ts";
 import { CALL_LOSS_FACTOR, SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
 import { SimOperator, type MembershipKind } from "./sim-operator.ts";
-import { drawPlan, type FaultKind, type SimPlan } from "./sim-plan.ts";
+import { drawStoragePlan } from "./sim-storage-plan.ts";
+import { CHUNK_DAMAGES, drawPlan, type FaultKind, type SimPlan } from "./sim-plan.ts";
 import { settle, SimProcess, SimScheduler } from "./sim-scheduler.ts";
+import { drawUpgrades } from "./sim-upgrade-plan.ts";
+import { SimUpgrades, type UpgradeCount } from "./sim-upgrades.ts";
 import { SimWatcher } from "./sim-watcher.ts";
 
+/** Sets the draw of versions apart from the others of a seed. */
+const UPGRADE_SEED = 0x5034;
 const CLIENT_ADDRESS = 100;
 const WATCHER_ADDRESS = 90;
 const OPERATOR_ADDRESS = 91;
@@ -38,17 +45,11 @@ const VIRTUAL_MS_MAX = 1_500_000;
 const REPORT_MS = 5_000;
 /** Passes over all copies after which no damage may be left. */
 const REPAIR_ROUND_COUNT_MAX = 12;
-/** Faults that may have damaged copies. */
-const CHUNK_DAMAGES: readonly FaultKind[] = [
-  "bit-flip",
-  "misdirected-write",
-  "lost-write",
-  "unreadable-page",
-  "index-damage",
-];
 const CLIENTS_MS_MAX = 400_000;
 /** All changes of the membership have ended, after the healing. */
 const CHANGES_MS_MAX = 400_000;
+/** Every member has the newest feature level, after the last upgrade. */
+const LEVEL_MS_MAX = 30_000;
 /** Whoever was removed and runs has heard of it. */
 const UNAWARE_MS_MAX = 30_000;
 /** A watcher has been told of the last change. */
@@ -69,12 +70,19 @@ export interface SimResult {
   readonly virtualMs: number;
   readonly commitIndex: number;
   readonly restartCount: number;
-  readonly syncErrorCount: number;
+  /** Processes that ended themselves, by what their disk did. */
+  readonly ends: ReadonlyMap<FaultKind, number>;
   readonly copiesVerified: number;
   readonly copiesRepaired: number;
   readonly network: SimNetworkCounts;
   readonly faults: ReadonlyMap<FaultKind, number>;
+  /** Those of them that happened to storage-only nodes. */
+  readonly storageFaults: ReadonlyMap<FaultKind, number>;
+  /** Verified copies that storage-only nodes hold at the end. */
+  readonly storageCopies: number;
   readonly changes: ReadonlyMap<MembershipKind, number>;
+  /** What became of versions. */
+  readonly upgrades: ReadonlyMap<UpgradeCount, number>;
   readonly configCount: number;
   /** Terms in which somebody led. */
   readonly leaderCount: number;
@@ -87,9 +95,12 @@ export interface SimResult {
 export interface SimOptions {
   /** Replaces the plan's fields, for tests of the simulator itself. */
   readonly plan?: Partial<SimPlan>;
+  /** Storage-only nodes beside the voters, with faults and changes of their own. */
+  readonly storage?: boolean;
   readonly wrapDisk?: (disk: Disk) => Disk;
   readonly plantedFault?: PlantedFault;
   readonly plantedChunkFault?: PlantedChunkFault;
+  readonly plantedLevelFault?: PlantedLevelFault;
   /** Lets clients read without linearizability, which the check of histories must notice. */
   readonly staleReads?: boolean;
   /** Skips the watch for real asynchrony, which costs time; the fixed seeds run with it. */
@@ -145,6 +156,7 @@ class SimRun {
   readonly #watcher: SimWatcher;
   readonly #checks: SimChecks;
   readonly #nemesis: SimNemesis;
+  readonly #upgrades: SimUpgrades;
   readonly #clients: readonly SimClient[];
   readonly #director: SimProcess;
   readonly #history: HistoryEvent[] = [];
@@ -156,18 +168,25 @@ class SimRun {
     retried: 0,
     largeDone: 0,
     bytesRead: 0,
+    ticketed: 0,
   };
   #failure: Error | undefined;
   #isOver = false;
   #order = 0;
   #copiesVerified = 0;
   #copiesRepaired = 0;
+  #storageCopies = 0;
   #phase = "boot";
 
   constructor(seed: number, options: SimOptions) {
     this.#seed = seed;
     const prng = new SeededPrng(seed);
-    this.#plan = { ...drawPlan(seed, prng.fork()), ...options.plan };
+    const drawn = drawPlan(seed, prng.fork());
+    // From a generator of its own, so that the voters of a seed meet the same with and without.
+    const whole = options.storage === true ? drawStoragePlan(drawn, new SeededPrng(seed).fork()) : drawn;
+    // Likewise: with two versions or one.
+    const upgrade = drawUpgrades(whole.faultMs, new SeededPrng(seed ^ UPGRADE_SEED).fork());
+    this.#plan = { ...whole, upgrade, ...options.plan };
     const plan = this.#plan;
     this.#director = new SimProcess("director", this.#scheduler, 0, 1);
     const outside = new Map<number, SimProcess>();
@@ -184,25 +203,32 @@ class SimRun {
     });
     this.#scheduler.turns = { prng: prng.fork(), rate: plan.turnRate, windowMs: plan.turnWindowMs };
     this.#cluster = new SimCluster(
-      (memberId) =>
+      (memberId, contacts) =>
         new SimMachine({
           memberId,
+          contacts,
           founderIds: FOUNDER_IDS,
           plan,
           scheduler: this.#scheduler,
           network: this.#network,
           prng: prng.fork(),
           nodeOf: (id) => this.#cluster.find(id)?.node,
+          peerOf: (id) => this.#cluster.find(id)?.peer,
           onMessage: (message) => {
             this.#checks.observeMessage(message);
             this.#nemesis.remember(message);
           },
           onDelivery: (message) => this.#checks.observeDelivery(message),
-          onStopping: () => this.#checks.observe(),
+          onStopping: (machine) => {
+            this.#checks.observe();
+            this.#checks.observeEnded(machine);
+          },
           fail: (error) => this.fail(error),
+          onUnsupported: (machine, error) => this.#upgrades.refused(machine, error),
           wrapDisk: options.wrapDisk,
           plantedFault: options.plantedFault,
           plantedChunkFault: options.plantedChunkFault,
+          plantedLevelFault: options.plantedLevelFault,
         }),
     );
     this.#checks = new SimChecks(this.#cluster, plan.bounds);
@@ -212,12 +238,18 @@ class SimRun {
       plan,
       prng: prng.fork(),
       stableIndexOf: (memberId) => this.#checks.stableIndexOf(memberId),
+      fail: (error) => this.fail(error),
+    });
+    this.#upgrades = new SimUpgrades({
+      ...{ plan: plan.upgrade, cluster: this.#cluster, scheduler: this.#scheduler, director: this.#director },
+      fail: (error) => this.fail(error),
     });
     const memberIds = (): readonly number[] => this.#cluster.memberIds;
     const world: SimWorld = {
       network: this.#network,
       values: new SimValues(),
-      nodeOf: (id) => this.#cluster.find(id)?.servingNode,
+      nodeOf: (id) => this.#cluster.find(id)?.servingPeer,
+      onServed: (id) => checkContact(must(this.#cluster.find(id), "who serves is there")),
       nowMs: () => this.#scheduler.nowMs,
       tick: () => (this.#order += 1),
       record: (event) => this.#history.push(event),
@@ -273,6 +305,7 @@ class SimRun {
     while (!this.#isOver && this.#failure === undefined) {
       const isAlive = await this.#scheduler.step();
       this.#checks.observe();
+      this.#upgrades.observe();
       if (this.#scheduler.nowMs - treesCheckedMs > TREE_CHECK_INTERVAL_MS) {
         treesCheckedMs = this.#scheduler.nowMs;
         this.#checks.checkTrees();
@@ -298,12 +331,15 @@ class SimRun {
       virtualMs: this.#scheduler.nowMs,
       commitIndex: this.#checks.commitIndexMax,
       restartCount: this.#cluster.all.reduce((sum, machine) => sum + machine.incarnationCount - 1, 0),
-      syncErrorCount: this.#cluster.all.reduce((sum, machine) => sum + machine.syncErrorCount, 0),
+      ends: this.#nemesis.endCounts,
       copiesVerified: this.#copiesVerified,
       copiesRepaired: this.#copiesRepaired,
       network: this.#network.counts,
       faults: this.#nemesis.counts,
+      storageFaults: this.#nemesis.storageCounts,
+      storageCopies: this.#storageCopies,
       changes: this.#operator.counts,
+      upgrades: this.#upgrades.counts,
       configCount: this.#checks.configCount,
       leaderCount: this.#checks.ledTerms.size,
       changeEventCount: this.#checks.feed.count,
@@ -317,7 +353,7 @@ class SimRun {
     const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
     const logs = this.#cluster.all.map((machine) => machine.log.slice(-40).join("\n")).join("\n---\n");
     const message = [
-      `seed=${this.#seed} failed in phase "${this.#phase}" at ${this.#scheduler.nowMs.toFixed(1)} ms; again: npm run simulate -- --seed ${this.#seed}`,
+      `seed=${this.#seed} failed in phase "${this.#phase}" at ${this.#scheduler.nowMs.toFixed(1)} ms; again: npm run simulate -- ${this.#plan.storageCount > 0 ? "--storage " : ""}--seed ${this.#seed}`,
       text,
       `plan: ${JSON.stringify(this.#plan)}`,
       `operator: ${this.#operator.doing}`,
@@ -333,6 +369,12 @@ class SimRun {
     const [first] = this.#clients;
     for (const machine of this.#cluster.all) machine.start();
     await this.#until("the cluster forms", CLUSTER_FORMS_MS, () => this.#checks.openMatters());
+    if (this.#plan.storageCount > 0) {
+      await this.#operator.run(
+        Array.from({ length: this.#plan.storageCount }, () => ({ kind: "add-storage", atMs: 0 }) as const),
+      );
+      await this.#until("the storage-only nodes belong", CLUSTER_FORMS_MS, () => this.#checks.openMatters());
+    }
     await must(first, "a client").prepare();
     this.#phase = "faults";
     const atWork = this.#clients.map((client) => client.run(operationCount));
@@ -349,6 +391,7 @@ class SimRun {
     for (const work of atWork) begin(work);
     begin(this.#watcher.run());
     let hasChanged = false;
+    this.#upgrades.run();
     begin(this.#operator.run(this.#plan.changes).then(() => (hasChanged = true)));
     await this.#nemesis.run(this.#director);
     while (this.#scheduler.nowMs < this.#plan.faultMs) await this.#director.delay(POLL_MS);
@@ -364,6 +407,12 @@ class SimRun {
     await this.#until("who was removed has heard of it", UNAWARE_MS_MAX, () =>
       this.#operator.unaware().map(({ nodeId }) => nodeId),
     );
+    this.#phase = "last upgrades";
+    await this.#upgrades.finish();
+    await this.#until("every member has the newest feature level", LEVEL_MS_MAX, () =>
+      this.#upgrades.openMatters(),
+    );
+    await this.#upgrades.downgradeAfterRaise();
     this.#phase = "final checks";
     await this.#finalChecks();
   }
@@ -390,7 +439,9 @@ class SimRun {
     }
     const [first] = this.#clients;
     for (const memberId of this.#cluster.memberIds) await must(first, "a client").readAll(memberId);
-    this.#copiesVerified = (await this.#checks.verify(false)).copies;
+    const { copies, storageCopies } = await this.#checks.verify(false);
+    this.#copiesVerified = copies;
+    this.#storageCopies = storageCopies;
     if (this.#plan.awaitsCollection) {
       await this.#until("what was deleted is gone", COLLECTED_MS_MAX, () => {
         const count = this.#checks.dropCount();
@@ -429,7 +480,9 @@ class SimRun {
   #checkCounts(): void {
     const problems: string[] = [];
     if (this.#counts.done === 0) problems.push("no operation was done");
-    for (const kind of new Set(this.#plan.faults.map((fault) => fault.kind))) {
+    // A storage-only node may hold nothing that could be damaged; all seeds together meet every kind.
+    const certain = this.#plan.faults.filter(({ part }) => part !== "storage");
+    for (const kind of new Set(certain.map((fault) => fault.kind))) {
       if ((this.#nemesis.counts.get(kind) ?? 0) === 0) problems.push(`no ${kind}`);
     }
     const { sent, lost, duplicated } = this.#network.counts;
@@ -439,6 +492,14 @@ class SimRun {
     if (this.#checks.observationCount === 0) problems.push("nothing was observed");
     if (problems.length > 0) throw new Error(`the run is invalid: ${problems.join("; ")}`);
   }
+}
+
+/** A node without a tree has heard of a voter of late whenever it serves somebody. */
+function checkContact({ isStorageOnly, process, voterAnswerMs, nodeId }: SimMachine): void {
+  if (!isStorageOnly || process === undefined) return;
+  const silentMs = process.monotonicMs() - voterAnswerMs;
+  if (silentMs <= VOTER_CONTACT_MS_MAX) return;
+  throw new Error(`S1: ${nodeId} served a client ${silentMs} ms after the last answer of a voter`);
 }
 
 /** Whether this is what a process that died in the middle of a turn came to: its stores are gone from under it. */

@@ -17,8 +17,8 @@ export class SimTotals {
       "virtual seconds": Math.round(virtualMs / 1000),
       "entries committed": commitIndex,
       restarts: restartCount,
-      "processes ended by a failed sync": result.syncErrorCount,
       "copies verified": result.copiesVerified,
+      "copies at storage-only nodes": result.storageCopies,
       "copies repaired": result.copiesRepaired,
       "operations done": clients.done,
       "operations refused": clients.refused,
@@ -26,6 +26,7 @@ export class SimTotals {
       "operations given up": clients.notDone,
       retries: clients.retried,
       "large files": clients.largeDone,
+      "downloads for a ticket": clients.ticketed,
       configurations: result.configCount,
       "change events": result.changeEventCount,
       "watchers resumed": result.watcherResumeCount,
@@ -34,16 +35,25 @@ export class SimTotals {
       "messages doubled": network.duplicated,
       "messages blocked": network.blocked,
       "connections broken": network.broken,
+      "swallowed by half-open connections": network.swallowed,
     };
     for (const [name, value] of Object.entries(figures)) this.#add(name, value);
     for (const [kind, count] of result.faults) this.#add(kind, count);
+    for (const [kind, count] of result.storageFaults) this.#add(`${kind} of a storage-only node`, count);
+    for (const [kind, count] of result.ends) this.#add(`processes ended by ${kind}`, count);
     for (const [kind, count] of result.changes) this.#add(`membership: ${kind}`, count);
+    for (const [kind, count] of result.upgrades) this.#add(`version: ${kind}`, count);
     if (result.plan.clockSkew) this.#add("clock skew (runs)", 1);
   }
 
   /** The sum under a name; 0 when nothing was added. */
   get(name: string): number {
     return this.#sums.get(name) ?? 0;
+  }
+
+  /** All sums. */
+  entries(): readonly (readonly [string, number])[] {
+    return [...this.#sums];
   }
 
   /** All sums, one line. */

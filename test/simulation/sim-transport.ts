@@ -11,6 +11,7 @@ import { decodeMessage, decodeStateHash, encodeMessage, encodeStateHash } from "
 import type { ProposalForwarder, RaftTransport } from "../../src/consensus/transport.ts";
 import { DriveError } from "../../src/drive/errors.ts";
 import type { DriveNode } from "../../src/node/drive-node.ts";
+import type { ServingNode } from "../../src/node/serving-node.ts";
 import type { Message } from "../../src/raft/types.ts";
 import type { ReplicaPort } from "../../src/replication/replica-port.ts";
 import type { SimNetwork } from "./sim-network.ts";
@@ -31,23 +32,34 @@ export interface SimEndpoint {
   readonly process: SimProcess;
   /** This node's own incarnation. */
   readonly self: () => DriveNode;
-  /** The present incarnation of a member; undefined while it is dead. */
+  /** The present incarnation of a voter; undefined while it is dead. */
   readonly nodeOf: (memberId: number) => DriveNode | undefined;
+  /** The present incarnation of a member of either kind; undefined while it is dead. */
+  readonly peerOf: (memberId: number) => ServingNode | undefined;
   /** Sees every Raft message as it leaves. */
   readonly onMessage: (message: Message) => void;
   /** Sees every Raft message just before the receiver takes it. */
   readonly onDelivery: (message: Message) => void;
 }
 
-function unreachable(memberId: number): DriveError {
+/** The error of a connection that leads to nobody. */
+export function unreachable(memberId: number): DriveError {
   return new DriveError("PEER_UNREACHABLE", `Member ${memberId} cannot be reached.`, {
     member_id: String(memberId),
   });
 }
 
-/** The member, or the error of a connection that leads to nobody, or to one that does not talk to this member any more. */
-function reach(endpoint: SimEndpoint, memberId: number): DriveNode {
-  const node = endpoint.nodeOf(memberId);
+/** The voter, or the error of a connection that leads to nobody, or to one that does not talk to this member any more. */
+export function reach(endpoint: SimEndpoint, memberId: number): DriveNode {
+  return admitted(endpoint, memberId, endpoint.nodeOf(memberId));
+}
+
+/** The member of either kind, or that error. */
+function reachPeer(endpoint: SimEndpoint, memberId: number): ServingNode {
+  return admitted(endpoint, memberId, endpoint.peerOf(memberId));
+}
+
+function admitted<T extends ServingNode>(endpoint: SimEndpoint, memberId: number, node: T | undefined): T {
   if (node === undefined) throw unreachable(memberId);
   const from = endpoint.memberId;
   if (node.isRemoved(from)) {
@@ -57,7 +69,8 @@ function reach(endpoint: SimEndpoint, memberId: number): DriveNode {
   return node;
 }
 
-function call<T>(
+/** A call from a node to another. */
+export function call<T>(
   endpoint: SimEndpoint,
   to: number,
   label: string,
@@ -85,6 +98,8 @@ function call<T>(
 export function simRaftTransport(endpoint: SimEndpoint): RaftTransport {
   const { network, clusterId, memberId } = endpoint;
   const post = (to: number, label: string, deliver: () => void): void => {
+    // Killed in the middle of a turn, the rest of which runs nevertheless: nothing of it leaves the machine.
+    if (!endpoint.process.alive) return;
     network.send({
       from: memberId,
       to,
@@ -99,6 +114,7 @@ export function simRaftTransport(endpoint: SimEndpoint): RaftTransport {
   return {
     send: (messages) => {
       for (const message of messages) {
+        if (!endpoint.process.alive) return;
         endpoint.onMessage(message);
         const bytes = encodeMessage(message);
         post(message.to, `${message.kind} ${message.term}/${message.index}`, () => {
@@ -194,7 +210,7 @@ export function simHeartbeats(endpoint: SimEndpoint): HeartbeatPort {
   return {
     ping: (memberId, signal): Promise<NodeLoad> =>
       call(endpoint, memberId, "ping", { deadlineMs: HEARTBEAT_DEADLINE_MS, signal }, async () =>
-        reach(endpoint, memberId).load(),
+        reachPeer(endpoint, memberId).load(),
       ),
   };
 }
@@ -208,7 +224,7 @@ export function simPeerReplica(endpoint: SimEndpoint, memberId: number): Replica
     serve: (replica: ReplicaPort, signal: AbortSignal) => Promise<T>,
   ): Promise<T> =>
     call(endpoint, memberId, label, { deadlineMs, signal }, (inner) =>
-      serve(reach(endpoint, memberId).replica, inner),
+      serve(reachPeer(endpoint, memberId).replica, inner),
     );
   const keyOf = (extent: { readonly contentId: number; readonly extentIndex: number }): string =>
     `${extent.contentId}/${extent.extentIndex}`;
@@ -232,7 +248,7 @@ export function simPeerReplica(endpoint: SimEndpoint, memberId: number): Replica
       ),
     read: (extent, offset, length, signal) =>
       readPieces(endpoint, memberId, `read ${keyOf(extent)}`, signal, (inner) =>
-        reach(endpoint, memberId).replica.read(extent, offset, length, inner),
+        reachPeer(endpoint, memberId).replica.read(extent, offset, length, inner),
       ),
     chunkInfo: (extent, chunkIndex) =>
       verb(`info ${keyOf(extent)}`, READ_DEADLINE_MS, undefined, (replica) =>
@@ -245,6 +261,10 @@ export function simPeerReplica(endpoint: SimEndpoint, memberId: number): Replica
     verifyExtent: (extent, signal) =>
       verb(`verify ${keyOf(extent)}`, SEAL_DEADLINE_MS, signal, (replica, inner) =>
         replica.verifyExtent(extent, inner),
+      ),
+    verifyExtents: (extents, signal) =>
+      verb(`verify ${extents.map(keyOf).join(" ")}`, SEAL_DEADLINE_MS, signal, (replica, inner) =>
+        replica.verifyExtents(extents, inner),
       ),
     removeExtent: (extent) =>
       verb(`remove ${keyOf(extent)}`, SEAL_DEADLINE_MS, undefined, (replica) => replica.removeExtent(extent)),
@@ -259,12 +279,12 @@ async function* readPieces(
   signal: AbortSignal | undefined,
   open: (signal: AbortSignal) => AsyncIterable<Uint8Array>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  let stream: { readonly node: DriveNode; readonly pieces: AsyncIterator<Uint8Array> } | undefined;
+  let stream: { readonly node: ServingNode; readonly pieces: AsyncIterator<Uint8Array> } | undefined;
   const closing = new AbortController();
   try {
     for (;;) {
       const next = await call(endpoint, memberId, label, { deadlineMs: READ_DEADLINE_MS, signal }, () => {
-        const node = reach(endpoint, memberId);
+        const node = reachPeer(endpoint, memberId);
         stream ??= { node, pieces: open(closing.signal)[Symbol.asyncIterator]() };
         if (stream.node !== node) throw unreachable(memberId);
         return stream.pieces.next();

@@ -6,10 +6,11 @@
  */
 import { expect } from "chai";
 import { NODE_REGRESSION_SEEDS } from "./regression-seeds.ts";
+import { itHoldsForKnownSeeds, itHoldsForNewSeeds } from "./seed-tests.ts";
 import { simulate } from "./sim-run.ts";
 import { SimTotals } from "./sim-totals.ts";
+import { SEED_TIMEOUT_MS } from "./sim-timeouts.ts";
 
-const FIXED_SEED_FIRST = 1;
 const FIXED_SEED_COUNT = 100;
 const FRESH_SEED_COUNT = 4;
 
@@ -25,7 +26,18 @@ const EVERY_FAULT = [
   "log-rot",
   "disk-full",
   "sync-error",
-  "processes ended by a failed sync",
+  "processes ended by sync-error",
+  "half-open",
+  "swallowed by half-open connections",
+  "promise-sync-error",
+  "processes ended by promise-sync-error",
+  "read-only-disk",
+  "processes ended by read-only-disk",
+  "too-many-files",
+  "processes ended by too-many-files",
+  "access-denied",
+  "processes ended by access-denied",
+  "read-error",
   "misdirected-write",
   "lost-write",
   "unreadable-page",
@@ -45,6 +57,10 @@ const EVERY_FAULT = [
   "membership: wipe",
   "membership: force",
   "membership: transfer",
+  "version: upgrade",
+  "version: downgrade",
+  "version: raise",
+  "version: refused",
 ] as const;
 
 describe("simulation of whole nodes", () => {
@@ -53,17 +69,7 @@ describe("simulation of whole nodes", () => {
     totals.add(await simulate(seed));
   };
 
-  for (const seed of NODE_REGRESSION_SEEDS) {
-    it(`holds for seed=${seed}, which once failed`, async function () {
-      this.timeout(60_000);
-      await run(seed);
-    });
-  }
-
-  it(`holds for the seeds ${FIXED_SEED_FIRST} to ${FIXED_SEED_FIRST + FIXED_SEED_COUNT - 1}`, async function () {
-    this.timeout(300_000);
-    for (let i = 0; i < FIXED_SEED_COUNT; i += 1) await run(FIXED_SEED_FIRST + i);
-  });
+  itHoldsForKnownSeeds(NODE_REGRESSION_SEEDS, FIXED_SEED_COUNT, run);
 
   it("met every kind of fault, and did work, in these runs", () => {
     for (const fault of EVERY_FAULT) expect(totals.get(fault), fault).to.be.greaterThan(0);
@@ -81,16 +87,10 @@ describe("simulation of whole nodes", () => {
     }
   });
 
-  const fresh = Date.now() % 1_000_000_000;
-  for (let seed = fresh; seed < fresh + FRESH_SEED_COUNT; seed += 1) {
-    it(`holds for the new seed=${seed}`, async function () {
-      this.timeout(60_000);
-      await run(seed);
-    });
-  }
+  itHoldsForNewSeeds(FRESH_SEED_COUNT, run);
 
   it("gives the same trace when a seed is run twice", async function () {
-    this.timeout(60_000);
+    this.timeout(SEED_TIMEOUT_MS);
 
     const first = await simulate(7);
     const second = await simulate(7);

@@ -26,7 +26,7 @@ import { silentLogger } from "../../src/telemetry/logger.ts";
 import { FakeClock } from "./fake-clock.ts";
 import { MemoryDisk } from "./memory-disk.ts";
 
-/** One way between two members takes this long. */
+/** One way between two members takes this long, unless a test says otherwise. */
 const DELAY_MS = 1;
 
 /** Stores "key=value" and answers the value before, "" for none. */
@@ -55,7 +55,11 @@ function keyOf(name: string): Uint8Array {
 export class TestMember {
   readonly id: MemberId;
   readonly disk = new MemoryDisk({ afterCrash: "hang" });
-  readonly stores = new MemoryOrderedStoreProvider();
+  /** Set: why every flush of the state fails. */
+  flushError: Error | undefined;
+  readonly stores = new MemoryOrderedStoreProvider({
+    beforeFlush: () => (this.flushError === undefined ? Promise.resolve() : Promise.reject(this.flushError)),
+  });
   readonly stateMachine = new MapStateMachine();
   readonly failures: Error[] = [];
   /** Settings for the next start(). */
@@ -146,6 +150,8 @@ export class TestCluster {
   readonly counts = new Map<string, number>();
   /** Whether members hear of connections that break. */
   announcesBreaks = true;
+  /** How long a message takes. */
+  delayMs: () => number = () => DELAY_MS;
   readonly #cut = new Set<string>();
   readonly #streams = new Set<{ readonly to: MemberId; readonly broken: Deferred<never> }>();
 
@@ -290,7 +296,7 @@ export class TestCluster {
   ): void {
     if (this.#cut.has(`${from}-${to}`)) return;
     if (message !== undefined && !this.allows(message)) return;
-    this.clock.setTimer(DELAY_MS, () => {
+    this.clock.setTimer(this.delayMs(), () => {
       const { consensus } = this.member(to);
       if (consensus === undefined || this.#cut.has(`${from}-${to}`)) return;
       this.#count(message?.kind ?? "state-hash");

@@ -14,6 +14,7 @@ export function idleLoad(overrides: Partial<NodeLoad> = {}): NodeLoad {
     repairBytesPerSecond: 0,
     quarantinedCount: 0,
     scrubProgress: undefined,
+    collectionBrake: undefined,
     ...overrides,
   };
 }

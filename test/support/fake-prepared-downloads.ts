@@ -50,6 +50,9 @@ export class FakePreparedDownloads implements PreparedDownloadApi {
   /** Reads deliver this many bytes, then fail with it. */
   breakAfter: { readonly sizeBytes: number; readonly error: DriveError } | undefined;
   failure: DriveError | undefined;
+  /** Downloads that were released. */
+  readonly released: number[] = [];
+  releaseFailure: DriveError | undefined;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -76,6 +79,13 @@ export class FakePreparedDownloads implements PreparedDownloadApi {
     const about = { downloadId, name, sizeBytes: this.bytes.length, entryCount: 3 };
     const read = (offset: number, length: number): AsyncIterable<Uint8Array> => this.#read(offset, length);
     return Promise.resolve({ ...about, etag: "abc", expireTimeMs: 0, read });
+  }
+
+  release(downloadId: number): Promise<void> {
+    const failure = this.releaseFailure ?? this.failure;
+    if (failure !== undefined) return Promise.reject(failure);
+    this.released.push(downloadId);
+    return Promise.resolve();
   }
 
   async *#read(offset: number, length: number): AsyncGenerator<Uint8Array, void, undefined> {

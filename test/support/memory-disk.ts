@@ -8,7 +8,7 @@
  * that is gone.
  */
 import { assert, must } from "../../src/std/assert.ts";
-import type { Disk, DiskFile, DiskSpace, OpenMode } from "../../src/std/disk.ts";
+import type { Disk, DiskFile, DiskSpace, FileStat, OpenMode } from "../../src/std/disk.ts";
 import type { Prng } from "../../src/std/prng.ts";
 
 /** Everything the disk does that can be delayed, counted or made to fail. */
@@ -23,6 +23,7 @@ export type DiskOperation =
   | "makeDirectory"
   | "list"
   | "exists"
+  | "stat"
   | "rename"
   | "remove"
   | "syncDirectory"
@@ -54,6 +55,7 @@ type PendingWrite =
 
 interface FileNode {
   readonly kind: "file";
+  readonly fileNumber: number;
   /** What readers see. */
   content: GrowingBytes;
   /** What a crash cannot take away. */
@@ -110,9 +112,9 @@ export class MemoryDisk implements Disk {
     this.#failures.push({ operation, pattern, code, count });
   }
 
-  /** Forgets failures that were asked for and have not happened. */
-  clearFailures(): void {
-    this.#failures.length = 0;
+  /** Forgets failures that were asked for and have not happened; returns how many. */
+  clearFailures(): number {
+    return this.#failures.splice(0).length;
   }
 
   /** Bytes of all files now. */
@@ -168,7 +170,12 @@ export class MemoryDisk implements Disk {
     file.pending = [];
   }
 
-  /** Loses a file as damage would. */
+  /** Cuts off the end of a file as damage would, in place: who has it open sees it. */
+  cut(path: string, sizeBytes: number): void {
+    this.overwrite(path, this.contentOf(path).subarray(0, sizeBytes));
+  }
+
+  /** Loses a file, or a directory with all that is in it, as damage would. */
   lose(path: string): void {
     const { directory, name } = this.#parentOf(path);
     directory.entries.delete(name);
@@ -178,6 +185,15 @@ export class MemoryDisk implements Disk {
       rest.delete(name);
       return rest;
     });
+  }
+
+  /** Puts another file with these bytes in the place of one, durably, as restoring a backup does: who has the old one open keeps it. */
+  replace(path: string, bytes: Uint8Array): void {
+    this.lose(path);
+    const { directory, name } = this.#parentOf(path);
+    const node = newFile(bytes);
+    directory.entries.set(name, node);
+    directory.durableEntries.set(name, node);
   }
 
   /** Paths of all files below `path`, in byte order. */
@@ -201,14 +217,7 @@ export class MemoryDisk implements Disk {
     if (node !== undefined && mode === "create") throw osError("EEXIST", path);
     if (node === undefined) {
       if (mode === "existing" || mode === "read") throw osError("ENOENT", path);
-      node = {
-        kind: "file",
-        content: new GrowingBytes(),
-        durable: new GrowingBytes(),
-        pending: [],
-        syncedCount: 0,
-        unreadable: new Set(),
-      };
+      node = newFile(new Uint8Array(0));
       change(directory, new Map([[name, node]]));
     }
     return new MemoryFile(this, path, node, { writable: mode !== "read", epoch: this.#epoch });
@@ -242,6 +251,16 @@ export class MemoryDisk implements Disk {
     await this.begin("exists", path, 0, epoch);
     if (epoch !== this.#epoch) await this.alive(path, epoch);
     return this.#find(path) !== undefined;
+  }
+
+  async stat(path: string): Promise<FileStat | undefined> {
+    const epoch = this.#epoch;
+    await this.begin("stat", path, 0, epoch);
+    if (epoch !== this.#epoch) await this.alive(path, epoch);
+    const node = this.#find(path);
+    if (node === undefined) return undefined;
+    const { fileNumber, content } = this.#fileAt(path);
+    return { fileNumber, madeAt: 0, sizeBytes: content.length };
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -318,6 +337,11 @@ export class MemoryDisk implements Disk {
     throw osError("ECRASH", path);
   }
 
+  /** Whether a path names this very file. For MemoryFile. */
+  hasAt(path: string, file: unknown): boolean {
+    return this.#find(path) === file;
+  }
+
   /** Whether the process of `epoch` lives. For ProcessDisk. */
   isAlive(epoch: number): boolean {
     return epoch === this.#epoch;
@@ -375,6 +399,10 @@ class ProcessDisk implements Disk {
 
   exists(path: string): Promise<boolean> {
     return this.#alive(path, () => this.#disk.exists(path));
+  }
+
+  stat(path: string): Promise<FileStat | undefined> {
+    return this.#alive(path, () => this.#disk.stat(path));
   }
 
   rename(from: string, to: string): Promise<void> {
@@ -483,6 +511,13 @@ class MemoryFile implements DiskFile {
     if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
     this.#node.content.resize(sizeBytes);
     this.#node.pending.push({ kind: "truncate", sizeBytes });
+  }
+
+  async isNamed(): Promise<boolean> {
+    this.#open();
+    await this.#begin("exists", 0);
+    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
+    return this.#disk.hasAt(this.path, this.#node);
   }
 
   async close(): Promise<void> {
@@ -603,6 +638,21 @@ function applyChange(entries: Map<string, Node>, names: ReadonlyMap<string, Node
     if (node === undefined) entries.delete(name);
     else entries.set(name, node);
   }
+}
+
+let fileCount = 0;
+
+function newFile(bytes: Uint8Array): FileNode {
+  fileCount += 1;
+  return {
+    kind: "file",
+    fileNumber: fileCount,
+    content: GrowingBytes.of(bytes),
+    durable: GrowingBytes.of(bytes),
+    pending: [],
+    syncedCount: 0,
+    unreadable: new Set(),
+  };
 }
 
 function newDirectory(): DirectoryNode {

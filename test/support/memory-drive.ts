@@ -5,6 +5,7 @@
  * One node, always ready, every copy counts as three. Listings are in name order. Fields that a test may set to see what an
  * edge does with them are public.
  */
+import type { CollectionBrake } from "../../src/drive/collection-brake.ts";
 import { noCatalog, type CatalogApi } from "../../src/drive/catalog.ts";
 import { noTasks, type TaskApi } from "../../src/drive/task.ts";
 import { noPreparedDownloads, type PreparedDownloadApi } from "../../src/drive/prepared-download.ts";
@@ -22,13 +23,18 @@ import type {
   ChunkRange,
   ChunkReceipt,
   ClusterStatus,
+  CompleteOptions,
   Download,
   DriveApi,
+  NodeReport,
   Durability,
   EntryPage,
   EntryRef,
+  OpenUploadPage,
   PathEntry,
+  PreparedDownloadsStatus,
   Progress,
+  Readiness,
   ReadOptions,
   UploadRequest,
   UploadStatus,
@@ -70,6 +76,15 @@ export class MemoryDrive implements DriveApi {
   preparedDownloads: PreparedDownloadApi = noPreparedDownloads;
   /** What readiness() reports. */
   problems: string[] = [];
+  warnings: string[] = [];
+  /** Why the one node of the cluster collects nothing. */
+  collectionBrake: CollectionBrake | undefined = undefined;
+  /** Feature level of the cluster, one below what the node supports; undefined as of a version before there were levels. */
+  featureLevel: number | undefined = undefined;
+  /** What the status says of prepared downloads. */
+  prepared: PreparedDownloadsStatus | undefined = undefined;
+  /** What the node told of itself. */
+  report: NodeReport | undefined = undefined;
   /** Whether downloads say that the node has local copies, and where they point otherwise. */
   local = true;
   redirectUrl: string | undefined = undefined;
@@ -193,7 +208,13 @@ export class MemoryDrive implements DriveApi {
     });
   }
 
-  initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket> {
+  async initUpload(request: UploadRequest, options?: WriteOptions): Promise<UploadTicket> {
+    const attempt = this.#answers.get(`putFile ${request.attemptOf?.requestId}`);
+    const made = (await attempt) as PathEntry | undefined;
+    if (made !== undefined) {
+      const none = { uploadId: made.entry.entryId, chunkSizeBytes: CHUNK_SIZE_BYTES, chunkCount: undefined };
+      return { ...none, targets: [], instant: true, entry: made.entry, expireTimeMs: this.wallMs, made };
+    }
     return this.#write("initUpload", options, () => {
       this.#place(parseNewFilePath(request.path), request.createParents, request.onConflict, options, true);
       const uploadId = this.#nextId++;
@@ -246,12 +267,9 @@ export class MemoryDrive implements DriveApi {
     });
   }
 
-  completeUpload(
-    uploadId: number,
-    settings: { sizeBytes?: number | undefined; onConflict?: OnConflict | undefined },
-    options?: WriteOptions,
-  ): Promise<PathEntry> {
-    return this.#write("completeUpload", options, () => {
+  completeUpload(uploadId: number, settings: CompleteOptions, options?: WriteOptions): Promise<PathEntry> {
+    // Whichever attempt of a one-shot upload comes first makes its file.
+    return this.#write(settings.put === undefined ? "completeUpload" : "putFile", options, () => {
       const upload = this.#upload(uploadId);
       if (upload.entry !== undefined) return this.#pathEntry(upload.entry);
       const missing = missingOf(upload);
@@ -288,6 +306,22 @@ export class MemoryDrive implements DriveApi {
         entry: upload.entry,
         expireTimeMs: this.wallMs + UPLOAD_LEASE_MS,
       };
+    });
+  }
+
+  openUploads(
+    page: { readonly cursor?: string | undefined; readonly countMax: number },
+    options?: ReadOptions,
+  ): Promise<OpenUploadPage> {
+    return this.#read(options, () => {
+      const open = [...this.#uploads.values()].filter(({ entry }) => entry === undefined);
+      const from = Number(page.cursor ?? 0);
+      const uploads = open.slice(from, from + page.countMax).map(({ uploadId, request }) => ({
+        ...{ uploadId, path: request.path, sizeBytes: request.sizeBytes },
+        ...{ idleMs: 1_500_000, expireTimeMs: Date.UTC(2026, 10, 30, 6, 30) },
+      }));
+      const next = from + page.countMax;
+      return { uploads, nextCursor: next < open.length ? String(next) : undefined };
     });
   }
 
@@ -356,7 +390,7 @@ export class MemoryDrive implements DriveApi {
 
   setDraining(nodeId: string, draining: boolean): Promise<void> {
     if (nodeId !== "n1") {
-      return Promise.reject(new DriveError("ARGUMENT_INVALID", `There is no node ${nodeId}.`));
+      return Promise.reject(new DriveError("MEMBER_NOT_FOUND", `There is no node ${nodeId}.`));
     }
     if (draining) this.draining.add(nodeId);
     else this.draining.delete(nodeId);
@@ -389,6 +423,7 @@ export class MemoryDrive implements DriveApi {
             totalBytes: 2000,
             appliedIndex: this.#index,
             liveBytes: 7,
+            full: false,
             lost: false,
             draining: this.draining.has("n1"),
             scrub: {
@@ -401,8 +436,13 @@ export class MemoryDrive implements DriveApi {
             },
             scrubProgress: this.scrubCount > 0 ? 0.5 : undefined,
             quarantinedCount: 0,
+            collectionBrake: this.collectionBrake,
+            ...(this.report !== undefined && { report: this.report }),
+            ...(this.featureLevel !== undefined && { featureLevelMax: this.featureLevel + 1 }),
           },
         ],
+        ...(this.featureLevel !== undefined && { featureLevel: this.featureLevel }),
+        ...(this.prepared !== undefined && { preparedDownloads: this.prepared }),
         replicas: { ...NO_REPLICAS, extentCount: 1, fullyReplicatedCount: 1 },
         fileCount: entries.filter((entry) => entry.kind === "file").length,
         directoryCount: entries.filter((entry) => entry.kind === "directory").length,
@@ -412,8 +452,9 @@ export class MemoryDrive implements DriveApi {
     });
   }
 
-  readiness(): { readonly ready: boolean; readonly problems: readonly string[] } {
-    return { ready: this.problems.length === 0, problems: this.problems };
+  readiness(): Readiness {
+    const { problems, warnings } = this;
+    return { ready: problems.length === 0, problems, warnings };
   }
 
   #fail(): void {
@@ -496,7 +537,9 @@ export class MemoryDrive implements DriveApi {
         (existing !== undefined && wanted.ifVersions.includes(existing.version))) &&
       (wanted?.ifExists !== true || existing !== undefined) &&
       (wanted?.ifAbsent !== true || existing === undefined);
-    if (!holds) throw fail("VERSION_MISMATCH", "The precondition does not hold.");
+    if (holds) return;
+    const version = existing === undefined ? "none" : String(existing.version);
+    throw new DriveError("VERSION_MISMATCH", "The precondition does not hold.", { version });
   }
 
   /** Where a new entry at `names` goes; frees the place when the conflict rule says so, unless it is only a `check`. */

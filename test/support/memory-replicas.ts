@@ -196,6 +196,7 @@ export class MemoryChunkStore implements ChunkStore {
       segmentBytes: liveBytes,
       freeBytes: 1e12,
       totalBytes: 2e12,
+      lostFileCount: 0,
       writesRefused: false,
     };
   }
@@ -339,6 +340,11 @@ export class MemoryReplicas implements ReplicaPorts {
       async verifyExtent(extent, signal) {
         await enter("verifyExtent", extent, undefined, signal);
         return inner.verifyExtent(extent, signal);
+      },
+      async verifyExtents(extents, signal) {
+        const [first] = extents;
+        if (first !== undefined) await enter("verifyExtents", first, undefined, signal);
+        return inner.verifyExtents(extents, signal);
       },
       async removeExtent(extent) {
         await enter("removeExtent", extent);

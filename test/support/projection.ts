@@ -3,12 +3,16 @@ import { expect } from "chai";
 import pg from "pg";
 import { PostgresClient } from "../../src/catalog/postgres-client.ts";
 import { PostgresProjector, type PostgresProjectorOptions } from "../../src/catalog/postgres-projector.ts";
-import { chunkCount, chunkSizeBytes } from "../../src/drive/content.ts";
+import { chunkCount, chunkSizeBytes, type ExtentKey } from "../../src/drive/content.ts";
 import { DriveError } from "../../src/drive/errors.ts";
 import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX, REPLICA_COUNT } from "../../src/drive/limits.ts";
-import { extentsOf, members } from "../../src/metadata/view.ts";
+import type { Entry } from "../../src/drive/entry.ts";
+import { formatPath } from "../../src/drive/path.ts";
+import { scanRows } from "../../src/metadata/feed.ts";
+import { extentsOf, members, pathOf } from "../../src/metadata/view.ts";
 import { toHex } from "../../src/std/bytes.ts";
 import { SystemClock } from "../../src/std/clock.ts";
+import type { OrderedReader } from "../../src/std/ordered-store.ts";
 import type { CatalogDrive } from "../contract/catalog.contract.ts";
 
 /** A projector that runs when it is told to. */
@@ -70,17 +74,51 @@ export function projectorOver(
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
-/** Compares every row of files, replicas and chunks with the tree and the manifests. */
+/** What the tables must equal. */
+export interface ProjectedTruth {
+  /** The state machine's state. */
+  readonly reader: OrderedReader;
+  /** Digests of the chunks of an extent, from the manifest that a member holds; undefined when it is not asked. */
+  readonly chunkDigests: (memberId: number, extent: ExtentKey) => Promise<readonly Uint8Array[] | undefined>;
+}
+
+/** Everything that is in the tree, by path. */
+export function entriesOf(reader: OrderedReader): ReadonlyMap<string, Entry> {
+  const found = new Map<string, Entry>();
+  let cursor: Uint8Array | undefined;
+  do {
+    const slice = scanRows(reader, cursor, 100);
+    for (const row of slice.rows) {
+      const path = pathOf(reader, row.entryId);
+      if (path !== undefined) found.set(formatPath(path), row);
+    }
+    cursor = slice.next;
+  } while (cursor !== undefined);
+  return found;
+}
+
+/** Compares every row of files, replicas and chunks with the tree and the manifests of a drive in memory. */
 export async function expectProjectionEquals(drive: CatalogDrive, url: string, context = ""): Promise<void> {
+  const { tree, replicas } = drive.drives;
+  const chunkDigests: ProjectedTruth["chunkDigests"] = async (memberId, extent) =>
+    (await replicas.forMember(memberId)?.manifest(extent))?.chunkDigests;
+  await expectProjectionEqualsTruth({ reader: tree.store, chunkDigests }, url, context);
+}
+
+/** Compares every row of files, replicas and chunks with the state and the manifests, and expects no work left. */
+export async function expectProjectionEqualsTruth(
+  { reader, chunkDigests }: ProjectedTruth,
+  url: string,
+  context = "",
+): Promise<void> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
-    const reader = drive.drives.tree.store;
     const nodes = new Map(members(reader).map((each) => [each.memberId, each]));
     const files: unknown[] = [];
     const replicas: unknown[] = [];
     const chunks: unknown[] = [];
-    const tree = [...drive.entries()].sort(([, a], [, b]) => a.entryId - b.entryId);
+    const tree = [...entriesOf(reader)].sort(([, a], [, b]) => a.entryId - b.entryId);
     for (const [path, entry] of tree) {
       const id = String(entry.entryId);
       const extents = entry.contentId === 0 ? [] : extentsOf(reader, entry.contentId);
@@ -116,10 +154,11 @@ export async function expectProjectionEquals(drive: CatalogDrive, url: string, c
           });
         }
         const holder = byMember.find((each) => each.state === "verified");
-        const manifest = await drive.drives.replicas
-          .forMember(holder?.memberId ?? 0)
-          ?.manifest({ contentId: entry.contentId, extentIndex: extent.extentIndex });
-        for (const [i, digest] of (manifest?.chunkDigests ?? []).entries()) {
+        const digests = await chunkDigests(holder?.memberId ?? 0, {
+          contentId: entry.contentId,
+          extentIndex: extent.extentIndex,
+        });
+        for (const [i, digest] of (digests ?? []).entries()) {
           const index = extent.extentIndex * EXTENT_CHUNK_COUNT_MAX + i;
           chunks.push({
             file_id: id,

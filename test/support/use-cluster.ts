@@ -102,10 +102,13 @@ export class ClusterNode {
     return readFileSync(this.logPath, "utf8").trimEnd().split("\n").slice(-lineCount).join("\n");
   }
 
-  /** Starts the process, with other settings than before for this time; does not wait until it is ready. */
-  start(environment: Readonly<Record<string, string>> = {}): void {
+  /**
+   * Starts the process, with other settings than before for this time; does not wait until it is ready.
+   * @param program what Node.js runs with "serve" behind it; the compiled program when absent
+   */
+  start(environment: Readonly<Record<string, string>> = {}, program: readonly string[] = [PROGRAM]): void {
     const { PATH = "", HOME = "" } = process.env;
-    const child = spawn(process.execPath, [PROGRAM, "serve"], {
+    const child = spawn(process.execPath, [...program, "serve"], {
       env: { PATH, HOME, ...this.#environment, ...environment },
       stdio: ["ignore", "pipe", "pipe"],
       cwd: ROOT,
@@ -116,11 +119,11 @@ export class ClusterNode {
     this.#process = child;
   }
 
-  /** Resolves to the exit code once the process has ended by itself. */
-  async ended(): Promise<number | null> {
+  /** Resolves to the exit code once the process has ended by itself, or to the signal that ended it. */
+  async ended(): Promise<number | NodeJS.Signals | null> {
     const child = must(this.#process, "the process was started");
     if (this.running) await once(child, "exit");
-    return child.exitCode;
+    return child.exitCode ?? child.signalCode;
   }
 
   /** Sends a signal and, when it ends the process, waits for the end. */

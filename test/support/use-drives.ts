@@ -174,3 +174,21 @@ export async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer
 export function patternBytes(sizeBytes: number, seed = 1): Buffer {
   return Buffer.alloc(sizeBytes, Buffer.from(new SeededPrng(seed).bytes(10_007)));
 }
+
+/** Uploads `count` files of one small extent, /f0 and so on, and waits until all their copies are there. */
+export async function putMany(drives: TestDrives, count: number): Promise<void> {
+  for (let i = 0; i < count; i += 1) {
+    await drives.drive().putFile(uploadOf(`/f${i}`), streamOf(patternBytes(1000, i)));
+    await drives.node(1).plane.chores.idle();
+  }
+}
+
+/** How many of these files have a verified copy at a member. */
+export async function copiesAt(drives: TestDrives, memberId: number, count: number): Promise<number> {
+  let copies = 0;
+  for (let i = 0; i < count; i += 1) {
+    const { nodeIds } = await drives.drive().durability({ path: `/f${i}` });
+    if (nodeIds.includes(`node-${memberId}`)) copies += 1;
+  }
+  return copies;
+}

@@ -17,7 +17,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Consistency, Entry, EntryAttributes, EntryRef, OnConflict, PathEntry, Precondition } from "./entry_pb.ts";
 import { file_netdisk_v1_entry } from "./entry_pb.ts";
-import type { UploadStatus, UploadTarget } from "./upload_pb.ts";
+import type { OpenUpload, UploadStatus, UploadTarget } from "./upload_pb.ts";
 import { file_netdisk_v1_upload } from "./upload_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -25,7 +25,35 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/chunk_service.proto.
  */
 export const file_netdisk_v1_chunk_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5uZXRkaXNrL3YxL2NodW5rX3NlcnZpY2UucHJvdG8SCm5ldGRpc2sudjEilgIKEUluaXRVcGxvYWRSZXF1ZXN0EgwKBHBhdGgYASABKAkSFwoKc2l6ZV9ieXRlcxgCIAEoBEgAiAEBEhEKCXRyZWVfaGFzaBgDIAEoDBIrCgtvbl9jb25mbGljdBgEIAEoDjIWLm5ldGRpc2sudjEuT25Db25mbGljdBIvCgphdHRyaWJ1dGVzGAUgASgLMhsubmV0ZGlzay52MS5FbnRyeUF0dHJpYnV0ZXMSFgoOY3JlYXRlX3BhcmVudHMYBiABKAgSLgoMcHJlY29uZGl0aW9uGAcgASgLMhgubmV0ZGlzay52MS5QcmVjb25kaXRpb24SEgoKcmVxdWVzdF9pZBgIIAEoCUINCgtfc2l6ZV9ieXRlcyL6AQoSSW5pdFVwbG9hZFJlc3BvbnNlEhEKCXVwbG9hZF9pZBgBIAEoBBIYChBjaHVua19zaXplX2J5dGVzGAIgASgEEhgKC2NodW5rX2NvdW50GAMgASgESACIAQESKQoHdGFyZ2V0cxgEIAMoCzIYLm5ldGRpc2sudjEuVXBsb2FkVGFyZ2V0Eg8KB2luc3RhbnQYBSABKAgSIAoFZW50cnkYBiABKAsyES5uZXRkaXNrLnYxLkVudHJ5Ei8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIOCgxfY2h1bmtfY291bnQiYAoNVXBsb2FkUmVxdWVzdBIRCgl1cGxvYWRfaWQYASABKAQSDgoGb2Zmc2V0GAIgASgEEgwKBGRhdGEYAyABKAwSDgoGZGlnZXN0GAQgASgMEg4KBmZpbmlzaBgFIAEoCCJqCg5VcGxvYWRSZXNwb25zZRIcChRjb21taXR0ZWRfc2l6ZV9ieXRlcxgBIAEoBBITCgtjaHVua19pbmRleBgCIAEoBBIOCgZkaWdlc3QYAyABKAwSFQoNcmVwbGljYV9jb3VudBgEIAEoDSJdCg5QdXRGaWxlUmVxdWVzdBItCgZoZWFkZXIYASABKAsyHS5uZXRkaXNrLnYxLkluaXRVcGxvYWRSZXF1ZXN0EgwKBGRhdGEYAiABKAwSDgoGZmluaXNoGAMgASgIIjwKD1B1dEZpbGVSZXNwb25zZRIpCgpwYXRoX2VudHJ5GAEgASgLMhUubmV0ZGlzay52MS5QYXRoRW50cnkiwwEKFUNvbXBsZXRlVXBsb2FkUmVxdWVzdBIRCgl1cGxvYWRfaWQYASABKAQSFwoKc2l6ZV9ieXRlcxgCIAEoBEgAiAEBEi4KDHByZWNvbmRpdGlvbhgDIAEoCzIYLm5ldGRpc2sudjEuUHJlY29uZGl0aW9uEhIKCnJlcXVlc3RfaWQYBCABKAkSKwoLb25fY29uZmxpY3QYBSABKA4yFi5uZXRkaXNrLnYxLk9uQ29uZmxpY3RCDQoLX3NpemVfYnl0ZXMiQwoWQ29tcGxldGVVcGxvYWRSZXNwb25zZRIpCgpwYXRoX2VudHJ5GAEgASgLMhUubmV0ZGlzay52MS5QYXRoRW50cnkiVQoSUXVlcnlVcGxvYWRSZXF1ZXN0EhEKCXVwbG9hZF9pZBgBIAEoBBIsCgtjb25zaXN0ZW5jeRgCIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3kiPwoTUXVlcnlVcGxvYWRSZXNwb25zZRIoCgZzdGF0dXMYASABKAsyGC5uZXRkaXNrLnYxLlVwbG9hZFN0YXR1cyI7ChJBYm9ydFVwbG9hZFJlcXVlc3QSEQoJdXBsb2FkX2lkGAEgASgEEhIKCnJlcXVlc3RfaWQYAiABKAkiFQoTQWJvcnRVcGxvYWRSZXNwb25zZSKSAQoPRG93bmxvYWRSZXF1ZXN0EiEKA3JlZhgBIAEoCzIULm5ldGRpc2sudjEuRW50cnlSZWYSLAoLY29uc2lzdGVuY3kYAiABKA4yFy5uZXRkaXNrLnYxLkNvbnNpc3RlbmN5Eg4KBm9mZnNldBgDIAEoBBITCgZsZW5ndGgYBCABKARIAIgBAUIJCgdfbGVuZ3RoImUKDkRvd25sb2FkSGVhZGVyEiAKBWVudHJ5GAEgASgLMhEubmV0ZGlzay52MS5FbnRyeRIMCgRwYXRoGAIgASgJEg0KBWxvY2FsGAMgASgIEhQKDHJlZGlyZWN0X3VybBgEIAEoCSJyChBEb3dubG9hZFJlc3BvbnNlEioKBmhlYWRlchgBIAEoCzIaLm5ldGRpc2sudjEuRG93bmxvYWRIZWFkZXISDgoGb2Zmc2V0GAIgASgEEgwKBGRhdGEYAyABKAwSFAoMZW5kX29mX3JhbmdlGAQgASgIMq8ECgxDaHVua1NlcnZpY2USSwoKSW5pdFVwbG9hZBIdLm5ldGRpc2sudjEuSW5pdFVwbG9hZFJlcXVlc3QaHi5uZXRkaXNrLnYxLkluaXRVcGxvYWRSZXNwb25zZRJDCgZVcGxvYWQSGS5uZXRkaXNrLnYxLlVwbG9hZFJlcXVlc3QaGi5uZXRkaXNrLnYxLlVwbG9hZFJlc3BvbnNlKAEwARJECgdQdXRGaWxlEhoubmV0ZGlzay52MS5QdXRGaWxlUmVxdWVzdBobLm5ldGRpc2sudjEuUHV0RmlsZVJlc3BvbnNlKAESVwoOQ29tcGxldGVVcGxvYWQSIS5uZXRkaXNrLnYxLkNvbXBsZXRlVXBsb2FkUmVxdWVzdBoiLm5ldGRpc2sudjEuQ29tcGxldGVVcGxvYWRSZXNwb25zZRJTCgtRdWVyeVVwbG9hZBIeLm5ldGRpc2sudjEuUXVlcnlVcGxvYWRSZXF1ZXN0Gh8ubmV0ZGlzay52MS5RdWVyeVVwbG9hZFJlc3BvbnNlIgOQAgESTgoLQWJvcnRVcGxvYWQSHi5uZXRkaXNrLnYxLkFib3J0VXBsb2FkUmVxdWVzdBofLm5ldGRpc2sudjEuQWJvcnRVcGxvYWRSZXNwb25zZRJJCghEb3dubG9hZBIbLm5ldGRpc2sudjEuRG93bmxvYWRSZXF1ZXN0GhwubmV0ZGlzay52MS5Eb3dubG9hZFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_netdisk_v1_entry, file_netdisk_v1_upload]);
+  fileDesc("Ch5uZXRkaXNrL3YxL2NodW5rX3NlcnZpY2UucHJvdG8SCm5ldGRpc2sudjEiOAoKUHV0QXR0ZW1wdBISCgpyZXF1ZXN0X2lkGAEgASgJEhYKDnNpemVfYnl0ZXNfbWluGAIgASgEIsICChFJbml0VXBsb2FkUmVxdWVzdBIMCgRwYXRoGAEgASgJEhcKCnNpemVfYnl0ZXMYAiABKARIAIgBARIRCgl0cmVlX2hhc2gYAyABKAwSKwoLb25fY29uZmxpY3QYBCABKA4yFi5uZXRkaXNrLnYxLk9uQ29uZmxpY3QSLwoKYXR0cmlidXRlcxgFIAEoCzIbLm5ldGRpc2sudjEuRW50cnlBdHRyaWJ1dGVzEhYKDmNyZWF0ZV9wYXJlbnRzGAYgASgIEi4KDHByZWNvbmRpdGlvbhgHIAEoCzIYLm5ldGRpc2sudjEuUHJlY29uZGl0aW9uEhIKCnJlcXVlc3RfaWQYCCABKAkSKgoKYXR0ZW1wdF9vZhgJIAEoCzIWLm5ldGRpc2sudjEuUHV0QXR0ZW1wdEINCgtfc2l6ZV9ieXRlcyKfAgoSSW5pdFVwbG9hZFJlc3BvbnNlEhEKCXVwbG9hZF9pZBgBIAEoBBIYChBjaHVua19zaXplX2J5dGVzGAIgASgEEhgKC2NodW5rX2NvdW50GAMgASgESACIAQESKQoHdGFyZ2V0cxgEIAMoCzIYLm5ldGRpc2sudjEuVXBsb2FkVGFyZ2V0Eg8KB2luc3RhbnQYBSABKAgSIAoFZW50cnkYBiABKAsyES5uZXRkaXNrLnYxLkVudHJ5Ei8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgRtYWRlGAggASgLMhUubmV0ZGlzay52MS5QYXRoRW50cnlCDgoMX2NodW5rX2NvdW50ImAKDVVwbG9hZFJlcXVlc3QSEQoJdXBsb2FkX2lkGAEgASgEEg4KBm9mZnNldBgCIAEoBBIMCgRkYXRhGAMgASgMEg4KBmRpZ2VzdBgEIAEoDBIOCgZmaW5pc2gYBSABKAgiagoOVXBsb2FkUmVzcG9uc2USHAoUY29tbWl0dGVkX3NpemVfYnl0ZXMYASABKAQSEwoLY2h1bmtfaW5kZXgYAiABKAQSDgoGZGlnZXN0GAMgASgMEhUKDXJlcGxpY2FfY291bnQYBCABKA0iXQoOUHV0RmlsZVJlcXVlc3QSLQoGaGVhZGVyGAEgASgLMh0ubmV0ZGlzay52MS5Jbml0VXBsb2FkUmVxdWVzdBIMCgRkYXRhGAIgASgMEg4KBmZpbmlzaBgDIAEoCCI8Cg9QdXRGaWxlUmVzcG9uc2USKQoKcGF0aF9lbnRyeRgBIAEoCzIVLm5ldGRpc2sudjEuUGF0aEVudHJ5Iu8BChVDb21wbGV0ZVVwbG9hZFJlcXVlc3QSEQoJdXBsb2FkX2lkGAEgASgEEhcKCnNpemVfYnl0ZXMYAiABKARIAIgBARIuCgxwcmVjb25kaXRpb24YAyABKAsyGC5uZXRkaXNrLnYxLlByZWNvbmRpdGlvbhISCgpyZXF1ZXN0X2lkGAQgASgJEisKC29uX2NvbmZsaWN0GAUgASgOMhYubmV0ZGlzay52MS5PbkNvbmZsaWN0EioKA3B1dBgGIAEoCzIdLm5ldGRpc2sudjEuSW5pdFVwbG9hZFJlcXVlc3RCDQoLX3NpemVfYnl0ZXMiQwoWQ29tcGxldGVVcGxvYWRSZXNwb25zZRIpCgpwYXRoX2VudHJ5GAEgASgLMhUubmV0ZGlzay52MS5QYXRoRW50cnkiVQoSUXVlcnlVcGxvYWRSZXF1ZXN0EhEKCXVwbG9hZF9pZBgBIAEoBBIsCgtjb25zaXN0ZW5jeRgCIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3kiPwoTUXVlcnlVcGxvYWRSZXNwb25zZRIoCgZzdGF0dXMYASABKAsyGC5uZXRkaXNrLnYxLlVwbG9hZFN0YXR1cyJpChJMaXN0VXBsb2Fkc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkSLAoLY29uc2lzdGVuY3kYAyABKA4yFy5uZXRkaXNrLnYxLkNvbnNpc3RlbmN5IlcKE0xpc3RVcGxvYWRzUmVzcG9uc2USJwoHdXBsb2FkcxgBIAMoCzIWLm5ldGRpc2sudjEuT3BlblVwbG9hZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOwoSQWJvcnRVcGxvYWRSZXF1ZXN0EhEKCXVwbG9hZF9pZBgBIAEoBBISCgpyZXF1ZXN0X2lkGAIgASgJIhUKE0Fib3J0VXBsb2FkUmVzcG9uc2UikgEKD0Rvd25sb2FkUmVxdWVzdBIhCgNyZWYYASABKAsyFC5uZXRkaXNrLnYxLkVudHJ5UmVmEiwKC2NvbnNpc3RlbmN5GAIgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeRIOCgZvZmZzZXQYAyABKAQSEwoGbGVuZ3RoGAQgASgESACIAQFCCQoHX2xlbmd0aCJlCg5Eb3dubG9hZEhlYWRlchIgCgVlbnRyeRgBIAEoCzIRLm5ldGRpc2sudjEuRW50cnkSDAoEcGF0aBgCIAEoCRINCgVsb2NhbBgDIAEoCBIUCgxyZWRpcmVjdF91cmwYBCABKAkicgoQRG93bmxvYWRSZXNwb25zZRIqCgZoZWFkZXIYASABKAsyGi5uZXRkaXNrLnYxLkRvd25sb2FkSGVhZGVyEg4KBm9mZnNldBgCIAEoBBIMCgRkYXRhGAMgASgMEhQKDGVuZF9vZl9yYW5nZRgEIAEoCDKEBQoMQ2h1bmtTZXJ2aWNlEksKCkluaXRVcGxvYWQSHS5uZXRkaXNrLnYxLkluaXRVcGxvYWRSZXF1ZXN0Gh4ubmV0ZGlzay52MS5Jbml0VXBsb2FkUmVzcG9uc2USQwoGVXBsb2FkEhkubmV0ZGlzay52MS5VcGxvYWRSZXF1ZXN0GhoubmV0ZGlzay52MS5VcGxvYWRSZXNwb25zZSgBMAESRAoHUHV0RmlsZRIaLm5ldGRpc2sudjEuUHV0RmlsZVJlcXVlc3QaGy5uZXRkaXNrLnYxLlB1dEZpbGVSZXNwb25zZSgBElcKDkNvbXBsZXRlVXBsb2FkEiEubmV0ZGlzay52MS5Db21wbGV0ZVVwbG9hZFJlcXVlc3QaIi5uZXRkaXNrLnYxLkNvbXBsZXRlVXBsb2FkUmVzcG9uc2USUwoLUXVlcnlVcGxvYWQSHi5uZXRkaXNrLnYxLlF1ZXJ5VXBsb2FkUmVxdWVzdBofLm5ldGRpc2sudjEuUXVlcnlVcGxvYWRSZXNwb25zZSIDkAIBEk4KC0Fib3J0VXBsb2FkEh4ubmV0ZGlzay52MS5BYm9ydFVwbG9hZFJlcXVlc3QaHy5uZXRkaXNrLnYxLkFib3J0VXBsb2FkUmVzcG9uc2USUwoLTGlzdFVwbG9hZHMSHi5uZXRkaXNrLnYxLkxpc3RVcGxvYWRzUmVxdWVzdBofLm5ldGRpc2sudjEuTGlzdFVwbG9hZHNSZXNwb25zZSIDkAIBEkkKCERvd25sb2FkEhsubmV0ZGlzay52MS5Eb3dubG9hZFJlcXVlc3QaHC5uZXRkaXNrLnYxLkRvd25sb2FkUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_netdisk_v1_entry, file_netdisk_v1_upload]);
+
+/**
+ * Says that an upload is one attempt of a request that makes a whole file; each attempt has an upload of its own.
+ *
+ * @generated from message netdisk.v1.PutAttempt
+ */
+export type PutAttempt = Message<"netdisk.v1.PutAttempt"> & {
+  /**
+   * The id of that request, as CompleteUpload will carry it: 1 to 64 printable ASCII characters without spaces.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The file has at least this many bytes, as far as the sender has seen.
+   *
+   * @generated from field: uint64 size_bytes_min = 2;
+   */
+  sizeBytesMin: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.PutAttempt.
+ * Use `create(PutAttemptSchema)` to create a new message.
+ */
+export const PutAttemptSchema: GenMessage<PutAttempt> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_chunk_service, 0);
 
 /**
  * Asks for an upload to be started.
@@ -88,6 +116,13 @@ export type InitUploadRequest = Message<"netdisk.v1.InitUploadRequest"> & {
    * @generated from field: string request_id = 8;
    */
   requestId: string;
+
+  /**
+   * The request that the upload is an attempt of: when another attempt made the file, the answer is that; absent otherwise.
+   *
+   * @generated from field: netdisk.v1.PutAttempt attempt_of = 9;
+   */
+  attemptOf?: PutAttempt | undefined;
 };
 
 /**
@@ -95,7 +130,7 @@ export type InitUploadRequest = Message<"netdisk.v1.InitUploadRequest"> & {
  * Use `create(InitUploadRequestSchema)` to create a new message.
  */
 export const InitUploadRequestSchema: GenMessage<InitUploadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 0);
+  messageDesc(file_netdisk_v1_chunk_service, 1);
 
 /**
  * Where and how to send the bytes.
@@ -151,6 +186,14 @@ export type InitUploadResponse = Message<"netdisk.v1.InitUploadResponse"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 7;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * The file that another attempt of `attempt_of` made: no upload was started. It answers this attempt only when its size and tree
+   * hash are those of the bytes to be sent, which the caller has to compare. Absent otherwise.
+   *
+   * @generated from field: netdisk.v1.PathEntry made = 8;
+   */
+  made?: PathEntry | undefined;
 };
 
 /**
@@ -158,7 +201,7 @@ export type InitUploadResponse = Message<"netdisk.v1.InitUploadResponse"> & {
  * Use `create(InitUploadResponseSchema)` to create a new message.
  */
 export const InitUploadResponseSchema: GenMessage<InitUploadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 1);
+  messageDesc(file_netdisk_v1_chunk_service, 2);
 
 /**
  * Bytes of an upload.
@@ -207,7 +250,7 @@ export type UploadRequest = Message<"netdisk.v1.UploadRequest"> & {
  * Use `create(UploadRequestSchema)` to create a new message.
  */
 export const UploadRequestSchema: GenMessage<UploadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 2);
+  messageDesc(file_netdisk_v1_chunk_service, 3);
 
 /**
  * A chunk was taken.
@@ -249,7 +292,7 @@ export type UploadResponse = Message<"netdisk.v1.UploadResponse"> & {
  * Use `create(UploadResponseSchema)` to create a new message.
  */
 export const UploadResponseSchema: GenMessage<UploadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 3);
+  messageDesc(file_netdisk_v1_chunk_service, 4);
 
 /**
  * A piece of a whole file.
@@ -284,7 +327,7 @@ export type PutFileRequest = Message<"netdisk.v1.PutFileRequest"> & {
  * Use `create(PutFileRequestSchema)` to create a new message.
  */
 export const PutFileRequestSchema: GenMessage<PutFileRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 4);
+  messageDesc(file_netdisk_v1_chunk_service, 5);
 
 /**
  * The file that was made.
@@ -305,7 +348,7 @@ export type PutFileResponse = Message<"netdisk.v1.PutFileResponse"> & {
  * Use `create(PutFileResponseSchema)` to create a new message.
  */
 export const PutFileResponseSchema: GenMessage<PutFileResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 5);
+  messageDesc(file_netdisk_v1_chunk_service, 6);
 
 /**
  * Asks for an upload to become a file.
@@ -347,6 +390,13 @@ export type CompleteUploadRequest = Message<"netdisk.v1.CompleteUploadRequest"> 
    * @generated from field: netdisk.v1.OnConflict on_conflict = 5;
    */
   onConflict: OnConflict;
+
+  /**
+   * The whole request, as PutFile would have it, when the upload is an attempt of one; absent otherwise.
+   *
+   * @generated from field: netdisk.v1.InitUploadRequest put = 6;
+   */
+  put?: InitUploadRequest | undefined;
 };
 
 /**
@@ -354,7 +404,7 @@ export type CompleteUploadRequest = Message<"netdisk.v1.CompleteUploadRequest"> 
  * Use `create(CompleteUploadRequestSchema)` to create a new message.
  */
 export const CompleteUploadRequestSchema: GenMessage<CompleteUploadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 6);
+  messageDesc(file_netdisk_v1_chunk_service, 7);
 
 /**
  * The file.
@@ -375,7 +425,7 @@ export type CompleteUploadResponse = Message<"netdisk.v1.CompleteUploadResponse"
  * Use `create(CompleteUploadResponseSchema)` to create a new message.
  */
 export const CompleteUploadResponseSchema: GenMessage<CompleteUploadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 7);
+  messageDesc(file_netdisk_v1_chunk_service, 8);
 
 /**
  * Asks about an upload.
@@ -403,7 +453,7 @@ export type QueryUploadRequest = Message<"netdisk.v1.QueryUploadRequest"> & {
  * Use `create(QueryUploadRequestSchema)` to create a new message.
  */
 export const QueryUploadRequestSchema: GenMessage<QueryUploadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 8);
+  messageDesc(file_netdisk_v1_chunk_service, 9);
 
 /**
  * How far the upload is.
@@ -424,7 +474,70 @@ export type QueryUploadResponse = Message<"netdisk.v1.QueryUploadResponse"> & {
  * Use `create(QueryUploadResponseSchema)` to create a new message.
  */
 export const QueryUploadResponseSchema: GenMessage<QueryUploadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 9);
+  messageDesc(file_netdisk_v1_chunk_service, 10);
+
+/**
+ * Asks for a page of the uploads that are not finished.
+ *
+ * @generated from message netdisk.v1.ListUploadsRequest
+ */
+export type ListUploadsRequest = Message<"netdisk.v1.ListUploadsRequest"> & {
+  /**
+   * Uploads wanted, 1 to 10,000; 0 for 1,000.
+   *
+   * @generated from field: uint32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before; empty for the first page.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * Freshness; linearizable when absent.
+   *
+   * @generated from field: netdisk.v1.Consistency consistency = 3;
+   */
+  consistency: Consistency;
+};
+
+/**
+ * Describes the message netdisk.v1.ListUploadsRequest.
+ * Use `create(ListUploadsRequestSchema)` to create a new message.
+ */
+export const ListUploadsRequestSchema: GenMessage<ListUploadsRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_chunk_service, 11);
+
+/**
+ * A page of uploads.
+ *
+ * @generated from message netdisk.v1.ListUploadsResponse
+ */
+export type ListUploadsResponse = Message<"netdisk.v1.ListUploadsResponse"> & {
+  /**
+   * The uploads; may be fewer than were wanted, or none, before the last page.
+   *
+   * @generated from field: repeated netdisk.v1.OpenUpload uploads = 1;
+   */
+  uploads: OpenUpload[];
+
+  /**
+   * Asks for the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message netdisk.v1.ListUploadsResponse.
+ * Use `create(ListUploadsResponseSchema)` to create a new message.
+ */
+export const ListUploadsResponseSchema: GenMessage<ListUploadsResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_chunk_service, 12);
 
 /**
  * Asks for an upload to be discarded.
@@ -452,7 +565,7 @@ export type AbortUploadRequest = Message<"netdisk.v1.AbortUploadRequest"> & {
  * Use `create(AbortUploadRequestSchema)` to create a new message.
  */
 export const AbortUploadRequestSchema: GenMessage<AbortUploadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 10);
+  messageDesc(file_netdisk_v1_chunk_service, 13);
 
 /**
  * The upload is gone.
@@ -467,7 +580,7 @@ export type AbortUploadResponse = Message<"netdisk.v1.AbortUploadResponse"> & {
  * Use `create(AbortUploadResponseSchema)` to create a new message.
  */
 export const AbortUploadResponseSchema: GenMessage<AbortUploadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 11);
+  messageDesc(file_netdisk_v1_chunk_service, 14);
 
 /**
  * Asks for a range of a file.
@@ -509,7 +622,7 @@ export type DownloadRequest = Message<"netdisk.v1.DownloadRequest"> & {
  * Use `create(DownloadRequestSchema)` to create a new message.
  */
 export const DownloadRequestSchema: GenMessage<DownloadRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 12);
+  messageDesc(file_netdisk_v1_chunk_service, 15);
 
 /**
  * Tells which file is being sent.
@@ -551,7 +664,7 @@ export type DownloadHeader = Message<"netdisk.v1.DownloadHeader"> & {
  * Use `create(DownloadHeaderSchema)` to create a new message.
  */
 export const DownloadHeaderSchema: GenMessage<DownloadHeader> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 13);
+  messageDesc(file_netdisk_v1_chunk_service, 16);
 
 /**
  * Bytes of a file.
@@ -593,7 +706,7 @@ export type DownloadResponse = Message<"netdisk.v1.DownloadResponse"> & {
  * Use `create(DownloadResponseSchema)` to create a new message.
  */
 export const DownloadResponseSchema: GenMessage<DownloadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_chunk_service, 14);
+  messageDesc(file_netdisk_v1_chunk_service, 17);
 
 /**
  * Moves the bytes of files. Every node takes every call, also to go on with an upload that began at another.
@@ -642,7 +755,8 @@ export const ChunkService: GenService<{
    *
    * The first message carries the header; every message may carry data. The last one has `finish` when the size is unknown, so
    * that a file that was cut off is never taken for a whole one.
-   * **Idempotency:** by request_id.
+   * **Idempotency:** by request_id. The bytes of a repeat are read to their end and compared, unless the header states the tree hash
+   * that the file has; others than the first are REQUEST_ID_REUSED.
    * **Errors:** those of InitUpload, Upload and CompleteUpload.
    * **Limits:** at most 1 MiB of data a message; size as InitUpload.
    *
@@ -695,6 +809,20 @@ export const ChunkService: GenService<{
     methodKind: "unary";
     input: typeof AbortUploadRequestSchema;
     output: typeof AbortUploadResponseSchema;
+  },
+  /**
+   * Lists uploads that are not finished, oldest first.
+   *
+   * **Idempotency:** no side effects.
+   * **Errors:** ARGUMENT_INVALID, NO_LEADER, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** 10,000 uploads a page.
+   *
+   * @generated from rpc netdisk.v1.ChunkService.ListUploads
+   */
+  listUploads: {
+    methodKind: "unary";
+    input: typeof ListUploadsRequestSchema;
+    output: typeof ListUploadsResponseSchema;
   },
   /**
    * Sends ranges of a file, at one version of it, in the order in which they are asked for.

@@ -6,13 +6,17 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { TaskKind } from "./task_pb.ts";
+import { file_netdisk_v1_task } from "./task_pb.ts";
+import type { ProgressKind } from "./upload_pb.ts";
+import { file_netdisk_v1_upload } from "./upload_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file netdisk/v1/cluster.proto.
  */
 export const file_netdisk_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChhuZXRkaXNrL3YxL2NsdXN0ZXIucHJvdG8SCm5ldGRpc2sudjEiwgMKCk5vZGVTdGF0dXMSDwoHbm9kZV9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSIgoEcm9sZRgDIAEoDjIULm5ldGRpc2sudjEuTm9kZVJvbGUSJgoGaGVhbHRoGAQgASgOMhYubmV0ZGlzay52MS5Ob2RlSGVhbHRoEhAKCHNpbmNlX21zGAUgASgEEg8KB2FkZHJlc3MYBiABKAkSEAoIaHR0cF91cmwYByABKAkSEgoKcHVibGljX3VybBgIIAEoCRIMCgR6b25lGAkgASgJEhIKCmZyZWVfYnl0ZXMYCiABKAQSEwoLdG90YWxfYnl0ZXMYCyABKAQSFQoNYXBwbGllZF9pbmRleBgMIAEoBBISCgpsaXZlX2J5dGVzGA0gASgEEgwKBGxvc3QYDiABKAgSEAoIZHJhaW5pbmcYDyABKAgSJgoFc2NydWIYECABKAsyFy5uZXRkaXNrLnYxLlNjcnViU3RhdHVzEh8KEnNjcnViX3Byb2dyZXNzX3BwbRgRIAEoDUgAiAEBEhkKEXF1YXJhbnRpbmVkX2NvdW50GBIgASgEQhUKE19zY3J1Yl9wcm9ncmVzc19wcG0igwEKC1NjcnViU3RhdHVzEgwKBHBhc3MYASABKAQSFAoMYmVnYW5fYWdvX21zGAIgASgEEhQKDGVuZGVkX2Fnb19tcxgDIAEoBBIUCgxleHRlbnRfY291bnQYBCABKAQSDQoFYnl0ZXMYBSABKAQSFQoNZGFtYWdlZF9jb3VudBgGIAEoBCKNAwoOUmVwbGljYVN1bW1hcnkSFAoMZXh0ZW50X2NvdW50GAEgASgEEh4KFmZ1bGx5X3JlcGxpY2F0ZWRfY291bnQYAiABKAQSHgoWdW5kZXJfcmVwbGljYXRlZF9jb3VudBgDIAEoBBIVCg1zdXNwZWN0X2NvdW50GAQgASgEEhUKDWNvcnJ1cHRfY291bnQYBSABKAQSEgoKbG9zdF9jb3VudBgGIAEoBBIYChB1bnZlcmlmaWVkX2NvdW50GAcgASgEEhkKEXNpbmdsZV9jb3B5X2NvdW50GAggASgEEhUKDW5vX2NvcHlfY291bnQYCSABKAQSGgoSbWlzc2luZ19jb3B5X2J5dGVzGAogASgEEhQKDG1vdmluZ19jb3VudBgLIAEoBBISCgpyZWNvdW50aW5nGAwgASgIEh8KF3JlcGFpcl9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhwKD3JlZHVuZGFudF9pbl9tcxgOIAEoBEgAiAEBQhIKEF9yZWR1bmRhbnRfaW5fbXMibQoNU2VydmljZVN0YXR1cxIMCgRuYW1lGAEgASgJEicKBXN0YXRlGAIgASgOMhgubmV0ZGlzay52MS5TZXJ2aWNlU3RhdGUSFQoNc2luY2VfdGltZV9tcxgDIAEoBBIOCgZkZXRhaWwYBCABKAkiswMKDUNsdXN0ZXJTdGF0dXMSEgoKY2x1c3Rlcl9pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEhEKCWxlYWRlcl9pZBgDIAEoCRIMCgR0ZXJtGAQgASgEEhQKDGNvbW1pdF9pbmRleBgFIAEoBBIVCg1hcHBsaWVkX2luZGV4GAYgASgEEhcKD2NsdXN0ZXJfdGltZV9tcxgHIAEoBBIlCgVub2RlcxgIIAMoCzIWLm5ldGRpc2sudjEuTm9kZVN0YXR1cxIsCghyZXBsaWNhcxgJIAEoCzIaLm5ldGRpc2sudjEuUmVwbGljYVN1bW1hcnkSEgoKZmlsZV9jb3VudBgKIAEoBBIXCg9kaXJlY3RvcnlfY291bnQYCyABKAQSGQoRb3Blbl91cGxvYWRfY291bnQYDCABKAQSFQoNY29udGVudF9ieXRlcxgNIAEoBBIrCghzZXJ2aWNlcxgOIAMoCzIZLm5ldGRpc2sudjEuU2VydmljZVN0YXR1cxI1Cg10cmVlX3NuYXBzaG90GA8gASgLMh4ubmV0ZGlzay52MS5UcmVlU25hcHNob3RTdGF0dXMiYAoSVHJlZVNuYXBzaG90U3RhdHVzEg0KBWluZGV4GAEgASgEEhIKCnNpemVfYnl0ZXMYAiABKAQSFAoMbWFkZV90aW1lX21zGAMgASgEEhEKCWJlaGluZF9tcxgEIAEoBCJYCgxNZW1iZXJTdGF0dXMSEQoJbWVtYmVyX2lkGAEgASgEEg8KB25vZGVfaWQYAiABKAkSJAoEcGFydBgDIAEoDjIWLm5ldGRpc2sudjEuTWVtYmVyUGFydCKWAgoSTWVtYmVyc2hpcFByb2dyZXNzEhEKCWNoYW5nZV9pZBgBIAEoBBIuCgRraW5kGAIgASgOMiAubmV0ZGlzay52MS5NZW1iZXJzaGlwQ2hhbmdlS2luZBIqCgVwaGFzZRgDIAEoDjIbLm5ldGRpc2sudjEuTWVtYmVyc2hpcFBoYXNlEhEKCW1lbWJlcl9pZBgEIAEoBBIPCgdub2RlX2lkGAUgASgJEhgKEGZvcm1lcl9tZW1iZXJfaWQYBiABKAQSFgoOZm9ybWVyX25vZGVfaWQYByABKAkSFQoNYXBwbGllZF9pbmRleBgIIAEoBBIUCgx0YXJnZXRfaW5kZXgYCSABKAQSDgoGcmVhc29uGAogASgJIn8KEE1lbWJlcnNoaXBTdGF0dXMSKQoHbWVtYmVycxgBIAMoCzIYLm5ldGRpc2sudjEuTWVtYmVyU3RhdHVzEhAKCGlzX2pvaW50GAIgASgIEi4KBmNoYW5nZRgDIAEoCzIeLm5ldGRpc2sudjEuTWVtYmVyc2hpcFByb2dyZXNzKn4KCE5vZGVSb2xlEhkKFU5PREVfUk9MRV9VTlNQRUNJRklFRBAAEhQKEE5PREVfUk9MRV9MRUFERVIQARITCg9OT0RFX1JPTEVfVk9URVIQAhIVChFOT0RFX1JPTEVfTEVBUk5FUhADEhUKEU5PREVfUk9MRV9TVE9SQUdFEAQqbAoKTm9kZUhlYWx0aBIbChdOT0RFX0hFQUxUSF9VTlNQRUNJRklFRBAAEhIKDk5PREVfSEVBTFRIX1VQEAESFwoTTk9ERV9IRUFMVEhfU1VTUEVDVBACEhQKEE5PREVfSEVBTFRIX0RPV04QAyp2CgxTZXJ2aWNlU3RhdGUSHQoZU0VSVklDRV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFNFUlZJQ0VfU1RBVEVfVVAQARIaChZTRVJWSUNFX1NUQVRFX0RFR1JBREVEEAISFQoRU0VSVklDRV9TVEFURV9PRkYQAyqjAQoKTWVtYmVyUGFydBIbChdNRU1CRVJfUEFSVF9VTlNQRUNJRklFRBAAEhUKEU1FTUJFUl9QQVJUX1ZPVEVSEAESFwoTTUVNQkVSX1BBUlRfTEVBUk5FUhACEhgKFE1FTUJFUl9QQVJUX0lOQ09NSU5HEAMSGAoUTUVNQkVSX1BBUlRfT1VUR09JTkcQBBIUChBNRU1CRVJfUEFSVF9OT05FEAUqygEKFE1lbWJlcnNoaXBDaGFuZ2VLaW5kEiYKIk1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIeChpNRU1CRVJTSElQX0NIQU5HRV9LSU5EX0FERBABEiEKHU1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfUkVNT1ZFEAISIgoeTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9SRVBMQUNFEAMSIwofTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9UUkFOU0ZFUhAEKo0CCg9NZW1iZXJzaGlwUGhhc2USIAocTUVNQkVSU0hJUF9QSEFTRV9VTlNQRUNJRklFRBAAEhwKGE1FTUJFUlNISVBfUEhBU0VfSk9JTklORxABEiAKHE1FTUJFUlNISVBfUEhBU0VfQ0FUQ0hJTkdfVVAQAhIeChpNRU1CRVJTSElQX1BIQVNFX1BST01PVElORxADEh0KGU1FTUJFUlNISVBfUEhBU0VfUkVNT1ZJTkcQBBIhCh1NRU1CRVJTSElQX1BIQVNFX1RSQU5TRkVSUklORxAFEhkKFU1FTUJFUlNISVBfUEhBU0VfRE9ORRAGEhsKF01FTUJFUlNISVBfUEhBU0VfRkFJTEVEEAdiBnByb3RvMw");
+  fileDesc("ChhuZXRkaXNrL3YxL2NsdXN0ZXIucHJvdG8SCm5ldGRpc2sudjEi5QQKCk5vZGVTdGF0dXMSDwoHbm9kZV9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSIgoEcm9sZRgDIAEoDjIULm5ldGRpc2sudjEuTm9kZVJvbGUSJgoGaGVhbHRoGAQgASgOMhYubmV0ZGlzay52MS5Ob2RlSGVhbHRoEhAKCHNpbmNlX21zGAUgASgEEg8KB2FkZHJlc3MYBiABKAkSEAoIaHR0cF91cmwYByABKAkSEgoKcHVibGljX3VybBgIIAEoCRIMCgR6b25lGAkgASgJEhIKCmZyZWVfYnl0ZXMYCiABKAQSEwoLdG90YWxfYnl0ZXMYCyABKAQSFQoNYXBwbGllZF9pbmRleBgMIAEoBBISCgpsaXZlX2J5dGVzGA0gASgEEgwKBGxvc3QYDiABKAgSEAoIZHJhaW5pbmcYDyABKAgSJgoFc2NydWIYECABKAsyFy5uZXRkaXNrLnYxLlNjcnViU3RhdHVzEh8KEnNjcnViX3Byb2dyZXNzX3BwbRgRIAEoDUgAiAEBEhkKEXF1YXJhbnRpbmVkX2NvdW50GBIgASgEEjUKEGNvbGxlY3Rpb25fYnJha2UYEyABKAsyGy5uZXRkaXNrLnYxLkNvbGxlY3Rpb25CcmFrZRImCgZyZXBvcnQYFCABKAsyFi5uZXRkaXNrLnYxLk5vZGVSZXBvcnQSDAoEZnVsbBgVIAEoCBIeChFmZWF0dXJlX2xldmVsX21heBgWIAEoDUgBiAEBQhUKE19zY3J1Yl9wcm9ncmVzc19wcG1CFAoSX2ZlYXR1cmVfbGV2ZWxfbWF4IuMBCgpOb2RlUmVwb3J0EhQKDHNlZW5fdGltZV9tcxgBIAEoAxINCgVyZWFkeRgCIAEoCBIWCg5pbmZsaWdodF9ieXRlcxgDIAEoBBIVCg1hcHBsaWVkX2luZGV4GAQgASgEEhIKCmZyZWVfYnl0ZXMYBSABKAQSEwoLdG90YWxfYnl0ZXMYBiABKAQSLwoJdHJhbnNmZXJzGAcgAygLMhwubmV0ZGlzay52MS5SZXBvcnRlZFRyYW5zZmVyEicKBXRhc2tzGAggAygLMhgubmV0ZGlzay52MS5SZXBvcnRlZFRhc2sikgEKDFJlcG9ydGVkVGFzaxIPCgd0YXNrX2lkGAEgASgEEiIKBGtpbmQYAiABKA4yFC5uZXRkaXNrLnYxLlRhc2tLaW5kEg0KBWZlbmNlGAMgASgEEhUKDXNpbmNlX3RpbWVfbXMYBCABKAMSEgoKZG9uZV9jb3VudBgFIAEoBBITCgt0b3RhbF9jb3VudBgGIAEoBCKJAQoQUmVwb3J0ZWRUcmFuc2ZlchIKCgJpZBgBIAEoCRImCgRraW5kGAIgASgOMhgubmV0ZGlzay52MS5Qcm9ncmVzc0tpbmQSFwoKc2l6ZV9ieXRlcxgDIAEoBEgAiAEBEhkKEXRyYW5zZmVycmVkX2J5dGVzGAQgASgEQg0KC19zaXplX2J5dGVzIlMKD0NvbGxlY3Rpb25CcmFrZRIUCgxleHRlbnRfY291bnQYASABKAQSFAoMb3JwaGFuX2NvdW50GAIgASgEEhQKDGZ1dHVyZV9jb3VudBgDIAEoBCKDAQoLU2NydWJTdGF0dXMSDAoEcGFzcxgBIAEoBBIUCgxiZWdhbl9hZ29fbXMYAiABKAQSFAoMZW5kZWRfYWdvX21zGAMgASgEEhQKDGV4dGVudF9jb3VudBgEIAEoBBINCgVieXRlcxgFIAEoBBIVCg1kYW1hZ2VkX2NvdW50GAYgASgEIo0DCg5SZXBsaWNhU3VtbWFyeRIUCgxleHRlbnRfY291bnQYASABKAQSHgoWZnVsbHlfcmVwbGljYXRlZF9jb3VudBgCIAEoBBIeChZ1bmRlcl9yZXBsaWNhdGVkX2NvdW50GAMgASgEEhUKDXN1c3BlY3RfY291bnQYBCABKAQSFQoNY29ycnVwdF9jb3VudBgFIAEoBBISCgpsb3N0X2NvdW50GAYgASgEEhgKEHVudmVyaWZpZWRfY291bnQYByABKAQSGQoRc2luZ2xlX2NvcHlfY291bnQYCCABKAQSFQoNbm9fY29weV9jb3VudBgJIAEoBBIaChJtaXNzaW5nX2NvcHlfYnl0ZXMYCiABKAQSFAoMbW92aW5nX2NvdW50GAsgASgEEhIKCnJlY291bnRpbmcYDCABKAgSHwoXcmVwYWlyX2J5dGVzX3Blcl9zZWNvbmQYDSABKAQSHAoPcmVkdW5kYW50X2luX21zGA4gASgESACIAQFCEgoQX3JlZHVuZGFudF9pbl9tcyJtCg1TZXJ2aWNlU3RhdHVzEgwKBG5hbWUYASABKAkSJwoFc3RhdGUYAiABKA4yGC5uZXRkaXNrLnYxLlNlcnZpY2VTdGF0ZRIVCg1zaW5jZV90aW1lX21zGAMgASgEEg4KBmRldGFpbBgEIAEoCSKLBAoNQ2x1c3RlclN0YXR1cxISCgpjbHVzdGVyX2lkGAEgASgJEg8KB25vZGVfaWQYAiABKAkSEQoJbGVhZGVyX2lkGAMgASgJEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSFwoPY2x1c3Rlcl90aW1lX21zGAcgASgEEiUKBW5vZGVzGAggAygLMhYubmV0ZGlzay52MS5Ob2RlU3RhdHVzEiwKCHJlcGxpY2FzGAkgASgLMhoubmV0ZGlzay52MS5SZXBsaWNhU3VtbWFyeRISCgpmaWxlX2NvdW50GAogASgEEhcKD2RpcmVjdG9yeV9jb3VudBgLIAEoBBIZChFvcGVuX3VwbG9hZF9jb3VudBgMIAEoBBIVCg1jb250ZW50X2J5dGVzGA0gASgEEisKCHNlcnZpY2VzGA4gAygLMhkubmV0ZGlzay52MS5TZXJ2aWNlU3RhdHVzEjUKDXRyZWVfc25hcHNob3QYDyABKAsyHi5uZXRkaXNrLnYxLlRyZWVTbmFwc2hvdFN0YXR1cxIVCg1mZWF0dXJlX2xldmVsGBAgASgNEj8KEnByZXBhcmVkX2Rvd25sb2FkcxgRIAEoCzIjLm5ldGRpc2sudjEuUHJlcGFyZWREb3dubG9hZHNTdGF0dXMicQoXUHJlcGFyZWREb3dubG9hZHNTdGF0dXMSFgoOZG93bmxvYWRfY291bnQYASABKAQSEgoKZmlsZV9jb3VudBgCIAEoBBISCgpzaXplX2J5dGVzGAMgASgEEhYKDmV4cGlyZV90aW1lX21zGAQgASgEImAKElRyZWVTbmFwc2hvdFN0YXR1cxINCgVpbmRleBgBIAEoBBISCgpzaXplX2J5dGVzGAIgASgEEhQKDG1hZGVfdGltZV9tcxgDIAEoBBIRCgliZWhpbmRfbXMYBCABKAQiWAoMTWVtYmVyU3RhdHVzEhEKCW1lbWJlcl9pZBgBIAEoBBIPCgdub2RlX2lkGAIgASgJEiQKBHBhcnQYAyABKA4yFi5uZXRkaXNrLnYxLk1lbWJlclBhcnQilgIKEk1lbWJlcnNoaXBQcm9ncmVzcxIRCgljaGFuZ2VfaWQYASABKAQSLgoEa2luZBgCIAEoDjIgLm5ldGRpc2sudjEuTWVtYmVyc2hpcENoYW5nZUtpbmQSKgoFcGhhc2UYAyABKA4yGy5uZXRkaXNrLnYxLk1lbWJlcnNoaXBQaGFzZRIRCgltZW1iZXJfaWQYBCABKAQSDwoHbm9kZV9pZBgFIAEoCRIYChBmb3JtZXJfbWVtYmVyX2lkGAYgASgEEhYKDmZvcm1lcl9ub2RlX2lkGAcgASgJEhUKDWFwcGxpZWRfaW5kZXgYCCABKAQSFAoMdGFyZ2V0X2luZGV4GAkgASgEEg4KBnJlYXNvbhgKIAEoCSJ/ChBNZW1iZXJzaGlwU3RhdHVzEikKB21lbWJlcnMYASADKAsyGC5uZXRkaXNrLnYxLk1lbWJlclN0YXR1cxIQCghpc19qb2ludBgCIAEoCBIuCgZjaGFuZ2UYAyABKAsyHi5uZXRkaXNrLnYxLk1lbWJlcnNoaXBQcm9ncmVzcyp+CghOb2RlUm9sZRIZChVOT0RFX1JPTEVfVU5TUEVDSUZJRUQQABIUChBOT0RFX1JPTEVfTEVBREVSEAESEwoPTk9ERV9ST0xFX1ZPVEVSEAISFQoRTk9ERV9ST0xFX0xFQVJORVIQAxIVChFOT0RFX1JPTEVfU1RPUkFHRRAEKmwKCk5vZGVIZWFsdGgSGwoXTk9ERV9IRUFMVEhfVU5TUEVDSUZJRUQQABISCg5OT0RFX0hFQUxUSF9VUBABEhcKE05PREVfSEVBTFRIX1NVU1BFQ1QQAhIUChBOT0RFX0hFQUxUSF9ET1dOEAMqdgoMU2VydmljZVN0YXRlEh0KGVNFUlZJQ0VfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBTRVJWSUNFX1NUQVRFX1VQEAESGgoWU0VSVklDRV9TVEFURV9ERUdSQURFRBACEhUKEVNFUlZJQ0VfU1RBVEVfT0ZGEAMqowEKCk1lbWJlclBhcnQSGwoXTUVNQkVSX1BBUlRfVU5TUEVDSUZJRUQQABIVChFNRU1CRVJfUEFSVF9WT1RFUhABEhcKE01FTUJFUl9QQVJUX0xFQVJORVIQAhIYChRNRU1CRVJfUEFSVF9JTkNPTUlORxADEhgKFE1FTUJFUl9QQVJUX09VVEdPSU5HEAQSFAoQTUVNQkVSX1BBUlRfTk9ORRAFKsoBChRNZW1iZXJzaGlwQ2hhbmdlS2luZBImCiJNRU1CRVJTSElQX0NIQU5HRV9LSU5EX1VOU1BFQ0lGSUVEEAASHgoaTUVNQkVSU0hJUF9DSEFOR0VfS0lORF9BREQQARIhCh1NRU1CRVJTSElQX0NIQU5HRV9LSU5EX1JFTU9WRRACEiIKHk1FTUJFUlNISVBfQ0hBTkdFX0tJTkRfUkVQTEFDRRADEiMKH01FTUJFUlNISVBfQ0hBTkdFX0tJTkRfVFJBTlNGRVIQBCqNAgoPTWVtYmVyc2hpcFBoYXNlEiAKHE1FTUJFUlNISVBfUEhBU0VfVU5TUEVDSUZJRUQQABIcChhNRU1CRVJTSElQX1BIQVNFX0pPSU5JTkcQARIgChxNRU1CRVJTSElQX1BIQVNFX0NBVENISU5HX1VQEAISHgoaTUVNQkVSU0hJUF9QSEFTRV9QUk9NT1RJTkcQAxIdChlNRU1CRVJTSElQX1BIQVNFX1JFTU9WSU5HEAQSIQodTUVNQkVSU0hJUF9QSEFTRV9UUkFOU0ZFUlJJTkcQBRIZChVNRU1CRVJTSElQX1BIQVNFX0RPTkUQBhIbChdNRU1CRVJTSElQX1BIQVNFX0ZBSUxFRBAHYgZwcm90bzM", [file_netdisk_v1_task, file_netdisk_v1_upload]);
 
 /**
  * One node.
@@ -49,7 +53,7 @@ export type NodeStatus = Message<"netdisk.v1.NodeStatus"> & {
   health: NodeHealth;
 
   /**
-   * Milliseconds for which it has been judged so.
+   * Milliseconds for which it has been up; of one that is not, since it was last heard of.
    *
    * @generated from field: uint64 since_ms = 5;
    */
@@ -145,6 +149,34 @@ export type NodeStatus = Message<"netdisk.v1.NodeStatus"> & {
    * @generated from field: uint64 quarantined_count = 18;
    */
   quarantinedCount: bigint;
+
+  /**
+   * What its collection found when it refused to remove unknown extents, as last heard; absent while it does not refuse.
+   *
+   * @generated from field: netdisk.v1.CollectionBrake collection_brake = 19;
+   */
+  collectionBrake?: CollectionBrake | undefined;
+
+  /**
+   * What the node told of itself of late in a service that nodes share; absent where there is none, or it told nothing.
+   *
+   * @generated from field: netdisk.v1.NodeReport report = 20;
+   */
+  report?: NodeReport | undefined;
+
+  /**
+   * Its disk has reached its reserve, as last heard: it takes no new files.
+   *
+   * @generated from field: bool full = 21;
+   */
+  full: boolean;
+
+  /**
+   * Highest feature level that it supports, as last heard; absent while that is not known.
+   *
+   * @generated from field: optional uint32 feature_level_max = 22;
+   */
+  featureLevelMax?: number | undefined;
 };
 
 /**
@@ -153,6 +185,209 @@ export type NodeStatus = Message<"netdisk.v1.NodeStatus"> & {
  */
 export const NodeStatusSchema: GenMessage<NodeStatus> = /*@__PURE__*/
   messageDesc(file_netdisk_v1_cluster, 0);
+
+/**
+ * What a node told of itself of late. Information alone: nothing is decided by it.
+ *
+ * @generated from message netdisk.v1.NodeReport
+ */
+export type NodeReport = Message<"netdisk.v1.NodeReport"> & {
+  /**
+   * When it told, in milliseconds since 1970 by its own clock.
+   *
+   * @generated from field: int64 seen_time_ms = 1;
+   */
+  seenTimeMs: bigint;
+
+  /**
+   * Whether it was ready to serve.
+   *
+   * @generated from field: bool ready = 2;
+   */
+  ready: boolean;
+
+  /**
+   * Bytes of requests that it was working on.
+   *
+   * @generated from field: uint64 inflight_bytes = 3;
+   */
+  inflightBytes: bigint;
+
+  /**
+   * Log index that it had applied.
+   *
+   * @generated from field: uint64 applied_index = 4;
+   */
+  appliedIndex: bigint;
+
+  /**
+   * Free bytes on its disk.
+   *
+   * @generated from field: uint64 free_bytes = 5;
+   */
+  freeBytes: bigint;
+
+  /**
+   * Size of its disk in bytes.
+   *
+   * @generated from field: uint64 total_bytes = 6;
+   */
+  totalBytes: bigint;
+
+  /**
+   * The newest of its uploads and downloads under way, at most 50.
+   *
+   * @generated from field: repeated netdisk.v1.ReportedTransfer transfers = 7;
+   */
+  transfers: ReportedTransfer[];
+
+  /**
+   * Tasks that it works on, at most 50, those that were begun last.
+   *
+   * @generated from field: repeated netdisk.v1.ReportedTask tasks = 8;
+   */
+  tasks: ReportedTask[];
+};
+
+/**
+ * Describes the message netdisk.v1.NodeReport.
+ * Use `create(NodeReportSchema)` to create a new message.
+ */
+export const NodeReportSchema: GenMessage<NodeReport> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 1);
+
+/**
+ * A task that a node works on, as it told. What TaskService says is the truth about its state.
+ *
+ * @generated from message netdisk.v1.ReportedTask
+ */
+export type ReportedTask = Message<"netdisk.v1.ReportedTask"> & {
+  /**
+   * Its identity.
+   *
+   * @generated from field: uint64 task_id = 1;
+   */
+  taskId: bigint;
+
+  /**
+   * What it is about.
+   *
+   * @generated from field: netdisk.v1.TaskKind kind = 2;
+   */
+  kind: TaskKind;
+
+  /**
+   * Number of the claim under which the node works on it.
+   *
+   * @generated from field: uint64 fence = 3;
+   */
+  fence: bigint;
+
+  /**
+   * When the node began, in milliseconds since 1970 by its own clock.
+   *
+   * @generated from field: int64 since_time_ms = 4;
+   */
+  sinceTimeMs: bigint;
+
+  /**
+   * Units done.
+   *
+   * @generated from field: uint64 done_count = 5;
+   */
+  doneCount: bigint;
+
+  /**
+   * Units in all; 0 while not known.
+   *
+   * @generated from field: uint64 total_count = 6;
+   */
+  totalCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.ReportedTask.
+ * Use `create(ReportedTaskSchema)` to create a new message.
+ */
+export const ReportedTaskSchema: GenMessage<ReportedTask> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 2);
+
+/**
+ * An upload or a download under way, as its node told.
+ *
+ * @generated from message netdisk.v1.ReportedTransfer
+ */
+export type ReportedTransfer = Message<"netdisk.v1.ReportedTransfer"> & {
+  /**
+   * Its id at that node.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Which of both it is.
+   *
+   * @generated from field: netdisk.v1.ProgressKind kind = 2;
+   */
+  kind: ProgressKind;
+
+  /**
+   * Its size in bytes; absent while it is not known.
+   *
+   * @generated from field: optional uint64 size_bytes = 3;
+   */
+  sizeBytes?: bigint | undefined;
+
+  /**
+   * Bytes that went over the wire so far.
+   *
+   * @generated from field: uint64 transferred_bytes = 4;
+   */
+  transferredBytes: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.ReportedTransfer.
+ * Use `create(ReportedTransferSchema)` to create a new message.
+ */
+export const ReportedTransferSchema: GenMessage<ReportedTransfer> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 3);
+
+/**
+ * A sweep over a chunk store that removed nothing, because too much was unknown to the tree.
+ *
+ * @generated from message netdisk.v1.CollectionBrake
+ */
+export type CollectionBrake = Message<"netdisk.v1.CollectionBrake"> & {
+  /**
+   * Extents in the store.
+   *
+   * @generated from field: uint64 extent_count = 1;
+   */
+  extentCount: bigint;
+
+  /**
+   * Extents of contents that the tree does not know.
+   *
+   * @generated from field: uint64 orphan_count = 2;
+   */
+  orphanCount: bigint;
+
+  /**
+   * Extents of contents that the tree has not given out yet: the tree is older than the store.
+   *
+   * @generated from field: uint64 future_count = 3;
+   */
+  futureCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.CollectionBrake.
+ * Use `create(CollectionBrakeSchema)` to create a new message.
+ */
+export const CollectionBrakeSchema: GenMessage<CollectionBrake> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 4);
 
 /**
  * A complete scrub pass. Ages are milliseconds of cluster time.
@@ -208,7 +443,7 @@ export type ScrubStatus = Message<"netdisk.v1.ScrubStatus"> & {
  * Use `create(ScrubStatusSchema)` to create a new message.
  */
 export const ScrubStatusSchema: GenMessage<ScrubStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 1);
+  messageDesc(file_netdisk_v1_cluster, 5);
 
 /**
  * Copies of contents, counted by extent (a run of at most 1 GiB).
@@ -320,7 +555,7 @@ export type ReplicaSummary = Message<"netdisk.v1.ReplicaSummary"> & {
  * Use `create(ReplicaSummarySchema)` to create a new message.
  */
 export const ReplicaSummarySchema: GenMessage<ReplicaSummary> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 2);
+  messageDesc(file_netdisk_v1_cluster, 6);
 
 /**
  * A service outside of the node.
@@ -362,7 +597,7 @@ export type ServiceStatus = Message<"netdisk.v1.ServiceStatus"> & {
  * Use `create(ServiceStatusSchema)` to create a new message.
  */
 export const ServiceStatusSchema: GenMessage<ServiceStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 3);
+  messageDesc(file_netdisk_v1_cluster, 7);
 
 /**
  * The cluster as one node sees it.
@@ -434,14 +669,14 @@ export type ClusterStatus = Message<"netdisk.v1.ClusterStatus"> & {
   replicas?: ReplicaSummary | undefined;
 
   /**
-   * Files in the tree.
+   * Files of users.
    *
    * @generated from field: uint64 file_count = 10;
    */
   fileCount: bigint;
 
   /**
-   * Directories in the tree, the root included.
+   * Directories of users, the root excepted.
    *
    * @generated from field: uint64 directory_count = 11;
    */
@@ -474,6 +709,20 @@ export type ClusterStatus = Message<"netdisk.v1.ClusterStatus"> & {
    * @generated from field: netdisk.v1.TreeSnapshotStatus tree_snapshot = 15;
    */
   treeSnapshot?: TreeSnapshotStatus | undefined;
+
+  /**
+   * Feature level of the cluster; 0 in answers of nodes from before there were levels.
+   *
+   * @generated from field: uint32 feature_level = 16;
+   */
+  featureLevel: number;
+
+  /**
+   * What prepared downloads keep; absent while there are none.
+   *
+   * @generated from field: netdisk.v1.PreparedDownloadsStatus prepared_downloads = 17;
+   */
+  preparedDownloads?: PreparedDownloadsStatus | undefined;
 };
 
 /**
@@ -481,7 +730,49 @@ export type ClusterStatus = Message<"netdisk.v1.ClusterStatus"> & {
  * Use `create(ClusterStatusSchema)` to create a new message.
  */
 export const ClusterStatusSchema: GenMessage<ClusterStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 4);
+  messageDesc(file_netdisk_v1_cluster, 8);
+
+/**
+ * What prepared downloads keep: copies of files and folders as they were.
+ *
+ * @generated from message netdisk.v1.PreparedDownloadsStatus
+ */
+export type PreparedDownloadsStatus = Message<"netdisk.v1.PreparedDownloadsStatus"> & {
+  /**
+   * Downloads that are kept or being prepared.
+   *
+   * @generated from field: uint64 download_count = 1;
+   */
+  downloadCount: bigint;
+
+  /**
+   * Files in them.
+   *
+   * @generated from field: uint64 file_count = 2;
+   */
+  fileCount: bigint;
+
+  /**
+   * Bytes of these files, also of those that users still have.
+   *
+   * @generated from field: uint64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * When the last of them is given back, in milliseconds since 1970, as the answering node reckons it.
+   *
+   * @generated from field: uint64 expire_time_ms = 4;
+   */
+  expireTimeMs: bigint;
+};
+
+/**
+ * Describes the message netdisk.v1.PreparedDownloadsStatus.
+ * Use `create(PreparedDownloadsStatusSchema)` to create a new message.
+ */
+export const PreparedDownloadsStatusSchema: GenMessage<PreparedDownloadsStatus> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_cluster, 9);
 
 /**
  * A snapshot of the tree, kept for when every voter loses it.
@@ -523,7 +814,7 @@ export type TreeSnapshotStatus = Message<"netdisk.v1.TreeSnapshotStatus"> & {
  * Use `create(TreeSnapshotStatusSchema)` to create a new message.
  */
 export const TreeSnapshotStatusSchema: GenMessage<TreeSnapshotStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 5);
+  messageDesc(file_netdisk_v1_cluster, 10);
 
 /**
  * A member as consensus has it.
@@ -558,7 +849,7 @@ export type MemberStatus = Message<"netdisk.v1.MemberStatus"> & {
  * Use `create(MemberStatusSchema)` to create a new message.
  */
 export const MemberStatusSchema: GenMessage<MemberStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 6);
+  messageDesc(file_netdisk_v1_cluster, 11);
 
 /**
  * A change of the membership: the one under way, or the last one.
@@ -642,7 +933,7 @@ export type MembershipProgress = Message<"netdisk.v1.MembershipProgress"> & {
  * Use `create(MembershipProgressSchema)` to create a new message.
  */
 export const MembershipProgressSchema: GenMessage<MembershipProgress> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 7);
+  messageDesc(file_netdisk_v1_cluster, 12);
 
 /**
  * Who belongs to the cluster.
@@ -677,7 +968,7 @@ export type MembershipStatus = Message<"netdisk.v1.MembershipStatus"> & {
  * Use `create(MembershipStatusSchema)` to create a new message.
  */
 export const MembershipStatusSchema: GenMessage<MembershipStatus> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_cluster, 8);
+  messageDesc(file_netdisk_v1_cluster, 13);
 
 /**
  * The part a node plays.

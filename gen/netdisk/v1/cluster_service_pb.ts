@@ -112,7 +112,7 @@ export const StartScrubResponseSchema: GenMessage<StartScrubResponse> = /*@__PUR
  */
 export type SetDrainingRequest = Message<"netdisk.v1.SetDrainingRequest"> & {
   /**
-   * Name of the node.
+   * Name of the node, or its member id.
    *
    * @generated from field: string node_id = 1;
    */
@@ -509,7 +509,7 @@ export const ClusterService: GenService<{
    * Has a node give its copies to others and take no new ones, or ends that.
    *
    * **Idempotency:** by itself.
-   * **Errors:** ARGUMENT_INVALID (no such node), NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Errors:** MEMBER_NOT_FOUND, NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
    * **Limits:** none; the node is empty when its status says 0 live bytes.
    *
    * @generated from rpc netdisk.v1.ClusterService.SetDraining

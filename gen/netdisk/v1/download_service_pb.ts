@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/download_service.proto.
  */
 export const file_netdisk_v1_download_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFuZXRkaXNrL3YxL2Rvd25sb2FkX3NlcnZpY2UucHJvdG8SCm5ldGRpc2sudjEiYQoWUHJlcGFyZURvd25sb2FkUmVxdWVzdBIlCgdzb3VyY2VzGAEgAygLMhQubmV0ZGlzay52MS5FbnRyeVJlZhIMCgRuYW1lGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiSQoXUHJlcGFyZURvd25sb2FkUmVzcG9uc2USLgoIZG93bmxvYWQYASABKAsyHC5uZXRkaXNrLnYxLlByZXBhcmVkRG93bmxvYWQiVwoSR2V0RG93bmxvYWRSZXF1ZXN0EhMKC2Rvd25sb2FkX2lkGAEgASgEEiwKC2NvbnNpc3RlbmN5GAIgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSJFChNHZXREb3dubG9hZFJlc3BvbnNlEi4KCGRvd25sb2FkGAEgASgLMhwubmV0ZGlzay52MS5QcmVwYXJlZERvd25sb2FkIogBChNSZWFkRG93bmxvYWRSZXF1ZXN0EhMKC2Rvd25sb2FkX2lkGAEgASgEEg4KBm9mZnNldBgCIAEoBBITCgZsZW5ndGgYAyABKARIAIgBARIsCgtjb25zaXN0ZW5jeRgEIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3lCCQoHX2xlbmd0aCJaChNEb3dubG9hZERlc2NyaXB0aW9uEhIKCnNpemVfYnl0ZXMYASABKAQSEwoLZW50cnlfY291bnQYAiABKAQSDAoEZXRhZxgDIAEoCRIMCgRuYW1lGAQgASgJImoKFFJlYWREb3dubG9hZFJlc3BvbnNlEjQKC2Rlc2NyaXB0aW9uGAEgASgLMh8ubmV0ZGlzay52MS5Eb3dubG9hZERlc2NyaXB0aW9uEg4KBm9mZnNldBgCIAEoBBIMCgRkYXRhGAMgASgMMpwCCg9Eb3dubG9hZFNlcnZpY2USWgoPUHJlcGFyZURvd25sb2FkEiIubmV0ZGlzay52MS5QcmVwYXJlRG93bmxvYWRSZXF1ZXN0GiMubmV0ZGlzay52MS5QcmVwYXJlRG93bmxvYWRSZXNwb25zZRJTCgtHZXREb3dubG9hZBIeLm5ldGRpc2sudjEuR2V0RG93bmxvYWRSZXF1ZXN0Gh8ubmV0ZGlzay52MS5HZXREb3dubG9hZFJlc3BvbnNlIgOQAgESWAoMUmVhZERvd25sb2FkEh8ubmV0ZGlzay52MS5SZWFkRG93bmxvYWRSZXF1ZXN0GiAubmV0ZGlzay52MS5SZWFkRG93bmxvYWRSZXNwb25zZSIDkAIBMAFiBnByb3RvMw", [file_netdisk_v1_download, file_netdisk_v1_entry]);
+  fileDesc("CiFuZXRkaXNrL3YxL2Rvd25sb2FkX3NlcnZpY2UucHJvdG8SCm5ldGRpc2sudjEiYQoWUHJlcGFyZURvd25sb2FkUmVxdWVzdBIlCgdzb3VyY2VzGAEgAygLMhQubmV0ZGlzay52MS5FbnRyeVJlZhIMCgRuYW1lGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiSQoXUHJlcGFyZURvd25sb2FkUmVzcG9uc2USLgoIZG93bmxvYWQYASABKAsyHC5uZXRkaXNrLnYxLlByZXBhcmVkRG93bmxvYWQiVwoSR2V0RG93bmxvYWRSZXF1ZXN0EhMKC2Rvd25sb2FkX2lkGAEgASgEEiwKC2NvbnNpc3RlbmN5GAIgASgOMhcubmV0ZGlzay52MS5Db25zaXN0ZW5jeSJFChNHZXREb3dubG9hZFJlc3BvbnNlEi4KCGRvd25sb2FkGAEgASgLMhwubmV0ZGlzay52MS5QcmVwYXJlZERvd25sb2FkIogBChNSZWFkRG93bmxvYWRSZXF1ZXN0EhMKC2Rvd25sb2FkX2lkGAEgASgEEg4KBm9mZnNldBgCIAEoBBITCgZsZW5ndGgYAyABKARIAIgBARIsCgtjb25zaXN0ZW5jeRgEIAEoDjIXLm5ldGRpc2sudjEuQ29uc2lzdGVuY3lCCQoHX2xlbmd0aCJBChZSZWxlYXNlRG93bmxvYWRSZXF1ZXN0EhMKC2Rvd25sb2FkX2lkGAEgASgEEhIKCnJlcXVlc3RfaWQYAiABKAkiGQoXUmVsZWFzZURvd25sb2FkUmVzcG9uc2UiWgoTRG93bmxvYWREZXNjcmlwdGlvbhISCgpzaXplX2J5dGVzGAEgASgEEhMKC2VudHJ5X2NvdW50GAIgASgEEgwKBGV0YWcYAyABKAkSDAoEbmFtZRgEIAEoCSJqChRSZWFkRG93bmxvYWRSZXNwb25zZRI0CgtkZXNjcmlwdGlvbhgBIAEoCzIfLm5ldGRpc2sudjEuRG93bmxvYWREZXNjcmlwdGlvbhIOCgZvZmZzZXQYAiABKAQSDAoEZGF0YRgDIAEoDDL9AgoPRG93bmxvYWRTZXJ2aWNlEloKD1ByZXBhcmVEb3dubG9hZBIiLm5ldGRpc2sudjEuUHJlcGFyZURvd25sb2FkUmVxdWVzdBojLm5ldGRpc2sudjEuUHJlcGFyZURvd25sb2FkUmVzcG9uc2USUwoLR2V0RG93bmxvYWQSHi5uZXRkaXNrLnYxLkdldERvd25sb2FkUmVxdWVzdBofLm5ldGRpc2sudjEuR2V0RG93bmxvYWRSZXNwb25zZSIDkAIBElgKDFJlYWREb3dubG9hZBIfLm5ldGRpc2sudjEuUmVhZERvd25sb2FkUmVxdWVzdBogLm5ldGRpc2sudjEuUmVhZERvd25sb2FkUmVzcG9uc2UiA5ACATABEl8KD1JlbGVhc2VEb3dubG9hZBIiLm5ldGRpc2sudjEuUmVsZWFzZURvd25sb2FkUmVxdWVzdBojLm5ldGRpc2sudjEuUmVsZWFzZURvd25sb2FkUmVzcG9uc2UiA5ACAmIGcHJvdG8z", [file_netdisk_v1_download, file_netdisk_v1_entry]);
 
 /**
  * Asks for a download to be prepared.
@@ -166,6 +166,49 @@ export const ReadDownloadRequestSchema: GenMessage<ReadDownloadRequest> = /*@__P
   messageDesc(file_netdisk_v1_download_service, 4);
 
 /**
+ * Asks for a download to be released.
+ *
+ * @generated from message netdisk.v1.ReleaseDownloadRequest
+ */
+export type ReleaseDownloadRequest = Message<"netdisk.v1.ReleaseDownloadRequest"> & {
+  /**
+   * The download.
+   *
+   * @generated from field: uint64 download_id = 1;
+   */
+  downloadId: bigint;
+
+  /**
+   * 1 to 64 printable ASCII characters without spaces; when empty the node makes one.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message netdisk.v1.ReleaseDownloadRequest.
+ * Use `create(ReleaseDownloadRequestSchema)` to create a new message.
+ */
+export const ReleaseDownloadRequestSchema: GenMessage<ReleaseDownloadRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_download_service, 5);
+
+/**
+ * The download is released.
+ *
+ * @generated from message netdisk.v1.ReleaseDownloadResponse
+ */
+export type ReleaseDownloadResponse = Message<"netdisk.v1.ReleaseDownloadResponse"> & {
+};
+
+/**
+ * Describes the message netdisk.v1.ReleaseDownloadResponse.
+ * Use `create(ReleaseDownloadResponseSchema)` to create a new message.
+ */
+export const ReleaseDownloadResponseSchema: GenMessage<ReleaseDownloadResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_download_service, 6);
+
+/**
  * Tells which archive is being sent.
  *
  * @generated from message netdisk.v1.DownloadDescription
@@ -205,7 +248,7 @@ export type DownloadDescription = Message<"netdisk.v1.DownloadDescription"> & {
  * Use `create(DownloadDescriptionSchema)` to create a new message.
  */
 export const DownloadDescriptionSchema: GenMessage<DownloadDescription> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_download_service, 5);
+  messageDesc(file_netdisk_v1_download_service, 7);
 
 /**
  * Bytes of a download.
@@ -240,7 +283,7 @@ export type ReadDownloadResponse = Message<"netdisk.v1.ReadDownloadResponse"> & 
  * Use `create(ReadDownloadResponseSchema)` to create a new message.
  */
 export const ReadDownloadResponseSchema: GenMessage<ReadDownloadResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_download_service, 6);
+  messageDesc(file_netdisk_v1_download_service, 8);
 
 /**
  * Puts files and folders into one ZIP archive whose every byte is settled before the first one is sent.
@@ -292,6 +335,20 @@ export const DownloadService: GenService<{
     methodKind: "server_streaming";
     input: typeof ReadDownloadRequestSchema;
     output: typeof ReadDownloadResponseSchema;
+  },
+  /**
+   * Ends preparing a download and gives back what it keeps, instead of after 24 hours.
+   *
+   * **Idempotency:** the same again succeeds.
+   * **Errors:** TASK_NOT_FOUND, NO_LEADER, COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
+   * **Limits:** none.
+   *
+   * @generated from rpc netdisk.v1.DownloadService.ReleaseDownload
+   */
+  releaseDownload: {
+    methodKind: "unary";
+    input: typeof ReleaseDownloadRequestSchema;
+    output: typeof ReleaseDownloadResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_netdisk_v1_download_service, 0);

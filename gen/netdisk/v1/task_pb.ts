@@ -77,14 +77,14 @@ export type Task = Message<"netdisk.v1.Task"> & {
   totalCount: bigint;
 
   /**
-   * When it was made, in milliseconds of cluster time.
+   * When it was made: milliseconds since 1970 by the clock of the node that was asked.
    *
    * @generated from field: uint64 create_time_ms = 9;
    */
   createTimeMs: bigint;
 
   /**
-   * When it was changed last, in milliseconds of cluster time.
+   * When it was changed last, likewise.
    *
    * @generated from field: uint64 update_time_ms = 10;
    */

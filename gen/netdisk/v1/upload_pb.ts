@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/v1/upload.proto.
  */
 export const file_netdisk_v1_upload: GenFile = /*@__PURE__*/
-  fileDesc("ChduZXRkaXNrL3YxL3VwbG9hZC5wcm90bxIKbmV0ZGlzay52MSIwCgxVcGxvYWRUYXJnZXQSDwoHbm9kZV9pZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIikKCkNodW5rUmFuZ2USDQoFZmlyc3QYASABKAQSDAoEbGFzdBgCIAEoBCLdAgoMVXBsb2FkU3RhdHVzEhEKCXVwbG9hZF9pZBgBIAEoBBIMCgRwYXRoGAIgASgJEiYKBXN0YXRlGAMgASgOMhcubmV0ZGlzay52MS5VcGxvYWRTdGF0ZRIXCgpzaXplX2J5dGVzGAQgASgESACIAQESGAoQY2h1bmtfc2l6ZV9ieXRlcxgFIAEoBBIYCgtjaHVua19jb3VudBgGIAEoBEgBiAEBEicKB21pc3NpbmcYByADKAsyFi5uZXRkaXNrLnYxLkNodW5rUmFuZ2USHAoUY29tbWl0dGVkX3NpemVfYnl0ZXMYCCABKAQSIAoFZW50cnkYCSABKAsyES5uZXRkaXNrLnYxLkVudHJ5Ei8KC2V4cGlyZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEINCgtfc2l6ZV9ieXRlc0IOCgxfY2h1bmtfY291bnQi1wEKCFByb2dyZXNzEgoKAmlkGAEgASgJEiYKBGtpbmQYAiABKA4yGC5uZXRkaXNrLnYxLlByb2dyZXNzS2luZBIoCgVwaGFzZRgDIAEoDjIZLm5ldGRpc2sudjEuUHJvZ3Jlc3NQaGFzZRIXCgpzaXplX2J5dGVzGAQgASgESACIAQESGQoRdHJhbnNmZXJyZWRfYnl0ZXMYBSABKAQSFAoMY29waWVkX2J5dGVzGAYgAygEEhQKDGVycm9yX3JlYXNvbhgHIAEoCUINCgtfc2l6ZV9ieXRlcypdCgtVcGxvYWRTdGF0ZRIcChhVUExPQURfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFVUExPQURfU1RBVEVfT1BFThABEhkKFVVQTE9BRF9TVEFURV9DT01QTEVURRACKmMKDFByb2dyZXNzS2luZBIdChlQUk9HUkVTU19LSU5EX1VOU1BFQ0lGSUVEEAASGAoUUFJPR1JFU1NfS0lORF9VUExPQUQQARIaChZQUk9HUkVTU19LSU5EX0RPV05MT0FEEAIq2AEKDVByb2dyZXNzUGhhc2USHgoaUFJPR1JFU1NfUEhBU0VfVU5TUEVDSUZJRUQQABIcChhQUk9HUkVTU19QSEFTRV9SRUNFSVZJTkcQARIaChZQUk9HUkVTU19QSEFTRV9TRUFMSU5HEAISHQoZUFJPR1JFU1NfUEhBU0VfQ09NTUlUVElORxADEhoKFlBST0dSRVNTX1BIQVNFX1NFTkRJTkcQBBIXChNQUk9HUkVTU19QSEFTRV9ET05FEAUSGQoVUFJPR1JFU1NfUEhBU0VfRkFJTEVEEAZiBnByb3RvMw", [file_google_protobuf_timestamp, file_netdisk_v1_entry]);
+  fileDesc("ChduZXRkaXNrL3YxL3VwbG9hZC5wcm90bxIKbmV0ZGlzay52MSIwCgxVcGxvYWRUYXJnZXQSDwoHbm9kZV9pZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIikKCkNodW5rUmFuZ2USDQoFZmlyc3QYASABKAQSDAoEbGFzdBgCIAEoBCLdAgoMVXBsb2FkU3RhdHVzEhEKCXVwbG9hZF9pZBgBIAEoBBIMCgRwYXRoGAIgASgJEiYKBXN0YXRlGAMgASgOMhcubmV0ZGlzay52MS5VcGxvYWRTdGF0ZRIXCgpzaXplX2J5dGVzGAQgASgESACIAQESGAoQY2h1bmtfc2l6ZV9ieXRlcxgFIAEoBBIYCgtjaHVua19jb3VudBgGIAEoBEgBiAEBEicKB21pc3NpbmcYByADKAsyFi5uZXRkaXNrLnYxLkNodW5rUmFuZ2USHAoUY29tbWl0dGVkX3NpemVfYnl0ZXMYCCABKAQSIAoFZW50cnkYCSABKAsyES5uZXRkaXNrLnYxLkVudHJ5Ei8KC2V4cGlyZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEINCgtfc2l6ZV9ieXRlc0IOCgxfY2h1bmtfY291bnQilwEKCk9wZW5VcGxvYWQSEQoJdXBsb2FkX2lkGAEgASgEEgwKBHBhdGgYAiABKAkSFwoKc2l6ZV9ieXRlcxgDIAEoBEgAiAEBEg8KB2lkbGVfbXMYBCABKAQSLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQg0KC19zaXplX2J5dGVzItcBCghQcm9ncmVzcxIKCgJpZBgBIAEoCRImCgRraW5kGAIgASgOMhgubmV0ZGlzay52MS5Qcm9ncmVzc0tpbmQSKAoFcGhhc2UYAyABKA4yGS5uZXRkaXNrLnYxLlByb2dyZXNzUGhhc2USFwoKc2l6ZV9ieXRlcxgEIAEoBEgAiAEBEhkKEXRyYW5zZmVycmVkX2J5dGVzGAUgASgEEhQKDGNvcGllZF9ieXRlcxgGIAMoBBIUCgxlcnJvcl9yZWFzb24YByABKAlCDQoLX3NpemVfYnl0ZXMqXQoLVXBsb2FkU3RhdGUSHAoYVVBMT0FEX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRVVBMT0FEX1NUQVRFX09QRU4QARIZChVVUExPQURfU1RBVEVfQ09NUExFVEUQAipjCgxQcm9ncmVzc0tpbmQSHQoZUFJPR1JFU1NfS0lORF9VTlNQRUNJRklFRBAAEhgKFFBST0dSRVNTX0tJTkRfVVBMT0FEEAESGgoWUFJPR1JFU1NfS0lORF9ET1dOTE9BRBACKtgBCg1Qcm9ncmVzc1BoYXNlEh4KGlBST0dSRVNTX1BIQVNFX1VOU1BFQ0lGSUVEEAASHAoYUFJPR1JFU1NfUEhBU0VfUkVDRUlWSU5HEAESGgoWUFJPR1JFU1NfUEhBU0VfU0VBTElORxACEh0KGVBST0dSRVNTX1BIQVNFX0NPTU1JVFRJTkcQAxIaChZQUk9HUkVTU19QSEFTRV9TRU5ESU5HEAQSFwoTUFJPR1JFU1NfUEhBU0VfRE9ORRAFEhkKFVBST0dSRVNTX1BIQVNFX0ZBSUxFRBAGYgZwcm90bzM", [file_google_protobuf_timestamp, file_netdisk_v1_entry]);
 
 /**
  * A node that bytes may be sent to.
@@ -88,7 +88,7 @@ export type UploadStatus = Message<"netdisk.v1.UploadStatus"> & {
   uploadId: bigint;
 
   /**
-   * Absolute path of the file to be.
+   * Absolute path of the file to be; empty when its folder was deleted meanwhile, after which it cannot be completed.
    *
    * @generated from field: string path = 2;
    */
@@ -159,6 +159,55 @@ export const UploadStatusSchema: GenMessage<UploadStatus> = /*@__PURE__*/
   messageDesc(file_netdisk_v1_upload, 2);
 
 /**
+ * An upload that is not finished.
+ *
+ * @generated from message netdisk.v1.OpenUpload
+ */
+export type OpenUpload = Message<"netdisk.v1.OpenUpload"> & {
+  /**
+   * Identity of the upload.
+   *
+   * @generated from field: uint64 upload_id = 1;
+   */
+  uploadId: bigint;
+
+  /**
+   * Absolute path of the file to be; empty when its folder was deleted meanwhile, after which it cannot be completed.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * Bytes announced; absent while the size is unknown.
+   *
+   * @generated from field: optional uint64 size_bytes = 3;
+   */
+  sizeBytes?: bigint | undefined;
+
+  /**
+   * Time since its last recorded sign of life, of which there is one an hour: it may have received bytes since.
+   *
+   * @generated from field: uint64 idle_ms = 4;
+   */
+  idleMs: bigint;
+
+  /**
+   * When it is discarded unless it shows life before.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message netdisk.v1.OpenUpload.
+ * Use `create(OpenUploadSchema)` to create a new message.
+ */
+export const OpenUploadSchema: GenMessage<OpenUpload> = /*@__PURE__*/
+  messageDesc(file_netdisk_v1_upload, 3);
+
+/**
  * How far a transfer is, as the cluster sees it. Counts never decrease.
  *
  * @generated from message netdisk.v1.Progress
@@ -219,7 +268,7 @@ export type Progress = Message<"netdisk.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_netdisk_v1_upload, 3);
+  messageDesc(file_netdisk_v1_upload, 4);
 
 /**
  * How far an upload is.

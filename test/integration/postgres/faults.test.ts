@@ -12,10 +12,17 @@ import { CatalogRouter } from "../../../src/catalog/catalog-router.ts";
 import { EmbeddedCatalog } from "../../../src/catalog/embedded-catalog.ts";
 import { NameFollower } from "../../../src/catalog/name-follower.ts";
 import { PostgresCatalog } from "../../../src/catalog/postgres-catalog.ts";
+import {
+  PostgresClient,
+  QUERY_CONNECTION_COUNT_MAX,
+  REPORT_COUNT_MAX,
+} from "../../../src/catalog/postgres-client.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
 import { MemoryOrderedStoreProvider } from "../../../src/std/memory-ordered-store.ts";
 import { CatalogDrive } from "../../contract/catalog.contract.ts";
+import { Cutter } from "../../support/cutter.ts";
 import { eventually } from "../../support/eventually.ts";
+import { expectReason } from "../../support/expect-reason.ts";
 import { expectProjectionEquals, projectorOf, type TestProjector } from "../../support/projection.ts";
 import { createDatabase, runSql, type TestDatabase } from "../../support/services/postgres-kind.ts";
 import { startOwnService, useOwnService, type OwnService } from "../../support/services/services.ts";
@@ -192,6 +199,86 @@ describe("PostgreSQL with faults", function () {
     }
 
     await expectAllThere();
+  });
+
+  it("with connections cut between a commit and its answer", async () => {
+    const cutter = await Cutter.open(postgres.port);
+    const url = new URL(database.url);
+    url.host = `127.0.0.1:${cutter.port}`;
+    await running.stop();
+    running = new Running(url.href);
+    try {
+      // Whoever asked cannot know whether it happened; it did.
+      const answer = { side: "server", pattern: Buffer.from("COMMIT\0") } as const;
+      for (let i = 0; i < 8; i += 1) {
+        await running.caughtUp();
+        const cut = cutter.cutAt(answer);
+        await running.change(5);
+        await cut;
+      }
+      await expectAllThere();
+      expect(cutter.cutCount).to.be.at.least(16);
+    } finally {
+      await cutter.close();
+    }
+  });
+
+  it("slow, so that a search takes longer than anybody waits", async () => {
+    const cutter = await Cutter.open(postgres.port);
+    const url = new URL(database.url);
+    url.host = `127.0.0.1:${cutter.port}`;
+    await running.stop();
+    running = new Running(url.href);
+    try {
+      await running.caughtUp();
+      // A question is five of the server's answers, each on the way this long twice.
+      cutter.delayMs = 400;
+      const beganMs = performance.now();
+      const during = await running.search();
+      const tookMs = performance.now() - beganMs;
+      const changeBeganMs = performance.now();
+      await running.change();
+      const changeTookMs = performance.now() - changeBeganMs;
+
+      expect(during.source).to.equal("embedded");
+      // Its timeout is 2 s and a second more for the client; the changes never waited.
+      expect(tookMs).to.be.lessThan(8000);
+      expect(changeTookMs).to.be.lessThan(4000);
+      // However slow, the projection goes on.
+      await expectAllThere();
+    } finally {
+      await cutter.close();
+    }
+  });
+
+  it("asked for more reports than it may answer at once, none of which ends", async () => {
+    const client = new PostgresClient({ clock: new SystemClock(), url: database.url });
+    const holder = new pg.Client({ connectionString: database.url });
+    await holder.connect();
+    try {
+      await holder.query("BEGIN; LOCK TABLE files IN ACCESS EXCLUSIVE MODE");
+      const ask = (): Promise<unknown> =>
+        client.report((connection) => connection.query("SELECT count(*) FROM files"));
+      const hanging = Array.from({ length: REPORT_COUNT_MAX }, ask);
+      await expectReason("OVERLOADED", ask);
+      // Questions have connections of their own, and the projection has others.
+      const asked = Array.from({ length: QUERY_CONNECTION_COUNT_MAX - REPORT_COUNT_MAX }, () =>
+        client.query((connection) => connection.query("SELECT count(*) FROM files")),
+      );
+      await eventually(
+        "all connections for questions are busy",
+        () => client.pool.busy === QUERY_CONNECTION_COUNT_MAX,
+        { withinMs: 5000 },
+      );
+      const projected = await client.project((connection) => connection.query("SELECT 1 AS one"));
+      expect(projected.rows).to.deep.equal([{ one: 1 }]);
+      await holder.query("ROLLBACK");
+      await Promise.allSettled([...hanging, ...asked]);
+      await ask();
+    } finally {
+      await holder.end();
+      await client.stop();
+    }
   });
 
   it("frozen, so that nothing answers and nothing fails", async () => {

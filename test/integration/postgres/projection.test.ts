@@ -6,7 +6,6 @@ import { expect } from "chai";
 import type { CommandBody } from "../../../src/metadata/commands.ts";
 import { PATH_BATCH_COUNT } from "../../../src/catalog/postgres-jobs.ts";
 import { SCAN_COUNT } from "../../../src/catalog/postgres-projector.ts";
-import { migrate } from "../../../src/catalog/postgres-schema.ts";
 import { CHUNK_SIZE_BYTES, EXTENT_CHUNK_COUNT_MAX } from "../../../src/drive/limits.ts";
 import { CatalogDrive } from "../../contract/catalog.contract.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
@@ -244,6 +243,34 @@ describe("The projection into PostgreSQL", function () {
     await expectProjectionEquals(drive, database.url);
   });
 
+  it("says since when it is being built, and since when it is up again", async () => {
+    for (let i = 0; i < 5; i += 1) await drive.put(`/a ${i}`, "1");
+    const tested = projector();
+    await tested.caughtUp();
+    const first = tested.projector.status();
+
+    await tested.projector.rebuild();
+    tested.term = 2;
+    makeFolders(drive, "/more", SCAN_COUNT);
+    await eventually(
+      "it is being built",
+      async () => {
+        await tested.projector.round();
+        return tested.projector.status().state === "degraded";
+      },
+      { withinMs: 10_000 },
+    );
+    const building = tested.projector.status();
+    await tested.caughtUp();
+    const again = tested.projector.status();
+
+    expect(first).to.include({ state: "up", detail: "" });
+    expect(building.detail).to.equal("The catalog is being built.");
+    expect(building.sinceMs).to.be.greaterThan(first.sinceMs);
+    expect(again).to.include({ state: "up", detail: "" });
+    expect(again.sinceMs).to.be.greaterThan(building.sinceMs);
+  });
+
   it("is built anew by a command, and taken over from another cluster only by that", async () => {
     await drive.put("/a", "1");
     const tested = projector();
@@ -266,14 +293,5 @@ describe("The projection into PostgreSQL", function () {
 
     expect(tested.projector.isFit()).to.equal(true);
     await expectProjectionEquals(drive, database.url);
-  });
-
-  it("brings a new database up to date once, however many nodes start, and refuses a later one", async () => {
-    const nodes = [projector(), projector(), projector()];
-    const steps = await Promise.all(nodes.map(({ client }) => client.bare(migrate)));
-
-    expect(steps.toSorted((a, b) => a - b)).to.deep.equal([0, 0, 1]);
-    await runSql(database.url, "INSERT INTO catalog_migrations (step) VALUES (1000)");
-    await expectReason("CATALOG_UNAVAILABLE", () => nodes[0]?.client.bare(migrate) ?? Promise.resolve());
   });
 });

@@ -6,8 +6,6 @@
  * torments. Cluster time follows the clock.
  */
 import { expect } from "chai";
-import { connect as connectTcp, createServer, type Server, type Socket } from "node:net";
-import { once } from "node:events";
 import { MetadataClient } from "../../../src/cluster/metadata-client.ts";
 import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
@@ -23,61 +21,13 @@ import { TaskOutbox } from "../../../src/tasks/task-outbox.ts";
 import type { TaskQueue } from "../../../src/tasks/task-queue.ts";
 import { TaskTable } from "../../../src/tasks/task-table.ts";
 import { SLOT_COUNT, TaskWorker } from "../../../src/tasks/task-worker.ts";
+import { AMQP_METHODS, Cutter } from "../../support/cutter.ts";
 import { eventually } from "../../support/eventually.ts";
 import { MemoryTree } from "../../support/memory-metadata-port.ts";
 import { useOwnService } from "../../support/services/services.ts";
 
 const WITHIN_MS = 90_000;
 const clock = new SystemClock();
-
-/** A way to the broker that the test can cut. */
-class Cutter {
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-  cutCount = 0;
-
-  private constructor(server: Server) {
-    this.#server = server;
-  }
-
-  static async open(port: number): Promise<Cutter> {
-    const server = createServer();
-    const cutter = new Cutter(server);
-    server.on("connection", (near) => {
-      const far = connectTcp(port, "127.0.0.1");
-      for (const [socket, other] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        cutter.#sockets.add(socket);
-        socket.on("error", () => undefined);
-        socket.on("close", () => {
-          cutter.#sockets.delete(socket);
-          other.destroy();
-        });
-        socket.pipe(other);
-      }
-    });
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    return cutter;
-  }
-
-  get port(): number {
-    return (this.#server.address() as { readonly port: number }).port;
-  }
-
-  cut(): void {
-    this.cutCount += this.#sockets.size;
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.#server.close();
-    this.cut();
-    await once(this.#server, "close");
-  }
-}
 
 /** Two nodes that work on tasks. */
 class Cluster {
@@ -206,6 +156,16 @@ describe("RabbitMQ under torment", function () {
     expect(cutter.cutCount).to.be.greaterThan(0);
     await cluster.isUp();
   });
+
+  for (const [what, method] of Object.entries(AMQP_METHODS)) {
+    it(`loses no task when a connection is cut in the middle of ${what}`, async () => {
+      const cut = cutter.cutAt(method);
+      await cluster.create(60);
+      await cut;
+      await cluster.allDone(60);
+      await cluster.isUp();
+    });
+  }
 
   it("fills a queue again that somebody purged", async () => {
     let isHeld = true;

@@ -3,11 +3,15 @@
  * is known not to answer, and it is used again by itself afterwards.
  */
 import { expect } from "chai";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Redis } from "ioredis";
 import type { RedisClient, RedisClientOptions } from "../../../src/cache/redis-client.ts";
 import { CALL_COUNT_MAX } from "../../../src/cache/redis-client.ts";
 import { must } from "../../../src/std/assert.ts";
 import { deferred } from "../../../src/std/deferred.ts";
+import { CertificateAuthority } from "../../support/certificates.ts";
 import { eventually } from "../../support/eventually.ts";
 import { redisClientOf, untilDown, untilUp } from "../../support/redis-client.ts";
 import { useRedisCluster } from "../../support/services/redis-cluster.ts";
@@ -240,6 +244,66 @@ describe("RedisClient with a cluster", function () {
       await eventually("it counts again", async () => (await increment(client)) !== undefined, {
         withinMs: 30_000,
       });
+    } finally {
+      await client.stop();
+    }
+  });
+});
+
+describe("RedisClient with a cluster over TLS", function () {
+  this.timeout(120_000);
+  this.slow(20_000);
+  const directory = mkdtempSync(join(tmpdir(), "netdisk-redis-cluster-tls-"));
+  let authority: CertificateAuthority;
+  const cluster = useRedisCluster({
+    hasReplica: true,
+    tls: async () => {
+      authority = await CertificateAuthority.make(directory);
+      const subject = { name: "redis", hosts: ["localhost"], addresses: ["127.0.0.1"] };
+      return { ...(await authority.issue(subject)), authorityPath: authority.certificatePath };
+    },
+  });
+
+  after(() => rmSync(directory, { recursive: true, force: true }));
+
+  it("knows every master by its certificate, and refuses them where their authority is not known", async () => {
+    const knowing = redisClientOf(cluster.url, {
+      authority: readFileSync(authority.certificatePath, "utf8"),
+    });
+    const ignorant = redisClientOf(cluster.url);
+    knowing.start();
+    ignorant.start();
+    try {
+      await untilUp(knowing);
+      const counts = await Promise.all(Array.from({ length: 50 }, (_, i) => increment(knowing, `key ${i}`)));
+      await eventually("it is said", () => ignorant.health.detail !== "It was not asked yet.", {
+        withinMs: 30_000,
+      });
+
+      expect(counts).to.deep.equal(Array.from({ length: 50 }, () => 1));
+      expect(ignorant.health.isUp).to.equal(false);
+      expect(ignorant.health.detail).to.equal("None of startup nodes is available");
+    } finally {
+      await knowing.stop();
+      await ignorant.stop();
+    }
+  });
+
+  it("is up again by itself once a replica has taken the place of a master that is gone", async () => {
+    const client = redisClientOf(cluster.url, { authority: readFileSync(authority.certificatePath, "utf8") });
+    client.start();
+    try {
+      await untilUp(client);
+
+      await must(cluster.masters.at(-1), "a master").kill();
+      await untilDown(client);
+      await untilUp(client);
+      const counts = await Promise.all(Array.from({ length: 50 }, (_, i) => increment(client, `new ${i}`)));
+
+      expect(counts).to.deep.equal(Array.from({ length: 50 }, () => 1));
+      const replica = new Redis(must(cluster.replica, "the replica").url);
+      expect(await replica.call("ROLE")).to.include("master");
+      replica.disconnect();
     } finally {
       await client.stop();
     }

@@ -6,7 +6,7 @@ import type { Progress } from "../../../src/drive/drive-api.ts";
 import { must } from "../../../src/std/assert.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
 import type { RelayedTransfer } from "../../../src/transfer/progress-relay.ts";
-import { progressElsewhereContract } from "../../contract/progress-elsewhere.contract.ts";
+import { uploadWatchContract } from "../../contract/upload-watch.contract.ts";
 import { eventually } from "../../support/eventually.ts";
 import { newPrefix, redisClientOf, untilDown, untilUp } from "../../support/redis-client.ts";
 import { useRedisCluster } from "../../support/services/redis-cluster.ts";
@@ -55,7 +55,7 @@ for (const kind of ["single", "cluster", "down"] as const) {
       }
     });
 
-    progressElsewhereContract(async () => {
+    uploadWatchContract(async () => {
       const prefix = newPrefix();
       return [await open(prefix), await open(prefix)];
     });

@@ -47,6 +47,8 @@ export class ClusterChecks {
   readonly #committedTerms = new Map<number, number>();
   /** Whom each member's disk says it voted for, per term. */
   readonly #durableVotes = new Map<string, number>();
+  /** Per member and term of its disk: the furthest end that the log there had in that term. */
+  readonly #durableEnds = new Map<string, number>();
   readonly #promisedTerms = new Map<number, number>();
   readonly #votes = new VoteChecks();
   /** Appends with entries sent on a link since the sender last heard of the receiver. */
@@ -90,6 +92,7 @@ export class ClusterChecks {
     const known = this.#durableVotes.get(key) ?? 0;
     check("R13", known === 0 || known === votedFor, () => `disk of ${key}: vote ${known} became ${votedFor}`);
     this.#durableVotes.set(key, votedFor);
+    this.#durableEnds.set(key, Math.max(this.#durableEnds.get(key) ?? 0, storage.lastIndex()));
     check("R14", term >= (this.#promisedTerms.get(id) ?? 0), () => `disk of ${id} is back in term ${term}`);
     const held = this.#heldBy(member);
     const heldBefore = this.#held.get(id) ?? 0;
@@ -137,7 +140,7 @@ export class ClusterChecks {
     if (message.kind === "append-response" && !message.reject && message.index > 0) {
       check(
         "R17",
-        storage.lastIndex() >= message.index && term >= message.term,
+        term >= message.term && this.#hasHeld(member, message),
         () =>
           `${member.id} acknowledges ${message.index} in term ${message.term}, its disk ends at ${term}/${storage.lastIndex()}`,
       );
@@ -222,6 +225,18 @@ export class ClusterChecks {
   /** A linearizable read: what it may show was everything committed before it was asked for (R20). */
   checkRead(context: string, index: number, floor: number): void {
     check("R20", index >= floor, () => `read ${context} at ${index}, ${floor} was committed before`);
+  }
+
+  /**
+   * Whether the disk has what an acknowledgement promises, or had it in the term of that message or a later one: a write of
+   * several rounds may have replaced it in its next round, and then the answer is one that the network was slow with.
+   */
+  #hasHeld({ id, storage }: ClusterMember, { term, index }: Message): boolean {
+    if (storage.lastIndex() >= index) return true;
+    for (let later = term; later <= storage.hardState.term; later += 1) {
+      if ((this.#durableEnds.get(`${id}/${later}`) ?? 0) >= index) return true;
+    }
+    return false;
   }
 
   /** Forgets a member's traffic: its leadership, or the link, began anew. */

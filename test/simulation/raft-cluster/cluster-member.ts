@@ -195,7 +195,7 @@ export class ClusterMember {
       );
       const config =
         entry.kind === "conf-change"
-          ? this.live.applyConfChange(decodeConfChange(entry.data), entry.index)
+          ? this.live.applyConfChange(decodeConfChange(entry.data), entry.index, this.state.config)
           : this.state.config;
       const hash =
         (Math.imul(this.state.hash, 31) ^ hashEntry(entry) ^ Math.imul(entry.term, 0x9e3779b1)) >>> 0;

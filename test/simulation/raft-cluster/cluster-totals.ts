@@ -27,6 +27,11 @@ export class ClusterTotals {
     return [...this.#figures];
   }
 
+  /** All sums. */
+  entries(): readonly (readonly [string, number])[] {
+    return [...this.#figures, ...this.#faults];
+  }
+
   /** All sums, one line. */
   describe(): string {
     return [...this.#figures, ...[...this.#faults].sort(([a], [b]) => a.localeCompare(b))]

@@ -72,9 +72,22 @@ const PROGRESS_NAMES = {
 
 const STEP_LETTERS = { "add-voter": "v", "add-learner": "l", remove: "r", update: "u" } as const;
 
+/** Kinds that tell a commit index here and do not in etcd; it is not printed. */
+const VOTE_KINDS: ReadonlySet<MessageKind> = new Set<MessageKind>([
+  "vote",
+  "vote-response",
+  "pre-vote",
+  "pre-vote-response",
+]);
+
 /** etcd's name of a message kind. */
 export function messageName(kind: MessageKind): string {
   return MESSAGE_NAMES[kind];
+}
+
+/** Whether etcd has messages of that name. */
+export function isMessageName(name: string): boolean {
+  return Object.values(MESSAGE_NAMES).includes(name);
 }
 
 /** etcd's name of a role. */
@@ -111,7 +124,7 @@ export function describeMessage(message: Message, indent = ""): string {
   let text = `${indent}${target(message.from)}->${target(message.to)} ${MESSAGE_NAMES[message.kind]}`;
   text += ` Term:${message.term} Log:${message.logTerm}/${message.index}`;
   if (message.reject) text += ` Rejected (Hint: ${message.rejectHint})`;
-  if (message.commitIndex !== 0) text += ` Commit:${message.commitIndex}`;
+  if (message.commitIndex !== 0 && !VOTE_KINDS.has(message.kind)) text += ` Commit:${message.commitIndex}`;
   if (message.votedFor !== NO_MEMBER) text += ` Vote:${message.votedFor}`;
   const entries = message.entries.map(describeEntry);
   if (entries.length === 1) text += ` Entries:[${entries[0]}]`;

@@ -4,8 +4,10 @@
  *
  * One list of messages under way for the whole group; delivery only when a directive says so. The state machine of each
  * node appends the data of its entries to a string and keeps a snapshot after each one. Log lines are not printed. Beside
- * etcd's directives there are, for our own scenarios: `restart id` (loses what was not stored), `read-index id context` and
- * `duplicate-msgs id` (keeps copies of what is delivered). Lease reads and unchecked membership changes are refused.
+ * etcd's directives there are, for our own scenarios: `restart id` (loses what was not stored), `read-index id context`,
+ * `duplicate-msgs id` (keeps copies of what is delivered) and `tick id count`. Lease reads and unchecked membership changes are
+ * refused. A directive, an argument or a value that is not known is an error, never ignored: a scenario that is half understood
+ * proves nothing.
  */
 import { assert, must } from "../../../src/std/assert.ts";
 import { asBuffer, utf8 } from "../../../src/std/bytes.ts";
@@ -28,6 +30,7 @@ import {
   describeMessage,
   describeProgress,
   describeReady,
+  isMessageName,
   messageName,
   parseSteps,
   roleName,
@@ -35,10 +38,46 @@ import {
 } from "./describe.ts";
 import { confState, emptySnapshot, MemoryLogStorage } from "./memory-log-storage.ts";
 
+/** Arguments `key=value` of directives; the others take ids and counts alone. */
+const KEYS: Readonly<Record<string, readonly string[]>> = {
+  "add-nodes": [
+    "voters",
+    "learners",
+    "index",
+    "content",
+    "inflight",
+    "prevote",
+    "checkquorum",
+    "async-storage-writes",
+    "max-committed-size-per-ready",
+    "disable-conf-change-validation",
+    "read-only",
+    "step-down-on-removal",
+    "election-tick",
+    "heartbeat-tick",
+  ],
+  "deliver-msgs": ["type", "drop"],
+  "set-randomized-election-timeout": ["timeout"],
+  stabilize: ["log-level"],
+  "transfer-leadership": ["from", "to"],
+  "propose-conf-change": ["v1", "transition"],
+};
+
+/** Directives whose first words are texts, not ids. */
+const TEXT_COMMANDS: ReadonlySet<string> = new Set(["log-level", "propose", "read-index", "_breakpoint"]);
+
+const LOG_LEVELS: readonly string[] = ["debug", "info", "warn", "error", "fatal", "none"];
+
 /** Thrown for a directive that asks for something this project refuses on purpose. */
 export class RefusedFeatureError extends Error {
   override readonly name = "RefusedFeatureError";
 }
+
+const TRANSITIONS: ReadonlyMap<string, "auto" | "joint-implicit" | "joint-explicit"> = new Map([
+  ["auto", "auto"],
+  ["implicit", "joint-implicit"],
+  ["explicit", "joint-explicit"],
+]);
 
 const ELECTION_TICKS = 3;
 const HEARTBEAT_TICKS = 1;
@@ -85,13 +124,18 @@ export class InteractionGroup {
 
   #runAll(directive: DirectiveCase): string | undefined {
     if (directive.command === "propose-conf-change") return this.#proposeConfChange(directive);
-    let error = this.#runOne(directive.command, directive.args);
+    const error = this.#runOne(directive.command, directive.args);
+    if (error !== undefined) return error;
     for (const line of directive.input.split("\n")) {
-      if (line.trim() === "" || error !== undefined) continue;
+      if (line.trim() === "") continue;
       const { command, args } = parseDirective(line);
-      error = this.#runOne(command, args);
+      const text = this.#runOne(command, args);
+      if (text === undefined) continue;
+      // As etcd's: with output on, the error is printed and the next line is run.
+      if (this.#isQuiet) return text;
+      this.#output.push(text);
     }
-    return error;
+    return undefined;
   }
 
   /** Returns the text of an error of the nodes, if there was one. */
@@ -99,12 +143,13 @@ export class InteractionGroup {
     const ids = args
       .filter((arg) => arg.values.length === 0 && /^\d+$/.test(arg.key))
       .map((arg) => Number(arg.key));
+    checkArguments(command, args);
     const node = (at: number): GroupNode => this.#node(must(ids[at], `${command} needs an id`));
     switch (command) {
       case "_breakpoint":
         return undefined;
       case "log-level":
-        this.#isQuiet = args[0]?.key.toLowerCase() === "none";
+        this.#isQuiet = isQuietLevel(args[0]?.key);
         return undefined;
       case "add-nodes":
         return this.#addNodes(args);
@@ -140,11 +185,11 @@ export class InteractionGroup {
           this.#print(`${id}: ${describeProgress(progress)}`);
         return undefined;
       case "tick-election":
-        for (let i = 0; i < ELECTION_TICKS; i += 1) node(0).raft.tick();
-        return undefined;
+        return tick(node(0), node(0).options.electionTicks);
       case "tick-heartbeat":
-        for (let i = 0; i < HEARTBEAT_TICKS; i += 1) node(0).raft.tick();
-        return undefined;
+        return tick(node(0), node(0).options.heartbeatTicks);
+      case "tick":
+        return tick(node(0), must(ids[1], "tick needs a count"));
       case "transfer-leadership":
         this.#node(Number(valueOf(args, "from"))).raft.transferLeader(Number(valueOf(args, "to")));
         return undefined;
@@ -181,8 +226,9 @@ export class InteractionGroup {
     if (isOn("disable-conf-change-validation")) {
       throw new RefusedFeatureError("unchecked membership changes are refused");
     }
-    if ((valueOf(args, "read-only") ?? "safe") !== "safe")
-      throw new RefusedFeatureError("lease reads are refused");
+    const reads = valueOf(args, "read-only") ?? "safe";
+    if (reads === "lease-based") throw new RefusedFeatureError("lease reads are refused");
+    if (reads !== "safe") throw new Error(`invalid read-only option ${reads}`);
     const index = Number(valueOf(args, "index") ?? 0);
     const config = confState(list("voters"), list("learners"));
     const content = valueOf(args, "content") ?? "";
@@ -200,8 +246,8 @@ export class InteractionGroup {
         id,
         storage,
         prng: new SeededPrng(id),
-        electionTicks: ELECTION_TICKS,
-        heartbeatTicks: HEARTBEAT_TICKS,
+        electionTicks: Number(valueOf(args, "election-tick") ?? ELECTION_TICKS),
+        heartbeatTicks: Number(valueOf(args, "heartbeat-tick") ?? HEARTBEAT_TICKS),
         preVote: isOn("prevote"),
         checkQuorum: isOn("checkquorum"),
         entriesSizeBytesMax: UNLIMITED,
@@ -230,12 +276,14 @@ export class InteractionGroup {
   }
 
   #proposeConfChange(directive: DirectiveCase): string | undefined {
+    checkArguments(directive.command, directive.args);
     const isV1 = valueOf(directive.args, "v1") === "true";
-    const transitions = { auto: "auto", implicit: "joint-implicit", explicit: "joint-explicit" } as const;
-    const name = (valueOf(directive.args, "transition") ?? "auto") as keyof typeof transitions;
+    const name = valueOf(directive.args, "transition") ?? "auto";
+    const transition = TRANSITIONS.get(name);
+    if (transition === undefined) throw new Error(`unknown transition ${name}`);
     const steps = parseSteps(directive.input);
     const outcome = this.#node(Number(directive.args[0]?.key)).raft.proposeConfChange({
-      transition: transitions[name],
+      transition,
       steps,
       context: isV1 ? V1_CONTEXT : new Uint8Array(0),
     });
@@ -310,6 +358,7 @@ export class InteractionGroup {
 
   #deliverDirective(args: readonly DirectiveArg[]): undefined {
     const type = valueOf(args, "type");
+    if (type !== undefined && !isMessageName(type)) throw new Error(`unknown message type ${type}`);
     const recipients: Recipient[] = [];
     for (const arg of args) {
       if (arg.values.length === 0) recipients.push({ id: Number(arg.key), isDropped: false });
@@ -347,7 +396,7 @@ export class InteractionGroup {
   #stabilizeDirective(args: readonly DirectiveArg[], ids: readonly number[]): undefined {
     const wasQuiet = this.#isQuiet;
     const level = valueOf(args, "log-level");
-    if (level !== undefined) this.#isQuiet = level.toLowerCase() === "none";
+    if (level !== undefined) this.#isQuiet = isQuietLevel(level);
     const nodes = ids.length > 0 ? ids.map((id) => this.#node(id)) : this.#nodes;
     let rounds = 0;
     while (this.#stabilizeRound(nodes)) {
@@ -450,11 +499,32 @@ function apply(node: GroupNode, entries: readonly LogEntry[]): void {
     if (entry.kind === "conf-change") {
       const change = decodeConfChange(entry.data);
       update = change.context;
-      config = node.raft.applyConfChange(change, entry.index);
+      config = node.raft.applyConfChange(change, entry.index, config);
     }
     const data = Buffer.concat([asBuffer(last.data), asBuffer(update)]);
     node.history.push({ metadata: { index: entry.index, term: entry.term, confState: config }, data });
   }
+}
+
+function tick(node: GroupNode, count: number): undefined {
+  for (let i = 0; i < count; i += 1) node.raft.tick();
+}
+
+/** Throws for an argument that the directive does not know. */
+function checkArguments(command: string, args: readonly DirectiveArg[]): void {
+  if (TEXT_COMMANDS.has(command)) return;
+  for (const { key, values } of args) {
+    const isId = values.length === 0 && /^\d+$/.test(key);
+    if (!isId && KEYS[command]?.includes(key) !== true) {
+      throw new Error(`${command} does not know the argument ${key}`);
+    }
+  }
+}
+
+function isQuietLevel(level = ""): boolean {
+  if (!LOG_LEVELS.includes(level.toLowerCase()))
+    throw new Error(`log levels must be either of [${LOG_LEVELS.join(" ")}]`);
+  return level.toLowerCase() === "none";
 }
 
 function isOwn(message: Message): boolean {

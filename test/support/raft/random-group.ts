@@ -188,7 +188,7 @@ export class RandomGroup {
       );
       assert(entry.index <= member.storage.lastIndex(), `entry ${entry.index} applied before it was stored`);
       if (entry.kind === "conf-change") {
-        member.config = member.raft.applyConfChange(decodeConfChange(entry.data), entry.index);
+        member.config = member.raft.applyConfChange(decodeConfChange(entry.data), entry.index, member.config);
         this.counts.confChanges += 1;
       }
       member.appliedIndex = entry.index;

@@ -73,8 +73,9 @@ export class TestNode {
       this.storage.append(ready.entries);
       for (const entry of ready.committedEntries) {
         this.applied.push(entry);
-        if (entry.kind === "conf-change")
-          this.raft.applyConfChange(decodeConfChange(entry.data), entry.index);
+        if (entry.kind !== "conf-change") continue;
+        const { config } = this.raft.status();
+        this.raft.applyConfChange(decodeConfChange(entry.data), entry.index, config);
       }
       this.reads.push(...ready.readStates);
       messages.push(...ready.messages);

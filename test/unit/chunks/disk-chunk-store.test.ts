@@ -7,13 +7,15 @@ import { ChunkIndex, indexesEqual } from "../../../src/chunks/chunk-index.ts";
 import type { ChunkStoreStats } from "../../../src/chunks/chunk-store.ts";
 import type { DiskChunkStore } from "../../../src/chunks/disk-chunk-store.ts";
 import type { ExtentKey } from "../../../src/drive/content.ts";
+import { hasReason } from "../../../src/drive/errors.ts";
 import { CHUNK_SIZE_BYTES, DEDICATED_SEGMENT_SIZE_BYTES_MIN } from "../../../src/drive/limits.ts";
 import { DigestMemory, sha256, type Digester } from "../../../src/std/digest.ts";
-import type { OrderedSnapshot } from "../../../src/std/ordered-store.ts";
+import { StoreFullError, type OrderedSnapshot } from "../../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { IDLE_MARK_DELAY_MS } from "../../../src/segments/segment-appender.ts";
 import { extentKey, TEST_ORIGIN, testBytes, writeAll } from "../../contract/chunk-store.contract.ts";
 import { expectReason } from "../../support/expect-reason.ts";
+import { settle } from "../../support/fake-clock.ts";
 import { StoreFixture } from "./store-fixture.ts";
 
 async function putSmall(store: DiskChunkStore, contentId: number, sizeBytes = 4096): Promise<ExtentKey> {
@@ -443,6 +445,35 @@ describe("DiskChunkStore", function () {
       }
     });
 
+    for (const { where, offset, kept } of [
+      { where: "the first page", offset: 0, kept: undefined },
+      { where: "a page of a chunk's bytes", offset: CHUNK_SIZE_BYTES + 600_000, kept: [0] },
+      { where: "the page with the end of the last chunk", offset: 2 * CHUNK_SIZE_BYTES + 9000, kept: [0, 1] },
+    ]) {
+      it(`to an extent that is not sealed costs chunks and no start when ${where} cannot be read`, async () => {
+        const fixture = new StoreFixture();
+        const store = await fixture.open();
+        const extent = extentKey(1);
+        const bytes = testBytes(1, 2 * CHUNK_SIZE_BYTES + 9000);
+        await store.openExtent(extent, undefined);
+        await writeAll(store, extent, bytes);
+        const sealed = await putLarge(store, 2, "own");
+        await store.close();
+        fixture.disk.spoilPage(OWN_PATH, offset);
+
+        const after = await fixture.open();
+
+        const state = await after.extentState(extent);
+        expect(state.kind === "open" ? state.chunkIndexes : undefined).to.deep.equal(kept);
+        expect(fixture.faults.map(({ kind, path }) => [kind, path])).to.deep.equal([["damaged", OWN_PATH]]);
+        await writeAll(after, extent, bytes);
+        await after.sealExtent({ extent, sizeBytes: bytes.length, origin: TEST_ORIGIN });
+        const again = await reopened(fixture);
+        expect((await again.verifyExtent(extent)).sizeBytes).to.equal(bytes.length);
+        await again.verifyExtent(sealed);
+      });
+    }
+
     it("by cutting short the log takes from a large extent in it only the chunks beyond the end", async () => {
       const fixture = new StoreFixture({ segmentSizeBytesMax: CHUNK_SIZE_BYTES + 100_000 });
       const store = await fixture.open();
@@ -511,6 +542,77 @@ describe("DiskChunkStore", function () {
       expect(read.length).to.equal(4096);
       expect(store.stats().writesRefused).to.equal(false);
       expect((await store.extentState(extentKey(9))).kind).to.equal("absent");
+    });
+
+    it("still takes the copies that the node makes for the cluster", async () => {
+      const fixture = new StoreFixture({ reserveBytes: 1_000_000, compactionReserveBytes: 0 });
+      fixture.disk.capacityBytes = 900_000;
+      const store = await fixture.open();
+      const [extent, chunk] = [extentKey(1), testBytes(1, 5000)];
+      await expectReason("NO_SPACE", () => store.openExtent(extent, chunk.length));
+      await store.openExtent(extent, chunk.length, "copies");
+      await store.writeChunk(extent, 0, chunk, sha256(chunk));
+      const seal = await store.sealExtent({ extent, sizeBytes: chunk.length, origin: TEST_ORIGIN });
+
+      expect(seal.sizeBytes).to.equal(chunk.length);
+      await expectReason("NO_SPACE", () => store.writeChunk(extentKey(2), 0, chunk, sha256(chunk)));
+    });
+
+    it("with no room for the index ends nobody: it closes, opens and serves, and gives space back when there is some", async () => {
+      const fixture = new StoreFixture({ segmentSizeBytesMax: 60_000 });
+      let store = await fixture.open();
+      for (let contentId = 1; contentId <= 60; contentId += 1) await putSmall(store, contentId);
+      const segments = (): number => fixture.disk.filesBelow("/chunks/log").length;
+      const before = segments();
+      fixture.indexFlushError = new StoreFullError("/index/chunks");
+      for (let contentId = 1; contentId <= 40; contentId += 1) await store.removeExtent(extentKey(contentId));
+      await settle();
+      const whileFull = segments();
+      await store.close();
+      store = await fixture.open();
+      const kept = await store.readChunk(extentKey(50), 0, 0, 4096);
+      const refused = fixture.trouble.map((error) => hasReason(error, "NO_SPACE"));
+
+      fixture.indexFlushError = undefined;
+      await store.removeExtent(extentKey(41));
+      await settle();
+
+      expect(fixture.fatal).to.deep.equal([]);
+      expect(refused).to.include(true).and.not.include(false);
+      expect(kept.length).to.equal(4096);
+      expect(whileFull).to.be.at.least(before);
+      expect(segments()).to.be.below(before);
+      const extents = await (await reopened(fixture)).listExtents(undefined, 100);
+      expect(extents.map((extent) => extent.contentId)).to.deep.equal(
+        Array.from({ length: 19 }, (_, at) => 42 + at),
+      );
+    });
+
+    it("that takes no new table keeps a segment that fell empty for the next removal", async () => {
+      for (const isFull of [
+        (fixture: StoreFixture) => fixture.disk.failNext("create", /segments\.table/u, "ENOSPC"),
+        (fixture: StoreFixture) => fixture.disk.failNext("write", /segments\.table/u, "ENOSPC"),
+      ]) {
+        const fixture = new StoreFixture({ segmentSizeBytesMax: 60_000 });
+        const store = await fixture.open();
+        for (let contentId = 1; contentId <= 60; contentId += 1) await putSmall(store, contentId);
+        const segments = (): readonly string[] =>
+          fixture.disk.filesBelow("/chunks/log").filter((path) => path.endsWith(".seg"));
+        const before = segments().length;
+        // The second segment is left; the first one keeps the extents before it.
+        for (let contentId = 10; contentId < 30; contentId += 1) {
+          if (contentId === 10) isFull(fixture);
+          await store.removeExtent(extentKey(contentId));
+        }
+        await settle();
+        const whileFull = segments().length;
+        await store.removeExtent(extentKey(50));
+        await settle();
+
+        expect(whileFull).to.be.at.least(before);
+        expect(segments().length).to.be.below(whileFull);
+        expect(fixture.fatal).to.deep.equal([]);
+      }
     });
 
     it("in spite of the reserve undoes the write and loses nothing", async () => {

@@ -1,6 +1,7 @@
 /** A chunk store on a disk in memory, with the disk and the index store at hand to crash, damage and fill. */
 import { DiskChunkStore, type DiskChunkStoreOptions } from "../../../src/chunks/disk-chunk-store.ts";
 import type { ExtentKey } from "../../../src/drive/content.ts";
+import type { MisplacedSegment } from "../../../src/segments/misplaced.ts";
 import type { SegmentFault } from "../../../src/segments/segment-error.ts";
 import { inlineDigester } from "../../../src/std/digest.ts";
 import {
@@ -14,11 +15,17 @@ import { MemoryDisk } from "../../support/memory-disk.ts";
 /** One member's chunk store over restarts. */
 export class StoreFixture {
   readonly disk = new MemoryDisk();
-  readonly stores = new MemoryOrderedStoreProvider();
+  /** Set: why every flush of the index fails. */
+  indexFlushError: Error | undefined;
+  readonly stores = new MemoryOrderedStoreProvider({
+    beforeFlush: () =>
+      this.indexFlushError === undefined ? Promise.resolve() : Promise.reject(this.indexFlushError),
+  });
   readonly fatal: Error[] = [];
   readonly damage: { readonly extent: ExtentKey; readonly chunkIndexes: readonly number[] }[] = [];
   readonly faults: SegmentFault[] = [];
   readonly trouble: Error[] = [];
+  readonly lostFiles: Pick<MisplacedSegment, "path" | "kind">[] = [];
   readonly clock = new FakeClock();
   /** Grows with every start and crash: what a process of the past complains about is not heard. */
   #generation = 0;
@@ -51,6 +58,7 @@ export class StoreFixture {
       onFatal: hear(this.fatal),
       onDamage: (extent, chunkIndexes) => this.damage.push({ extent, chunkIndexes }),
       onFault: (fault) => this.faults.push(fault),
+      onLostFile: ({ path, kind }) => this.lostFiles.push({ path, kind }),
       onTrouble: hear(this.trouble),
       reserveBytes: 0,
       ...this.#overrides,

@@ -64,9 +64,52 @@ describe("The catalog on the command line", () => {
     const equal = await netdisk(["duplicates"], { drive });
 
     expect(used.out).to.include("2.0 KiB");
-    expect(used.out).to.include("in 2 files and 1 folder.");
+    expect(used.out).to.include("in 2 files and 1 folder, each file counted in full.");
     expect(catalog.usages).to.deep.equal([{ by: "type", under: "/a" }]);
     expect(equal.out).to.include("3 files of 10 B:\n  /a\n  /b\n  and 1 more\n");
+  });
+
+  for (const [text, bytes] of [
+    ["5", 5],
+    ["500k", 512_000],
+    ["1M", 1_048_576],
+    ["1.5 GiB", 1_610_612_736],
+  ] as const) {
+    it(`takes ${text} for ${bytes} bytes`, async () => {
+      await netdisk(["search", "--min-size", text, "--max-size", text], { drive });
+
+      expect(catalog.queries[0]).to.include({ sizeBytesMin: bytes, sizeBytesMax: bytes });
+    });
+  }
+
+  for (const text of ["", "M", "-1", "1X", "1 M M", "9999999T"]) {
+    it(`does not take ${JSON.stringify(text)} for a size`, async () => {
+      const { code, err } = await netdisk(["search", `--min-size=${text}`], { drive });
+
+      expect(code).to.equal(2);
+      expect(err).to.include('"1.5 GiB"');
+    });
+  }
+
+  it("says of the row of the folder itself that it counts the files directly in it", async () => {
+    const usage = catalog.usage.bind(catalog);
+    const rows = [
+      { key: "/res", fileCount: 2, sizeBytes: 1024 },
+      { key: "/res/a", fileCount: 1, sizeBytes: 5 },
+    ];
+    catalog.usage = async (by, under) => ({ ...(await usage(by, under)), rows });
+
+    const { out } = await netdisk(["usage", "/res"], { drive });
+
+    expect(out).to.match(/^1\.0 KiB +2 +\/res \(files directly in it\)$/m);
+    expect(out).to.match(/^ +5 B +1 +\/res\/a$/m);
+  });
+
+  it("tells in its help what a search text with a slash finds", async () => {
+    const { out } = await netdisk(["search", "--help"], { drive });
+
+    expect(out).to.match(/^ +b\/ +folders whose name ends with "b"$/m);
+    expect(out).to.match(/^ +a\/b +names that begin with "b", in folders whose name ends with "a"$/m);
   });
 
   it("lets the catalog be built anew", async () => {

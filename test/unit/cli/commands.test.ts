@@ -4,14 +4,15 @@
  */
 import { expect } from "chai";
 import { Writable } from "node:stream";
-import { judgeCopies } from "../../../src/cli/cluster-status.ts";
+import { judgeCopies } from "../../../src/drive/cluster-judgement.ts";
+import { must } from "../../../src/std/assert.ts";
 import type { ReadOptions } from "../../../src/drive/drive-api.ts";
 import { exitCodeOf, exitCodeOfCounts, UsageError } from "../../../src/cli/exit-code.ts";
-import { formatBytes, formatCount, formatDuration, formatMode } from "../../../src/cli/format.ts";
+import { formatBytes, formatCount, formatDuration, formatMode } from "../../../src/std/format.ts";
 import { NODE_COUNT_MAX } from "../../../src/cli/option-values.ts";
-import { TIMEOUT_SECONDS_MAX } from "../../../src/cli/program.ts";
+import { TIMEOUT_SECONDS_MAX } from "../../../src/cli/with-drive.ts";
 import { NO_REPLICAS } from "../../../src/drive/drive-api.ts";
-import type { ClusterStatus } from "../../../src/drive/drive-api.ts";
+import type { ClusterStatus, NodeStatus } from "../../../src/drive/drive-api.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
 import { netdisk } from "./run-cli.ts";
@@ -221,6 +222,9 @@ describe("netdisk cluster status", () => {
     expect(code).to.equal(1);
     expect(out).to.include("no leader is known");
     expect(err).to.match(/no leader; \d+ of \d+ nodes? down/);
+    expect(err)
+      .to.match(/Changes need \d+ of the \d+ voters? up/)
+      .and.include("docs/RUNBOOK.md");
     expect(err).to.not.include("may have happened");
   });
 
@@ -260,6 +264,91 @@ describe("netdisk cluster status", () => {
     expect(json.records()[0]).to.include({ fullyReplicated: true, fileCount: 2 });
   });
 
+  it("says the feature level, and which nodes keep it from being raised", async () => {
+    const drive = await smallDrive();
+    const status = await drive.cluster();
+    const [node] = status.nodes;
+    const shown = async (featureLevel: number | undefined, ...nodes: readonly Partial<NodeStatus>[]) => {
+      const all = nodes.map((each) => ({ ...must(node, "a node"), ...each }));
+      drive.cluster = () => Promise.resolve({ ...status, featureLevel, nodes: all });
+      return (await netdisk(["cluster", "status"], { drive })).out;
+    };
+    const newer = { nodeId: "n1", featureLevelMax: 2 };
+
+    expect(await shown(2, newer)).to.match(/^Feature level 2\.$/m);
+    expect(await shown(1, newer)).to.include("Feature level 1; it is being raised to 2.");
+    expect(
+      await shown(1, newer, { nodeId: "n2", featureLevelMax: 1 }, { ...newer, nodeId: "n3", health: "down" }),
+    ).to.include(
+      "Feature level 1; it is raised to 2 once these are up with a version that supports it: n2, n3.",
+    );
+    expect(await shown(undefined, newer)).to.not.include("Feature level");
+    const json = await netdisk(["cluster", "status", "--json"], { drive });
+    expect(JSON.stringify(json.records()[0])).to.include('"featureLevelMax":2');
+  });
+
+  it("tells what prepared downloads hold apart from the files", async () => {
+    const drive = await smallDrive();
+    const before = await netdisk(["cluster", "status"], { drive });
+    const expireTimeMs = Date.UTC(2026, 10, 24, 6, 30, 5);
+    drive.prepared = { downloadCount: 5, fileCount: 1082, sizeBytes: 2.5 * 1024 ** 3, expireTimeMs };
+
+    const after = await netdisk(["cluster", "status"], { drive });
+
+    expect(before.out).to.not.include("prepared");
+    expect(after.out).to.match(/^2 files in .*\(bytes that files share count once\)\.$/m);
+    expect(after.out).to.include(
+      'UTC, also of files deleted since.\n"netdisk tasks ls --kind download" lists them, "netdisk tasks cancel" releases one.',
+    );
+  });
+
+  it("says that a node collects nothing unknown, and how that is ended", async () => {
+    const drive = await smallDrive();
+    drive.collectionBrake = { extentCount: 3000, orphanCount: 1204, futureCount: 0 };
+
+    const { out } = await netdisk(["cluster", "status"], { drive });
+    expect(out).to.match(/n1 collects no unknown chunks: the tree does not know 1,204 of 3,000 extents\./);
+    expect(out).to.match(/data\.orphanPercentMax 100/);
+
+    drive.collectionBrake = { extentCount: 3000, orphanCount: 0, futureCount: 5 };
+    const older = await netdisk(["cluster", "status"], { drive });
+    expect(older.out).to.match(/5 of 3,000 extents are younger than the tree\. They are never removed/);
+  });
+
+  it("says what a node told of itself: that it is not ready, and what it works on", async () => {
+    const drive = await smallDrive();
+    const report = {
+      ...{ seenTimeMs: Date.UTC(2026, 0, 2, 3, 4, 5), isReady: true, inflightBytes: 2 * 1024 * 1024 },
+      ...{ appliedIndex: 5, freeBytes: 6, totalBytes: 7, transfers: [], tasks: [] },
+    };
+    const transfer = { id: "8", kind: "upload", sizeBytes: undefined, transferredBytes: 9 } as const;
+
+    drive.report = report;
+    const idle = await netdisk(["cluster", "status"], { drive });
+    const task = {
+      ...{ taskId: 12, kind: "replication" as const, fence: 3, sinceTimeMs: Date.UTC(2026, 0, 2, 3, 4, 0) },
+      progress: { doneCount: 40, totalCount: 500 },
+    };
+    drive.report = {
+      ...{ ...report, isReady: false },
+      transfers: [transfer, { ...transfer, kind: "download" }],
+      tasks: [task, { ...task, taskId: 13, kind: "upload", progress: { doneCount: 0, totalCount: 0 } }],
+    };
+    const busy = await netdisk(["cluster", "status"], { drive });
+    const json = await netdisk(["cluster", "status", "--json"], { drive });
+
+    expect(idle.out).to.not.match(/not ready|works on/);
+    expect(busy.out).to.include(
+      "n1 said at 2026-01-02 03:04:05 UTC that it is not ready; its /readyz says why.",
+    );
+    expect(busy.out).to.include("n1 works on 1 upload and 1 download, 2.0 MiB in flight.");
+    expect(busy.out).to.include(
+      "n1 works on replication task 12 since 2026-01-02 03:04:00 UTC, 40 of 500 done.",
+    );
+    expect(busy.out).to.include("n1 works on upload task 13 since 2026-01-02 03:04:00 UTC.");
+    expect(json.records()[0]).to.have.nested.property("nodes[0].report.isReady", false);
+  });
+
   const healthy: ClusterStatus = {
     clusterId: "c",
     nodeId: "n1",
@@ -288,11 +377,13 @@ describe("netdisk cluster status", () => {
     totalBytes: 0,
     appliedIndex: 0,
     liveBytes: 0,
+    full: false,
     lost: false,
     draining: false,
     scrub: undefined,
     scrubProgress: undefined,
     quarantinedCount: 0,
+    collectionBrake: undefined,
   } as const;
   const up = { ...node, health: "up" } as const;
   const cases: readonly {
@@ -329,6 +420,14 @@ describe("netdisk cluster status", () => {
       says: 'the cluster has only 2 nodes, "netdisk cluster add"',
     },
     {
+      name: "copies are missing and no other node can take them",
+      change: {
+        nodes: [up, up, { ...node, health: "down" }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 8, underReplicatedCount: 2 },
+      },
+      says: 'n3 is down, and no other node can take their copies: start it again, or put another in its place with "netdisk cluster replace"',
+    },
+    {
       name: "copies are missing and repair goes on",
       change: {
         nodes: [up, up, up],
@@ -343,6 +442,30 @@ describe("netdisk cluster status", () => {
         },
       },
       says: "about 5 min 0 s",
+    },
+    {
+      name: "copies are missing and a node that could take them is full",
+      change: {
+        nodes: [up, up, { ...up, full: true }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "repair makes the others; n3 is full: copies that can go nowhere else wait until it has room.",
+    },
+    {
+      name: "copies are missing and two of four nodes are full",
+      change: {
+        nodes: [up, up, { ...up, full: true }, { ...up, nodeId: "n4", full: true }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "; n3, n4 are full: copies that can go nowhere else wait until they have room.",
+    },
+    {
+      name: "copies are missing and three nodes beside a full one have room",
+      change: {
+        nodes: [up, up, up, { ...up, full: true }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "repair makes the others.",
     },
     { name: "a node is down", change: { nodes: [{ ...node, health: "down" }] }, says: "n3 is down" },
     { name: "no leader is known", change: { leaderId: undefined }, says: "no leader is known" },

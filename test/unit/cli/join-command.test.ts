@@ -19,6 +19,20 @@ describe("joinCommand()", () => {
     });
   });
 
+  it("gives one that takes another's place that one's name, address and ports", () => {
+    const gone = node("node2", "127.0.0.1:29002", "http://127.0.0.1:9082");
+    const nodes = [node("node1", "127.0.0.1:29001", "http://127.0.0.1:9081"), gone];
+    expect(joinCommand("T", "127.0.0.1:29001", nodes, gone)).to.deep.equal({
+      command:
+        "netdisk serve --join T --cluster-peers 127.0.0.1:29001 --node-id node2 --node-address 127.0.0.1:29002" +
+        " --http-port 9082 --data-directory ./node2",
+      hint: undefined,
+    });
+    const far = joinCommand("T", "x:1", nodes, node("b", "10.0.0.2:7001", ""));
+    expect(far.command).to.include("--node-id b --node-address 10.0.0.2:7001 --http-port 9081");
+    expect(far.hint).to.match(/^10\.0\.0\.2 is where b was/);
+  });
+
   it("leaves the new machine's address to the reader elsewhere, with the ports of the others", () => {
     const nodes = [node("a", "10.0.0.1:7001", "http://10.0.0.1:80/"), node("b", "10.0.0.2:7001", "")];
     const { command, hint } = joinCommand("T", "10.0.0.1:7001", nodes);

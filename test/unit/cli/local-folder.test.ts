@@ -102,6 +102,19 @@ describe("openDestination()", () => {
   });
 });
 
+describe("netdisk get to where no folder can be made", () => {
+  it("fails at once and says so, instead of trying for ever", async function () {
+    if (process.platform !== "linux") this.skip();
+    const drive = new MemoryDrive();
+    await drive.createDirectory("/d", { createParents: false, existOk: false, attributes: {} });
+
+    const { code, err } = await netdisk(["get", "/d", "/proc/netdisk"], { drive });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("/proc/netdisk: No folder can be made here.");
+  });
+});
+
 describe("netdisk get from a drive that cannot be trusted", () => {
   const here = useDirectory();
 

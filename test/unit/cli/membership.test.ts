@@ -76,12 +76,27 @@ describe("netdisk cluster", () => {
     const admin = new ScriptedAdmin(undefined);
     const { code, out } = await run(["add", "--lifetime", "600"], admin);
     expect(code).to.equal(0);
-    expect(out).to.include("netdisk serve --join ndj1.c.s --cluster-peers h:1,h:2");
+    expect(out).to.include("UV_THREADPOOL_SIZE=16 netdisk serve --join ndj1.c.s --cluster-peers h:1,h:2");
     const wanted = { secret: true, lifetimeMs: 600_000, replacesNode: undefined };
     expect(admin.calls).to.deep.equal([{ ...wanted, storageOnly: false }]);
 
     await run(["add", "--lifetime", "600", "--storage-only"], admin);
     expect(admin.calls[1]).to.deep.equal({ ...wanted, storageOnly: true });
+  });
+
+  it("add tells programs the command and its environment apart", async () => {
+    const [token] = (await run(["add", "--json"], new ScriptedAdmin(undefined))).records();
+    expect(token?.["command"]).to.match(/^netdisk serve --join ndj1.c.s /);
+    expect(token?.["environment"]).to.deep.equal({ UV_THREADPOOL_SIZE: "16" });
+  });
+
+  it("add says that nobody came when the token is over, and fails", async () => {
+    const { code, err } = await run(
+      ["add", "--lifetime", "1", "--wait"],
+      new ScriptedAdmin({ ...DONE, changeId: 3 }, undefined),
+    );
+    expect(code).to.equal(1);
+    expect(err).to.include("No node has joined with the token in 1.0 s");
   });
 
   it("replace names the node that goes, and waits for the new one with its progress", async () => {

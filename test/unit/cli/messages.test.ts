@@ -7,17 +7,32 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { adviceFor } from "../../../src/cli/advice.ts";
-import { TIMEOUT_SECONDS_DEFAULT } from "../../../src/cli/program.ts";
 import { DEFAULT_NODES } from "../../../src/cli/up.ts";
-import { DriveError, isErrorReason, REASONS } from "../../../src/drive/errors.ts";
+import { TIMEOUT_SECONDS_DEFAULT } from "../../../src/cli/with-drive.ts";
+import { DriveError, isErrorReason, REASONS, type ErrorReason } from "../../../src/drive/errors.ts";
+import { must } from "../../../src/std/assert.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
 import { netdisk } from "./run-cli.ts";
 
 /** A drive that nobody answers for. */
 function absentDrive(): MemoryDrive {
   const drive = new MemoryDrive();
-  drive.stat = () => Promise.reject(new DriveError("PEER_UNREACHABLE", "Connection refused."));
+  const refuse = (): Promise<never> =>
+    Promise.reject(new DriveError("PEER_UNREACHABLE", "Connection refused."));
+  Object.assign(drive, { stat: refuse, createDirectory: refuse, cluster: refuse });
   return drive;
+}
+
+/** A drive whose nodes answer what `cluster` says, and nothing else is to be had from: what is asked for fails with `reason`. */
+function troubledDrive(reason: ErrorReason, cluster: MemoryDrive["cluster"]): MemoryDrive {
+  const fail = (): Promise<never> => Promise.reject(new DriveError(reason, "It cannot be done."));
+  return Object.assign(absentDrive(), { stat: fail, createDirectory: fail, cluster });
+}
+
+/** A drive with a node that answers: the others, and with them the majority, are gone. */
+function driveWithoutMajority(reason: ErrorReason): MemoryDrive {
+  const living = new MemoryDrive();
+  return troubledDrive(reason, async () => ({ ...(await living.cluster()), leaderId: undefined }));
 }
 
 describe("the advice of the command line", () => {
@@ -61,6 +76,15 @@ describe("the advice of the command line", () => {
   }
 });
 
+describe("moving a folder to where a file is", () => {
+  it("is refused in the words of the drive, with advice that can be followed", () => {
+    for (const command of ["mv", "cp"])
+      expect(adviceFor("NOT_A_DIRECTORY", command))
+        .to.include("Choose another name")
+        .and.include("a folder never replaces a file");
+  });
+});
+
 describe("the help", () => {
   it("tells the defaults of --nodes and --timeout", async () => {
     for (const args of [["--help"], ["ls", "--help"], ["put", "--help"]]) {
@@ -69,6 +93,13 @@ describe("the help", () => {
       expect(text).to.include(`default:NETDISK_NODES,else${DEFAULT_NODES.join(",")}`);
       expect(text).to.include(`default:${TIMEOUT_SECONDS_DEFAULT}`);
     }
+  });
+
+  it("tells every exit code, that of a bug too", async () => {
+    const text = (await netdisk(["--help"])).out.replaceAll(/\s+/g, " ");
+
+    for (const code of ["0 done", "1 failed", "2 wrong", "3 partly", "70 a bug", "130 interrupted"])
+      expect(text).to.include(code);
   });
 
   it("tells the defaults of a local cluster", async () => {
@@ -112,11 +143,140 @@ describe("a cluster that does not answer", function () {
   it("is to be started too when the client of the drive never answers", async () => {
     const drive = new MemoryDrive();
     drive.stat = () => new Promise(() => undefined);
+    drive.cluster = () => new Promise(() => undefined);
 
     const { code, err } = await netdisk(["ls", "--timeout", "1"], { drive });
 
     expect(code).to.equal(1);
     expect(err).to.include('"netdisk up"').and.include("[PEER_UNREACHABLE]");
+  });
+
+  it("is to be started whichever command finds that out, and programs get the advice as the remedy", async () => {
+    const { code, err } = await netdisk(["mkdir", "/d", "--timeout", "1", "--json"], {
+      drive: absentDrive(),
+    });
+
+    const { error } = JSON.parse(err) as { error: { code: string; remedy: string } };
+    expect(code).to.equal(1);
+    expect(error.code).to.equal("PEER_UNREACHABLE");
+    expect(error.remedy)
+      .to.include('"netdisk up"')
+      .and.match(/Its data would be in \/.*\/\.netdisk;/)
+      .and.include("--data");
+  });
+
+  for (const args of [["ls"], ["mkdir", "/d"]]) {
+    for (const reason of ["NO_LEADER", "PEER_UNREACHABLE"] as const) {
+      it(`is not to be started when a node of it lives (netdisk ${args.join(" ")}, last error ${reason})`, async () => {
+        const run = [...args, "--timeout", "1"];
+
+        const { code, err } = await netdisk(run, { drive: driveWithoutMajority(reason) });
+
+        expect(code).to.equal(1);
+        expect(err)
+          .to.include("[NO_LEADER]")
+          .and.include('"netdisk cluster status"')
+          .and.not.include("No node answers")
+          .and.not.include("Start a cluster");
+      });
+    }
+  }
+
+  /** What a node answers that says nothing of a leader, that there is none, or names one. */
+  const unclear = (): Promise<never> => Promise.reject(new DriveError("NODE_STARTING", "The node starts."));
+  const leaderless = (): Promise<never> => Promise.reject(new DriveError("NO_LEADER", "There is no leader."));
+  const led = (): ReturnType<MemoryDrive["cluster"]> => new MemoryDrive().cluster();
+
+  /** Answers one after the other, and the last of them from then on. */
+  const inTurn = (...answers: readonly MemoryDrive["cluster"][]): MemoryDrive["cluster"] => {
+    let count = 0;
+    return () => must(answers[Math.min(count++, answers.length - 1)], "an answer")();
+  };
+
+  for (const [what, cluster] of [
+    ["a node of it names a leader", led],
+    ["one node of it names a leader, and another knows of none", inTurn(leaderless, led)],
+    ["its nodes say nothing of a leader", unclear],
+  ] as const) {
+    it(`has not lost its majority when ${what}: the error is told as it came`, async () => {
+      const drive = troubledDrive("PEER_UNREACHABLE", cluster);
+
+      const { code, err } = await netdisk(["ls", "--timeout", "1"], { drive });
+
+      expect(code).to.equal(1);
+      expect(err)
+        .to.include("[PEER_UNREACHABLE]")
+        .and.include("It cannot be done.")
+        .and.not.include("more than half")
+        .and.not.include("No node answers")
+        .and.not.include("Start a cluster");
+    });
+  }
+
+  it("has not lost its majority when a node names a leader and the client of the drive never answers", async () => {
+    const drive = new MemoryDrive();
+    drive.stat = () => new Promise(() => undefined);
+
+    const { code, err } = await netdisk(["ls", "--timeout", "1"], { drive });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("No node answered within 1 s.").and.not.include("more than half");
+  });
+
+  for (const [what, cluster] of [
+    ["says that it has no leader", leaderless],
+    ["knows of none, and another only starts", inTurn(unclear, leaderless)],
+  ] as const) {
+    it(`has lost its majority when a node of it ${what}`, async () => {
+      const drive = troubledDrive("PEER_UNREACHABLE", cluster);
+
+      const { err } = await netdisk(["ls", "--timeout", "1"], { drive });
+
+      expect(err).to.include("[NO_LEADER]").and.include("more than half of its nodes must be up");
+    });
+  }
+
+  it("is waited for with a word, and the command goes on, when asking its nodes fails in an unknown way", async () => {
+    const drive = new MemoryDrive();
+    let settle = (): void => undefined;
+    const list = drive.list.bind(drive);
+    drive.list = async (...parameters) => {
+      await new Promise<void>((resolve) => (settle = resolve));
+      return list(...parameters);
+    };
+    drive.cluster = () => Promise.reject(new TypeError("a bug"));
+
+    const { code, err } = await netdisk(["ls"], { drive, onNote: () => settle() });
+
+    expect(code).to.equal(0);
+    expect(err).to.include("No answer yet");
+  });
+
+  it("is not called silent while a node of it lives and a step takes long, as in an election", async () => {
+    const drive = new MemoryDrive();
+    let settle = (): void => undefined;
+    const list = drive.list.bind(drive);
+    drive.list = async (...parameters) => {
+      await new Promise<void>((resolve) => (settle = resolve));
+      return list(...parameters);
+    };
+    const stderr = { said: "" };
+
+    const running = netdisk(["ls"], {
+      drive,
+      onNote: (text) => {
+        stderr.said += text;
+        settle();
+      },
+    });
+    const { code, err } = await running;
+
+    expect(code).to.equal(0);
+    expect(stderr.said).to.equal(err);
+    expect(err)
+      .to.include("Not done yet: the nodes at")
+      .and.include("cluster status")
+      .and.not.include("Start a cluster");
   });
 
   it("is to be looked for, when its addresses were given", async () => {

@@ -13,9 +13,11 @@ import type {
   PathEntry,
   UploadRequest,
   WriteOptions,
+  Progress,
 } from "../../../src/drive/drive-api.ts";
 import type { OnConflict } from "../../../src/drive/entry.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
+import { must } from "../../../src/std/assert.ts";
 import { toHex } from "../../../src/std/bytes.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
@@ -176,6 +178,35 @@ describe("netdisk put and get", () => {
     expect(fs.readFileSync(join(here.path, "renamed"), "utf8")).to.equal("alpha");
   });
 
+  it("says that a file is in the way of the folder that DEST names, which no option replaces", async () => {
+    const drive = new MemoryDrive();
+    makeTree(here.path, { "a.txt": "alpha" });
+    await netdisk(["put", "a.txt", "/docs/README.md"], { drive, directory: here.path });
+
+    const args = ["put", "--on-conflict", "replace", "a.txt", "/docs/README.md/"];
+    const { code, err } = await netdisk(args, { drive, directory: here.path });
+
+    expect(code).to.equal(1);
+    expect(err).to.include("NOT_A_DIRECTORY").and.not.include("--on-conflict");
+  });
+
+  for (const rule of ["fail", "replace"]) {
+    it(`says of a pipe that goes to where a folder is that no file replaces it (--on-conflict ${rule})`, async () => {
+      const drive = new MemoryDrive();
+      await drive.createDirectory("/docs", { createParents: false, existOk: false, attributes: {} });
+
+      const args = ["put", "--on-conflict", rule, "-", "/docs"];
+      const { code, err } = await netdisk(args, { drive, stdin: [Buffer.from("x")] });
+
+      expect(code).to.equal(1);
+      expect(err)
+        .to.include("[IS_A_DIRECTORY]")
+        .and.include("a file never replaces a folder")
+        .and.not.include("It differs")
+        .and.not.include("--on-conflict");
+    });
+  }
+
   it("prints the path under which a file was stored when that is another than asked for", async () => {
     const drive = new MemoryDrive();
     makeTree(here.path, { "o.txt": "new", "p.txt": "also new" });
@@ -269,6 +300,14 @@ describe("netdisk put and get", () => {
     expect(drive.writtenChunks.toSorted((a, b) => a - b)).to.deep.equal([0, 1, 1, 2, 2, 3]);
   });
 
+  it("names a path that is not there once", async () => {
+    const path = join(here.path, "nonexist");
+
+    const { err } = await netdisk(["put", path, "/x"], { drive: new FlakyDrive(), directory: here.path });
+
+    expect(err).to.include(`netdisk: ${path}: There is no such file or folder here. [ENOENT]`);
+  });
+
   it("goes on with the upload of a large file in the next run", async () => {
     const drive = new FlakyDrive();
     const bytes = pattern(20 * MIB);
@@ -295,6 +334,8 @@ describe("netdisk put and get", () => {
     const second = await netdisk(["put", "big.bin", "/big.bin"], world);
 
     expect([first.code, second.code]).to.deep.equal([130, 0]);
+    expect(first.err).to.include("Interrupted. The same command goes on from there.");
+    expect(second.out).to.match(/more were there already\)/);
     expect(expected.length).to.be.within(8, 19);
     expect(drive.writtenChunks.toSorted((a, b) => a - b)).to.deep.equal(expected);
     const { entry } = await drive.stat({ path: "/big.bin" });
@@ -348,6 +389,7 @@ describe("netdisk put and get", () => {
     const drive = new FlakyDrive();
     for (let i = 0; i < 200; i += 1) makeTree(here.path, { [`src/${i}`]: "x" });
     drive.failures.putFile = Array.from({ length: 10_000 }, gone);
+    drive.cluster = () => Promise.reject(gone());
 
     const { code, err } = await netdisk(["put", "--timeout", "1", "src", "/"], {
       drive,
@@ -615,6 +657,26 @@ describe("netdisk put and get", () => {
 
     expect(err).to.include("copies 1: 4.0 MiB 2: 4.0 MiB 3: 4.0 MiB");
     expect(err.endsWith("\r\u001b[K")).to.equal(true);
+  });
+
+  it("never counts more copied bytes than a file has, though the cluster knows of them before their receipts", async () => {
+    const drive = new FlakyDrive();
+    makeTree(here.path, { "big.bin": pattern(4 * MIB) });
+    const ahead: Progress = {
+      ...{ id: "", kind: "upload", phase: "receiving", sizeBytes: 4 * MIB, transferredBytes: 3 * MIB },
+      ...{ copiedBytes: [3 * MIB, 3 * MIB, 3 * MIB], errorReason: undefined },
+    };
+    // The next node knows less.
+    drive.progress = [ahead, { ...ahead, copiedBytes: [MIB, MIB, 0] }];
+    drive.failures.writeChunk = [gone(), gone()];
+
+    const put = await netdisk(["put", "big.bin", "/big.bin", "--json"], { drive, directory: here.path });
+
+    const summary = put.records().at(-1);
+    expect(summary).to.include({ type: "summary", bytesTransferred: 4 * MIB });
+    const [one, two, three] = must(summary, "a summary")["bytesCopied"] as number[];
+    expect([one, two]).to.deep.equal([4 * MIB, 4 * MIB]);
+    expect(three).to.be.within(3 * MIB, 4 * MIB);
   });
 
   it("has dozens of small files on their way at once, one request each, and never more than its bound", async () => {

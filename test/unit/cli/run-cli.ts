@@ -43,16 +43,20 @@ export interface CliWorld {
   readonly onListen?: (signal: (name: string) => void) => void;
   /** Arguments with which `up` starts its node processes, before those of the command line. */
   readonly nodeProgram?: readonly string[];
+  /** Gets what is written to stderr, as it is written. */
+  readonly onNote?: (text: string) => void;
   readonly onConnect?: (addresses: readonly string[]) => void;
 }
 
 /** A stream that keeps what is written to it. */
 export class Sink extends Writable {
   readonly parts: Buffer[] = [];
+  onWrite: ((text: string) => void) | undefined;
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.parts.push(chunk);
     done();
+    this.onWrite?.(chunk.toString("utf8"));
   }
 
   bytes(): Buffer {
@@ -77,6 +81,7 @@ let runCount = 0;
 export async function netdisk(args: readonly string[], world: CliWorld = {}): Promise<CliResult> {
   const stdout = new Sink();
   const stderr = new Sink();
+  stderr.onWrite = world.onNote;
   const logLines: string[] = [];
   const io: CliIo = {
     version: "1.2.3",

@@ -107,6 +107,34 @@ describe("netdisk serve", () => {
     expect(ended.code).to.equal(1);
   });
 
+  for (const how of ["refused", "not started"]) {
+    it(`ends a node that was ${how} and does not stop within the same time, with the reason in its log`, async () => {
+      const node = new FakeNode();
+      const clock = new FakeClock();
+      const error = new DriveError("VERSION_UNSUPPORTED", "The cluster has feature level 2.");
+      const world: CliWorld = {
+        createNode: () => Object.assign(node, how === "refused" ? { refused: Promise.resolve(error) } : {}),
+      };
+      if (how === "refused") node.starting.resolve();
+      else node.starting.reject(error);
+      const ended = { code: undefined as number | undefined };
+      const running = netdisk(["serve"], { ...world, directory: here.path, clock }).then((result) => {
+        ended.code = result.code;
+        return result;
+      });
+      await settle();
+
+      await clock.advance(defaultConfig().node.stopGraceMs + STOP_MARGIN_MS - 1);
+      const before = ended.code;
+      await clock.advance(1);
+
+      expect(before).to.equal(undefined);
+      const { log, code } = await running;
+      expect(log.map(({ event }) => event)).to.deep.equal(["node_refused", "stop_overdue"]);
+      expect(code).to.equal(1);
+    });
+  }
+
   it("stops a node that is told to while it starts", async () => {
     const node = new FakeNode();
     const { world, signal } = worldOf(node);
@@ -118,6 +146,25 @@ describe("netdisk serve", () => {
 
     expect((await running).code).to.equal(0);
     expect(node.calls).to.deep.equal(["start", "stop"]);
+  });
+
+  it("tells of what the system refuses in the log too, with what to do, and no bare line beside it", async () => {
+    const node = new FakeNode();
+    const { world } = worldOf(node);
+    node.stopping.resolve();
+    const made = fs.promises.mkdir(join(here.path, "none/data"));
+    const refusal = await made.then(
+      () => new Error("it was made"),
+      (error: unknown) => error as Error,
+    );
+    node.starting.reject(refusal);
+
+    const { code, err, log } = await netdisk(["serve"], { ...world, directory: here.path });
+
+    expect([code, err, log.length]).to.deep.equal([1, "", 1]);
+    expect(log[0]).to.include({ level: "fatal", event: "start_failed", code: "ENOENT" });
+    expect(log[0]?.["message"]).to.include("none/data: No folder can be made here.");
+    expect(log[0]?.["remedy"]).to.include("start the node again");
   });
 
   for (const terminalColumns of [undefined, 80]) {

@@ -4,9 +4,9 @@
  */
 import { expect } from "chai";
 import * as fs from "node:fs";
-import { createServer, type Server } from "node:net";
-import { join } from "node:path";
-import { openLayout } from "../../../src/cli/up-layout.ts";
+import { createServer, type Server, type Socket } from "node:net";
+import { basename, join } from "node:path";
+import { openLayout, type Layout, type LayoutQuestions, type LocalNode } from "../../../src/cli/up-layout.ts";
 import { UsageError } from "../../../src/cli/exit-code.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { netdisk, useDirectory, type CliResult } from "./run-cli.ts";
@@ -89,6 +89,14 @@ describe("netdisk up", function () {
     }
   });
 
+  it("says when it founds a new, empty cluster, and not when one is there", async () => {
+    const first = await up(["--base-port", "auto"], (signal) => signal("SIGTERM"));
+    const second = await up([], (signal) => signal("SIGTERM"));
+
+    expect(first.err).to.include("founds a new, empty one").and.include("--data");
+    expect(second.err).to.include("Starting 3 nodes").and.not.include("new, empty");
+  });
+
   it("goes on with the same addresses and data at the second start", async () => {
     await up(["--base-port", "auto"], (signal) => signal("SIGTERM"));
     for (const nodeId of ["node1", "node2", "node3"])
@@ -109,7 +117,21 @@ describe("netdisk up", function () {
     expect(err)
       .to.match(/node\d ended \(signal SIGKILL\)/)
       .and.include("node2.log")
-      .and.include("Ctrl-C and the same command again start all nodes");
+      .and.include("Ctrl-C and the same command start all nodes")
+      .and.include("0 of 3 nodes started here are left");
+  });
+
+  it("says of the nodes started here alone how many are left, and who knows of the others", async () => {
+    const { err } = await up(["--base-port", "auto"], (signal) => {
+      process.kill(starts("node2")[0]?.pid ?? 0, "SIGKILL");
+      process.kill(starts("node3")[0]?.pid ?? 0, "SIGKILL");
+      setTimeout(() => signal("SIGTERM"), 500);
+    });
+
+    expect(err)
+      .to.include("1 of 3 nodes started here is left.")
+      .and.match(/--nodes [0-9.:,]+ cluster status" says how the cluster does/)
+      .and.not.include("majority");
   });
 
   /** Says in its data that the cluster refuses node2: what a node logs that was removed, and its stop after that. */
@@ -201,19 +223,35 @@ describe("netdisk up, when a node says why it cannot start", function () {
   });
 });
 
+/** Questions about folders without data, and ports where no node answers. */
+const NOBODY: LayoutQuestions = {
+  identityIn: () => Promise.resolve(undefined),
+  clusterAt: () => Promise.resolve(undefined),
+};
+
+/** Questions about data of the cluster "c1", whose nodes answer wherever they are asked. */
+const OF_C1: LayoutQuestions = {
+  identityIn: (directory) =>
+    Promise.resolve({ nodeId: basename(directory), clusterId: "c1", isRemoved: false }),
+  clusterAt: () => Promise.resolve("c1"),
+};
+
 describe("openLayout()", () => {
   const here = useDirectory();
   const servers: Server[] = [];
+  const sockets: Socket[] = [];
 
   afterEach(async () => {
+    for (const socket of sockets.splice(0)) socket.destroy();
     await Promise.all(servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve))));
   });
 
   /** Takes a port of loopback. */
-  async function takePort(): Promise<number> {
-    const server = createServer();
+  async function takePort(wanted = 0): Promise<number> {
+    // Who connects gets no answer.
+    const server = createServer((socket) => sockets.push(socket.on("error", () => undefined)));
     servers.push(server);
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) => server.listen(wanted, "127.0.0.1", resolve));
     const address = server.address();
     return typeof address === "object" && address !== null ? address.port : 0;
   }
@@ -222,40 +260,114 @@ describe("openLayout()", () => {
     const port = await takePort();
 
     const error = await expectReason("ADDRESS_IN_USE", () =>
-      openLayout(here.path, { nodeCount: 1, ports: port }),
+      openLayout(here.path, { nodeCount: 1, ports: port }, NOBODY),
     );
 
     expect(error.message).to.include(String(port)).and.include("--base-port auto");
     expect(fs.readdirSync(here.path)).to.deep.equal([]);
   });
 
-  it("says of a cluster whose ports are taken that it seems to run, and nothing of other ports", async () => {
-    const [first] = await openLayout(here.path, { nodeCount: 2, ports: "auto" });
-    const server = createServer();
-    servers.push(server);
-    await new Promise<void>((resolve) => server.listen(first?.grpcPort, "127.0.0.1", resolve));
+  /** A layout of two nodes, and what is known of it: node1 and node2 of cluster "c1". */
+  async function layOutTwo(): Promise<{ first: LocalNode; second: LocalNode }> {
+    const { nodes } = await openLayout(here.path, { nodeCount: 2, ports: "auto" }, NOBODY);
+    const [first, second] = nodes;
+    if (first === undefined || second === undefined) throw new Error("two nodes were asked for");
+    return { first, second };
+  }
 
-    const { code, err } = await netdisk(["up", "--data", "."], { directory: here.path });
+  const again = (questions: Partial<LayoutQuestions>): Promise<Layout> =>
+    openLayout(here.path, { nodeCount: undefined, ports: "default" }, { ...OF_C1, ...questions });
 
-    expect(code).to.equal(1);
-    expect(err)
-      .to.include(`port ${first?.grpcPort ?? 0} is taken`)
-      .and.include("this very cluster seems to be running already")
+  it("says of a cluster all of whose nodes answer that it is running already, and nothing of other ports", async () => {
+    const { first, second } = await layOutTwo();
+    for (const { grpcPort, httpPort } of [first, second]) {
+      await takePort(grpcPort);
+      await takePort(httpPort);
+    }
+
+    const { message } = await expectReason("ADDRESS_IN_USE", () => again({}));
+
+    expect(message)
+      .to.include("this very cluster is running already")
       .and.include("Ctrl-C")
       .and.not.include("Choose another port");
   });
 
+  it("starts the nodes whose ports are free beside one that answers in the name of the cluster", async () => {
+    const { first, second } = await layOutTwo();
+    await takePort(second.grpcPort);
+    const asked: string[] = [];
+
+    const layout = await again({
+      clusterAt: (address) => {
+        asked.push(address);
+        return Promise.resolve("c1");
+      },
+    });
+
+    expect(layout).to.deep.equal({ nodes: [first, second], running: [second], removed: [], isNew: false });
+    expect(asked).to.deep.equal([`127.0.0.1:${second.grpcPort}`]);
+  });
+
+  const strangers: readonly { readonly who: string; readonly clusterId: string | undefined }[] = [
+    { who: "a node of another cluster", clusterId: "c2" },
+    { who: "something that does not answer", clusterId: undefined },
+  ];
+  for (const { who, clusterId } of strangers) {
+    it(`refuses when ${who} has a port, and says which`, async () => {
+      const { first, second } = await layOutTwo();
+      await takePort(second.grpcPort);
+
+      const { message } = await expectReason("ADDRESS_IN_USE", () =>
+        again({ clusterAt: () => Promise.resolve(clusterId) }),
+      );
+
+      expect(message)
+        .to.include(`port ${second.grpcPort} is taken`)
+        .and.include("no node of this cluster answers there")
+        .and.not.include(String(first.grpcPort));
+    });
+  }
+
+  it("does without a node that the cluster removed, whoever has its ports by now", async () => {
+    const { first, second } = await layOutTwo();
+    await takePort(second.httpPort);
+
+    const layout = await again({
+      clusterAt: () => Promise.resolve(undefined),
+      identityIn: (directory) =>
+        Promise.resolve({
+          nodeId: basename(directory),
+          clusterId: "c1",
+          isRemoved: directory.endsWith("node2"),
+        }),
+    });
+
+    expect(layout).to.deep.equal({ nodes: [first, second], running: [], removed: [second], isNew: false });
+  });
+
+  it("tells of a real listener that says nothing, before anything is started", async () => {
+    const { first } = await layOutTwo();
+    await takePort(first.grpcPort);
+
+    const { code, err } = await netdisk(["up", "--data", "."], { directory: here.path });
+
+    expect(code).to.equal(1);
+    expect(err).to.include(`port ${first.grpcPort} is taken`).and.include("no node of this cluster answers");
+  }).timeout(10_000);
+
   it("refuses another number of nodes, or other ports, for a cluster that is there", async () => {
-    await openLayout(here.path, { nodeCount: 2, ports: "auto" });
+    await openLayout(here.path, { nodeCount: 2, ports: "auto" }, NOBODY);
 
     for (const wanted of [
       { nodeCount: 3, ports: "auto" },
       { nodeCount: undefined, ports: 12_345 },
     ] as const) {
-      const error = await openLayout(here.path, wanted).catch((reason: unknown) => reason);
+      const error = await openLayout(here.path, wanted, NOBODY).catch((reason: unknown) => reason);
       expect(error).to.be.instanceOf(UsageError);
     }
-    expect(await openLayout(here.path, { nodeCount: undefined, ports: "auto" })).to.have.length(2);
+    const { nodes } = await openLayout(here.path, { nodeCount: undefined, ports: "auto" }, NOBODY);
+    expect(nodes).to.have.length(2);
   });
 
   it("refuses a layout that it cannot read", async () => {
@@ -268,13 +380,13 @@ describe("openLayout()", () => {
       fs.writeFileSync(join(here.path, "cluster.json"), text);
 
       await expectReason("DATA_CORRUPT", () =>
-        openLayout(here.path, { nodeCount: undefined, ports: "auto" }),
+        openLayout(here.path, { nodeCount: undefined, ports: "auto" }, NOBODY),
       );
     }
   });
 
   it("takes a first port so high that all fit, and no higher", async () => {
-    const error = await openLayout(here.path, { nodeCount: 2, ports: 65_535 - 100 }).catch(
+    const error = await openLayout(here.path, { nodeCount: 2, ports: 65_535 - 100 }, NOBODY).catch(
       (reason: unknown) => reason,
     );
 

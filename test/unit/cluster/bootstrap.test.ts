@@ -4,6 +4,7 @@
 import { expect } from "chai";
 import { Bootstrap, type ClusterMembership } from "../../../src/cluster/bootstrap.ts";
 import { normalizeAddresses } from "../../../src/cluster/bootstrap-rule.ts";
+import type { FeatureLevels } from "../../../src/drive/feature-levels.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { silentLogger } from "../../../src/telemetry/logger.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -18,6 +19,7 @@ class TestNode {
   readonly address: string;
   peers: readonly string[];
   disk = new MemoryDisk({ afterCrash: "hang" });
+  featureLevels: FeatureLevels | undefined;
   bootstrap: Bootstrap | undefined;
   membership: ClusterMembership | undefined;
   error: unknown;
@@ -44,6 +46,7 @@ class TestNode {
       address: this.address,
       peers: this.peers,
       exchange: { ask: (address) => this.network.ask(address) },
+      featureLevels: this.featureLevels,
       clock: this.network.clock,
       prng: new SeededPrng(names.indexOf(this.address) * 100 + this.#starts),
       logger: silentLogger,
@@ -157,6 +160,44 @@ describe("Bootstrap", () => {
       network.expectFormed();
     });
   }
+
+  it("agrees on the newest feature level that all founders support, and keeps it over a restart", async () => {
+    const network = new TestNetwork();
+    for (const [at, node] of network.all.entries()) node.featureLevels = { min: 1, max: 4 + at };
+    for (const node of network.all) node.start();
+    await network.clock.advance(3000);
+    const [first] = network.all;
+    first?.stop();
+    first?.start();
+    await network.clock.advance(0);
+
+    expect(network.all.map((node) => node.membership?.foundingLevel)).to.deep.equal([4, 4, 4]);
+  });
+
+  it("begins at the first feature level beside a node from before there were levels", async () => {
+    const network = new TestNetwork();
+    const ask = network.ask.bind(network);
+    network.ask = async (address) => {
+      const { featureLevels, ...report } = await ask(address);
+      return address === "b:1" ? report : { ...report, featureLevels };
+    };
+    for (const node of network.all) node.start();
+    await network.clock.advance(3000);
+
+    network.expectFormed();
+    expect(network.node("a:1").membership?.foundingLevel).to.equal(undefined);
+  });
+
+  it("waits while the nodes have no feature level in common, and says so", async () => {
+    const network = new TestNetwork();
+    network.node("b:1").featureLevels = { min: 8, max: 9 };
+    for (const node of network.all) node.start();
+    await network.clock.advance(3000);
+
+    expect(network.node("a:1").bootstrap?.waitingReason).to.match(
+      /no feature level that the versions of all/,
+    );
+  });
 
   it("finds the name under which the list knows this node", async () => {
     const network = new TestNetwork(["0.0.0.0:1", "b:1"], ["a:1", "b:1"]);

@@ -79,6 +79,26 @@ describe("HeartbeatFailureDetector", () => {
     detector.stop();
   });
 
+  it("counts for how long a peer is away from when it was last heard of, whatever it was taken for since", async () => {
+    const { clock, behaviour, detector } = setUp();
+    detector.start();
+    await clock.advance(3 * HEARTBEAT_INTERVAL_MS);
+    expect(detector.state(2).sinceMs, "up").to.equal(3 * HEARTBEAT_INTERVAL_MS);
+
+    behaviour.set(2, "silent");
+    await clock.advance(SUSPECT_AFTER_MS);
+    expect(detector.state(2)).to.include({ health: "suspect", sinceMs: SUSPECT_AFTER_MS });
+    await clock.advance(DOWN_AFTER_MS);
+    expect(detector.state(2)).to.include({ health: "down", sinceMs: SUSPECT_AFTER_MS + DOWN_AFTER_MS });
+
+    behaviour.set(2, "answers");
+    await clock.advance(HEARTBEAT_DEADLINE_MS + HEARTBEAT_INTERVAL_MS);
+    const { health, sinceMs } = detector.state(2);
+    expect(health).to.equal("up");
+    expect(sinceMs).to.be.at.most(HEARTBEAT_INTERVAL_MS + HEARTBEAT_DEADLINE_MS);
+    detector.stop();
+  });
+
   it("takes a peer for up again as soon as it answers", async () => {
     const { clock, behaviour, detector, healthOf } = setUp();
     behaviour.set(2, "silent");

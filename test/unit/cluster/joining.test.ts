@@ -12,6 +12,7 @@ import { PEER_FIND_INTERVAL_MS, PeerFinder } from "../../../src/cluster/peer-fin
 import { PeerGuard } from "../../../src/cluster/peer-guard.ts";
 import { DUPLICATE_FORGIVE_MS, DUPLICATE_STOP_MS, Refusals } from "../../../src/cluster/refusals.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
+import { FEATURE_LEVELS } from "../../../src/drive/feature-levels.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { silentLogger } from "../../../src/telemetry/logger.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -73,7 +74,13 @@ describe("A node that joins with a token", () => {
     expect(membership).to.deep.include({ clusterId: "cluster-a", founders: FOUNDERS, isStarted: false });
     expect(membership.contacts.findLast(({ memberId }) => memberId === 2)?.address).to.equal("b:2");
     expect(asked).to.deep.equal([
-      ["a:1", { token: TOKEN, memberId: membership.memberId, nodeId: "node4", address: "d:1" }],
+      [
+        "a:1",
+        {
+          ...{ token: TOKEN, memberId: membership.memberId, nodeId: "node4", address: "d:1" },
+          featureLevels: FEATURE_LEVELS,
+        },
+      ],
     ]);
     expect((await findIdentity(disk, "/data"))?.contacts).to.deep.equal(ANSWER.members);
   });
@@ -129,6 +136,48 @@ describe("A node that joins with a token", () => {
     });
     const member = await open(() => Promise.resolve(ANSWER), { token: foreign });
     await expectReason("WRONG_CLUSTER", () => member.run());
+  });
+
+  it("knows at its next start who votes by then, and the founders, whatever the token says", async () => {
+    const bootstrap = await open(() => Promise.resolve(ANSWER));
+    await bootstrap.run();
+    await bootstrap.saveContacts([
+      { memberId: 6, address: "f:1" },
+      { memberId: 5, address: "e:1" },
+    ]);
+    await bootstrap.saveContacts([]);
+    const { contacts } = await (await open(refuse("JOIN_TOKEN_INVALID"))).run();
+    const found = contacts.map(({ memberId, address }) => `${memberId} at ${address}`);
+    expect(found).to.deep.equal(["1 at a:1", "2 at b:1", "5 at e:1", "6 at f:1"]);
+  });
+
+  it("writes down who votes only when that changed, and tells when it could not", async () => {
+    const voters = [{ memberId: 5, address: "e:1" }];
+    const bootstrap = await open(() => Promise.resolve(ANSWER));
+    await bootstrap.run();
+    disk.failNext("write", /identity/, "ENOSPC");
+    const failure = await bootstrap.saveContacts(voters).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    expect(String(failure)).to.include("ENOSPC");
+    await bootstrap.saveContacts(voters);
+    expect((await findIdentity(disk, "/data"))?.contacts).to.deep.equal(voters);
+    disk.failNext("write", /identity/, "ENOSPC");
+    await bootstrap.saveContacts(voters);
+    expect(disk.clearFailures(), "nothing was written").to.equal(1);
+  });
+
+  it("stays removed though it hears of new voters at that moment", async () => {
+    const bootstrap = await open(() => Promise.resolve(ANSWER));
+    await bootstrap.run();
+    await Promise.all([
+      bootstrap.saveContacts([{ memberId: 5, address: "e:1" }]),
+      bootstrap.markRemoved(),
+      bootstrap.saveContacts([{ memberId: 6, address: "f:1" }]),
+    ]);
+    const identity = await findIdentity(disk, "/data");
+    expect(identity).to.deep.include({ phase: "removed", contacts: [{ memberId: 5, address: "e:1" }] });
   });
 
   it("never starts again once the cluster has removed it", async () => {
@@ -224,7 +273,7 @@ describe("PeerFinder", () => {
     ]);
     let missing = [2, 3];
     const finder = new PeerFinder({
-      ...{ clock, logger: silentLogger, clusterId: "cluster-a" },
+      ...{ clock, logger: silentLogger, clusterId: "cluster-a", memberId: 9 },
       exchange: {
         ask: (address) => {
           const answer = answers.get(address);
@@ -250,6 +299,31 @@ describe("PeerFinder", () => {
     expect(finder.addressOf(4), "nobody is asked while nobody is missing").to.equal(undefined);
     finder.heard(4, "said:1");
     expect(finder.addressOf(4)).to.equal("said:1");
+    await finder.stop();
+  });
+
+  it("finds members of its cluster that nobody told of while others are missing, and leaves known ones where they are", async () => {
+    const clock = new FakeClock();
+    const answers = new Map([
+      ["five:1", report(5)],
+      ["foreign:1", report(6, "cluster-b")],
+      ["self:1", report(9)],
+      ["three-by-ip:1", report(3)],
+    ]);
+    const finder = new PeerFinder({
+      ...{ clock, logger: silentLogger, clusterId: "cluster-a", memberId: 9 },
+      exchange: { ask: (address) => Promise.resolve(answers.get(address) ?? report(9)) },
+      addresses: () => Promise.resolve([...answers.keys()]),
+      missing: () => [2],
+      knownAddress: (memberId) => (memberId === 3 ? "three:1" : undefined),
+    });
+    finder.start();
+    await clock.advance(1);
+    expect(finder.foundIds()).to.deep.equal([5]);
+    expect(finder.addressOf(5)).to.equal("five:1");
+    expect(finder.addressOf(3)).to.equal("three:1");
+    finder.heard(7, "seven:1");
+    expect(finder.foundIds()).to.deep.equal([5, 7]);
     await finder.stop();
   });
 });

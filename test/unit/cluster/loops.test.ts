@@ -10,6 +10,7 @@ import { DriveError } from "../../../src/drive/errors.ts";
 import { DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
 import { clusterTime, counters, dropList, pendingWork } from "../../../src/metadata/view.ts";
 import { findMember } from "../../../src/metadata/members.ts";
+import { StoreFullError } from "../../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
@@ -260,5 +261,35 @@ describe("PacedLoop", () => {
     await loop.stop();
 
     expect(clock.timerCount).to.equal(0);
+  });
+
+  it("takes a full disk, and descriptors that ran out, for operating errors, whoever came upon them", async () => {
+    const clock = new FakeClock();
+    const failures = [
+      Object.assign(new Error("no space left on device"), { code: "ENOSPC" }),
+      new StoreFullError("/index/names"),
+      Object.assign(new Error("too many open files"), { code: "EMFILE" }),
+    ];
+    const errors: DriveError[] = [];
+    let rounds = 0;
+    const loop = new PacedLoop({
+      clock,
+      idleMs: 1000,
+      busyMs: 10,
+      work: () => {
+        const failure = failures[rounds];
+        rounds += 1;
+        return failure === undefined ? Promise.resolve("idle") : Promise.reject(failure);
+      },
+      onError: (error) => errors.push(error),
+    });
+
+    loop.start();
+    await clock.advance(4500);
+    await loop.stop();
+
+    expect(rounds).to.equal(5);
+    expect(errors.map(({ reason }) => reason)).to.deep.equal(["NO_SPACE", "NO_SPACE", "OVERLOADED"]);
+    expect(errors.map(({ cause }) => cause)).to.deep.equal(failures);
   });
 });

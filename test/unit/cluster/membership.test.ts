@@ -1,6 +1,7 @@
 // Goal: a change of the membership is begun at any node, carried out step by step at the leader, and refused where it would harm.
 // Method: the real tree in memory; consensus by its pure configuration rules; time by a fake clock; outcomes only.
 import { expect } from "chai";
+import type { Seal } from "../../../src/drive/content.ts";
 import type {
   ConsensusMembership,
   MemberProgress,
@@ -11,6 +12,7 @@ import { findToken, formatToken, isSecret } from "../../../src/cluster/join-toke
 import {
   CATCH_UP_ENTRY_COUNT_MAX,
   JOIN_TIMEOUT_MS,
+  LAST_COPIES_IDLE_MS,
   MEMBERSHIP_IDLE_MS,
   MembershipDriver,
   TRANSFER_ATTEMPT_COUNT_MAX,
@@ -21,11 +23,13 @@ import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
 import { NodeDirectory } from "../../../src/cluster/node-directory.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { VOTER_COUNT_MAX } from "../../../src/drive/limits.ts";
+import { TABLE } from "../../../src/metadata/keys.ts";
 import { findMember, isRemoved } from "../../../src/metadata/members.ts";
 import { changeConfig } from "../../../src/raft/conf-change.ts";
 import type { ConfState } from "../../../src/raft/types.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { sha256 } from "../../../src/std/digest.ts";
+import type { FeatureLevels } from "../../../src/drive/feature-levels.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { silentLogger } from "../../../src/telemetry/logger.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -281,7 +285,91 @@ describe("Membership", () => {
     });
   });
 
+  const BYTES = utf8("once");
+
+  function sealOf(contentId: number, memberId: number): Seal {
+    return {
+      ...{ extent: { contentId, extentIndex: 0 }, sizeBytes: BYTES.length, root: sha256(BYTES), memberId },
+      storeIncarnation: `store-${memberId}`,
+    };
+  }
+
+  /** A file of which these members have good copies; answers its content. */
+  function put(...memberIds: readonly number[]): number {
+    const lease = tree.apply({
+      ...{ kind: "renew-write-lease", memberId: 1, storeIncarnation: "store-1", idCount: 5 },
+    });
+    const contentId =
+      lease.outcome === "applied" && lease.value.kind === "write-lease" ? lease.value.firstContentId : 0;
+    const seals = memberIds.map((memberId) => sealOf(contentId, memberId));
+    const done = tree.apply({
+      ...{ kind: "put-small", at: { baseId: 1, path: ["f"] }, createParents: false, onConflict: "fail" },
+      ...{ attributes: {}, precondition: {}, memberId: 1, contentId, sizeBytes: BYTES.length },
+      ...{ treeHash: sha256(BYTES), seals },
+    });
+    expect(done.outcome).to.equal("applied");
+    return contentId;
+  }
+
+  /** Counts from now on how often somebody begins to look for extents that lack copies. */
+  function countLooks(): () => number {
+    const { store } = tree;
+    const range = store.range.bind(store);
+    let count = 0;
+    store.range = (wanted) => {
+      if (wanted.from[0] === TABLE.underReplicated) count += 1;
+      return range(wanted);
+    };
+    return () => count;
+  }
+
+  describe("replacing a node that has the only good copy of something", () => {
+    for (const isStorageOnly of [false, true]) {
+      it(`waits until there is another (${isStorageOnly ? "storage-only" : "voter"})`, async () => {
+        drive(1, 2, 3);
+        if (isStorageOnly) {
+          tree.apply({ kind: "register-node", node: registrationOf(5, { isStorageOnly: true }) });
+        }
+        const former = isStorageOnly ? 5 : 3;
+        const contentId = put(1, former);
+        tree.apply({ kind: "report-replica", contentId, extentIndex: 0, memberId: 1, finding: "corrupt" });
+        await join(4, `node-${former}`);
+        tree.apply({ kind: "register-node", node: registrationOf(4, { isStorageOnly }) });
+        const looks = countLooks();
+        await rounds(LAST_COPIES_IDLE_MS / MEMBERSHIP_IDLE_MS);
+        expect(looks(), "a look costs the leader too much to have one in each round").to.be.within(1, 2);
+        expect(consensus.config.voters).to.deep.equal([1, 2, 3]);
+        expect((await change())?.phase).to.not.equal("done");
+        expect(findMember(tree.store, former)?.nodeId).to.equal(`node-${former}`);
+
+        tree.apply({ kind: "add-replica", seal: sealOf(contentId, 2) });
+        await rounds(LAST_COPIES_IDLE_MS / MEMBERSHIP_IDLE_MS);
+        if (!isStorageOnly) consensus.leaveJoint();
+        await rounds(3);
+        expect(await change()).to.include({ kind: "replace", phase: "done", memberId: 4 });
+      });
+    }
+  });
+
   describe("removing a node", () => {
+    it("is refused while the only other good copy of a file is at one that was removed a moment ago", async () => {
+      setUp(4);
+      drive(1, 2, 3, 4);
+      put(3, 4);
+      await membershipAt(1).removeNode("node-4", { force: false });
+      await rounds(3);
+      expect(isRemoved(tree.store, 4)).to.equal(true);
+      const refused = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).removeNode("node-3", { force: false }),
+      );
+      expect(refused.message).to.include("only good copy of 1 extents");
+      await membershipAt(1).removeNode("node-2", { force: false });
+      await rounds(3);
+      await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
+        membershipAt(1).removeNode("node-1", { force: false }),
+      );
+    });
+
     it("takes it out and forgets it", async () => {
       drive(1, 2, 3);
       const { changeId } = await membershipAt(2).removeNode("node-3", { force: false });
@@ -338,22 +426,7 @@ describe("Membership", () => {
     });
 
     it("is refused while a file has its only good copy there", async () => {
-      const bytes = utf8("once");
-      const lease = tree.apply({
-        ...{ kind: "renew-write-lease", memberId: 1, storeIncarnation: "store-1", idCount: 5 },
-      });
-      const contentId =
-        lease.outcome === "applied" && lease.value.kind === "write-lease" ? lease.value.firstContentId : 0;
-      const seal = (memberId: number) => ({
-        ...{ extent: { contentId, extentIndex: 0 }, sizeBytes: 4, root: sha256(bytes), memberId },
-        storeIncarnation: `store-${memberId}`,
-      });
-      const put = tree.apply({
-        ...{ kind: "put-small", at: { baseId: 1, path: ["f"] }, createParents: false, onConflict: "fail" },
-        ...{ attributes: {}, precondition: {}, memberId: 1, contentId, sizeBytes: 4 },
-        ...{ treeHash: sha256(bytes), seals: [seal(1), seal(3)] },
-      });
-      expect(put.outcome).to.equal("applied");
+      const contentId = put(1, 3);
       tree.apply({ kind: "report-replica", contentId, extentIndex: 0, memberId: 1, finding: "corrupt" });
 
       const refused = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
@@ -471,6 +544,22 @@ describe("Membership", () => {
       await rounds(2);
       expect(await change()).to.include({ kind: "remove", phase: "done", formerNodeId: "node-4" });
       expect(isRemoved(tree.port(1).reader(), 4)).to.equal(true);
+    });
+  });
+
+  describe("a node of another version", () => {
+    it("is refused when it does not support the cluster's feature level, and admitted when it does", async () => {
+      tree.apply({ kind: "raise-feature-level", level: 2 });
+      const { token } = await membershipAt(2).createJoinToken({ secret: SECRET });
+      const request = { token, memberId: 4, nodeId: "n", address: "a:1" };
+      const admit = (levels?: FeatureLevels): Promise<unknown> =>
+        membershipAt(1).admit({ ...request, featureLevels: levels });
+
+      // One from before there were levels says nothing.
+      await expectReason("VERSION_UNSUPPORTED", () => admit());
+      await expectReason("VERSION_UNSUPPORTED", () => admit({ min: 1, max: 1 }));
+      await expectReason("VERSION_UNSUPPORTED", () => admit({ min: 3, max: 4 }));
+      await admit({ min: 1, max: 2 });
     });
   });
 

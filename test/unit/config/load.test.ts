@@ -168,6 +168,15 @@ describe("loadConfig()", () => {
     expect(problems[5]).to.include("did you mean NETDISK_LOG_LEVEL?");
   });
 
+  it("ends each problem as a sentence", () => {
+    const environment = { NETDISK_FOO: "1", NETDISK_LOG_LEVL: "info" };
+
+    expect(() => loadConfig({ environment, flags: {} })).to.throw(
+      "NETDISK_FOO is not a known environment variable.\n" +
+        "  - NETDISK_LOG_LEVL is not a known environment variable; did you mean NETDISK_LOG_LEVEL?",
+    );
+  });
+
   it("does not repeat a secret in a problem", () => {
     const [problem] = problemsOf({ environment: { POSTGRES_URL: "mysql://root:hunter2@db" } });
 

@@ -53,6 +53,7 @@ function randomMessage(prng: SeededPrng): Message {
     index,
     entries,
     commitIndex: number(),
+    commitTerm: number(),
     reject: prng.below(2) === 1,
     rejectHint: number(),
     context: prng.bytes(prng.below(20)),
@@ -86,6 +87,7 @@ describe("consensus codec", () => {
 
       expect(Number(form.from), `seed=${seed} round=${round}`).to.equal(message.from);
       expect(Number(form.rejectHint)).to.equal(message.rejectHint);
+      expect(Number(form.commitTerm)).to.equal(message.commitTerm);
       expect(form.entries.map((entry) => [Number(entry.index), Number(entry.term)])).to.deep.equal(
         message.entries.map((entry) => [entry.index, entry.term]),
       );
@@ -95,6 +97,17 @@ describe("consensus codec", () => {
         `seed=${seed} round=${round}`,
       ).to.equal(true);
     }
+  });
+
+  it("reads a refusal of a version that does not tell the term of its commit index", () => {
+    const form = create(forms.RaftMessageSchema, {
+      kind: forms.RaftMessageKind.PRE_VOTE_RESPONSE,
+      ...{ from: 3n, to: 2n, term: 6n, reject: true },
+    });
+
+    const decoded = decodeMessage(toBinary(forms.RaftMessageSchema, form));
+
+    expect([decoded.reject, decoded.commitIndex, decoded.commitTerm]).to.deep.equal([true, 0, 0]);
   });
 
   it("encodes an entry once and shares the bytes between the disk and the followers", () => {

@@ -5,6 +5,7 @@ import { expect } from "chai";
 import { FLUSH_FREE_BYTES_MIN } from "../../../src/consensus/log-maintenance.ts";
 import { deferred } from "../../../src/std/deferred.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
+import { StoreFullError } from "../../../src/std/ordered-store.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { must } from "../../../src/std/assert.ts";
 import { TestCluster, type TestMember } from "../../support/consensus-cluster.ts";
@@ -126,6 +127,26 @@ describe("Consensus under faults", function () {
 
       expect(away.valueOf("r4-59")).to.equal("59");
       expect(cluster.counts.get("snapshot")).to.be.above(1);
+    });
+
+    it("takes a snapshot although the file that it came in cannot be removed", async () => {
+      const away = await leaveBehind();
+      let removalCount = 0;
+      away.disk.onOperation = (operation, path) => {
+        if (operation !== "remove" || !path.endsWith("receiving.tmp")) return undefined;
+        removalCount += 1;
+        const error = Object.assign(new Error(`EROFS: ${path}`), { code: "EROFS" });
+        // The first one makes room for the file.
+        return removalCount === 2 ? Promise.reject(error) : undefined;
+      };
+
+      await away.start();
+      await cluster.clock.advance(10_000);
+
+      expect(removalCount).to.equal(2);
+      expect(cluster.counts.get("snapshot")).to.equal(1);
+      expect(away.valueOf("r4-59")).to.equal("59");
+      expect(away.failures).to.deep.equal([]);
     });
 
     it("refuses a snapshot whose bytes were damaged on the way, and takes the next one", async () => {
@@ -293,6 +314,30 @@ describe("Consensus under faults", function () {
       leave(FLUSH_FREE_BYTES_MIN);
       await cluster.clock.advance(3000);
       expect(member.live.status().flushedIndex).to.equal(member.live.appliedIndex());
+    });
+
+    it("that is full in the middle of a flush ends nobody: the state is flushed once there is space", async () => {
+      cluster = new TestCluster(1, { tuning: SHORT_LOG });
+      await cluster.start();
+      const member = await cluster.leader();
+      await proposeMany(cluster, 5);
+      await cluster.clock.advance(3000);
+      const { flushedIndex, firstIndex } = member.live.status();
+
+      member.flushError = new StoreFullError("/stores/state");
+      await proposeMany(cluster, 200, "b");
+      await cluster.clock.advance(5000);
+      expect(member.live.status()).to.include({ flushedIndex, firstIndex });
+      expect(member.failures).to.deep.equal([]);
+      await member.stop();
+      member.flushError = undefined;
+      await member.start();
+      await cluster.leader();
+      await proposeMany(cluster, 1, "c");
+      await cluster.clock.advance(5000);
+
+      expect(member.live.status().flushedIndex).to.equal(member.live.appliedIndex());
+      expect(member.valueOf("b199")).to.equal("199");
     });
 
     it("leaves nothing half written when it is full, and keeps the log that a snapshot was to replace", async () => {

@@ -2,6 +2,7 @@
 // Method: each part alone, with plain functions for what it depends on.
 import { expect } from "chai";
 import type { StateHash } from "../../../src/consensus/codec.ts";
+import { StallWatch } from "../../../src/consensus/deadline.ts";
 import { Failover } from "../../../src/consensus/failover.ts";
 import { LogIndex } from "../../../src/consensus/log-index.ts";
 import { ProposalBook } from "../../../src/consensus/proposals.ts";
@@ -212,9 +213,7 @@ describe("Failover", () => {
       clock,
       prng: new SeededPrng(1),
       core: {
-        leaderId: () => leaderId,
-        isLeading: () => false,
-        isCandidate: () => false,
+        status: () => ({ role: "follower", leaderId, term: 1, lastIndex: 1, lastTerm: 1 }),
         forgetLeader: () => {
           leaderId = 0;
         },
@@ -249,9 +248,10 @@ describe("Failover", () => {
       clock,
       prng: new SeededPrng(1),
       core: {
-        leaderId: () => leaderId,
-        isLeading: () => false,
-        isCandidate: () => campaigns.length > 0,
+        status: () => ({
+          role: campaigns.length > 0 ? "candidate" : "follower",
+          ...{ leaderId, term: 1, lastIndex: 1, lastTerm: 1 },
+        }),
         forgetLeader: () => {
           leaderId = 0;
         },
@@ -269,6 +269,45 @@ describe("Failover", () => {
     const pauses = campaigns.slice(1).map((at, before) => at - must(campaigns[before], "the one before"));
     expect(pauses.length).to.be.at.least(1);
     for (const pause of pauses) expect(pause).to.be.at.least(100);
+  });
+});
+
+describe("StallWatch", () => {
+  function watched(): { clock: FakeClock; watch: StallWatch; stalls: number[] } {
+    const clock = new FakeClock();
+    const stalls: number[] = [];
+    const watch = new StallWatch(clock, 100, () => stalls.push(clock.monotonicMs()));
+    return { clock, watch, stalls };
+  }
+
+  it("tells of work that stands still for its time, and not a millisecond sooner", async () => {
+    const { clock, stalls } = watched();
+    await clock.advance(99);
+    expect(stalls).to.deep.equal([]);
+    await clock.advance(1);
+    expect(stalls).to.deep.equal([100]);
+  });
+
+  it("lets work take as long as it likes while it gets on", async () => {
+    const { clock, watch, stalls } = watched();
+    for (let step = 0; step < 50; step += 1) {
+      await clock.advance(90);
+      watch.progress();
+    }
+    expect(stalls).to.deep.equal([]);
+    await clock.advance(100);
+    expect(stalls).to.deep.equal([4600]);
+  });
+
+  it("tells once, and nothing when it was ended", async () => {
+    const { clock, stalls } = watched();
+    await clock.advance(1000);
+    expect(stalls).to.have.length(1);
+    const other = watched();
+    other.watch.stop();
+    await other.clock.advance(1000);
+    expect(other.stalls).to.deep.equal([]);
+    expect(other.clock.timerCount).to.equal(0);
   });
 });
 

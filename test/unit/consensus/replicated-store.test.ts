@@ -13,11 +13,13 @@ import { HashingTransaction, StateHashHistory } from "../../../src/consensus/sta
 import type { LogEntry } from "../../../src/raft/types.ts";
 import { AssertionError } from "../../../src/std/assert.ts";
 import { toHex } from "../../../src/std/bytes.ts";
+import { deferred } from "../../../src/std/deferred.ts";
 import { MemoryOrderedStore, MemoryOrderedStoreProvider } from "../../../src/std/memory-ordered-store.ts";
+import { StoreFullError } from "../../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { RecordSum } from "../../../src/std/record-sum.ts";
 import { expectReason } from "../../support/expect-reason.ts";
-import { FakeClock } from "../../support/fake-clock.ts";
+import { FakeClock, settle } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
 const CONF_STATE = {
@@ -60,10 +62,10 @@ interface Setup {
   readonly open: (clusterId?: string) => Promise<ReplicatedStore<number>>;
 }
 
-async function setUp(): Promise<Setup> {
+async function setUp(beforeFlush?: (storeName: string) => Promise<void>): Promise<Setup> {
   const disk = new MemoryDisk();
   await disk.makeDirectory("/s");
-  const provider = new MemoryOrderedStoreProvider();
+  const provider = new MemoryOrderedStoreProvider(beforeFlush === undefined ? {} : { beforeFlush });
   const time = { nowMs: 0 };
   const clock = Object.assign(new FakeClock(), { monotonicMs: () => time.nowMs });
   const machine = new EchoMachine();
@@ -315,6 +317,30 @@ describe("ReplicatedStore", () => {
       expect(await provider.list()).to.deep.equal(["state-2"]);
       await store.close();
       expect((await open()).installedSnapshot).to.deep.equal({ index: 9, term: 2 });
+    });
+
+    it("takes over also when a flush of the old generation finds no space meanwhile", async () => {
+      const space = deferred<void>();
+      let isFull = false;
+      const { open, disk, provider } = await setUp((name) =>
+        isFull && name === "state-1" ? space.promise : Promise.resolve(),
+      );
+      const store = await open();
+      store.applyBatch([entry(1)], 0, noConfChange);
+      await writeFile(disk, { records: 3 });
+      const prepared = await store.prepareInstall("/s/file");
+      isFull = true;
+      const flushing = store.flush().catch((error: unknown) => error);
+
+      const committing = store.commitInstall(prepared);
+      // The new generation counts by now; the old one waits for its flush.
+      await settle();
+      space.reject(new StoreFullError("/s/state-1"));
+      await committing;
+
+      expect(await flushing).to.be.instanceOf(StoreFullError);
+      expect(store.flushedIndex).to.equal(9);
+      expect(await provider.list()).to.deep.equal(["state-2"]);
     });
 
     it("leaves nothing behind when it is given up, or when the process dies before it is committed", async () => {

@@ -1,6 +1,8 @@
 /** MetadataService and ProgressService over Connect, with the client of @connectrpc/connect-node. */
 import { expect } from "chai";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { errorFromJson } from "@connectrpc/connect/protocol-connect";
+import type { JsonValue } from "@bufbuild/protobuf";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { MetadataService } from "../../../gen/netdisk/v1/metadata_service_pb.ts";
 import { ProgressService } from "../../../gen/netdisk/v1/progress_service_pb.ts";
@@ -122,6 +124,97 @@ describe("Connect", () => {
     };
     expect(reasonOf(await failure(watch("42"))).reason).to.equal("UPLOAD_NOT_FOUND");
     expect(reasonOf(await failure(watch(""))).reason).to.equal("ARGUMENT_INVALID");
+  });
+
+  for (const [what, type, body] of [
+    ["bytes that are no message", "application/proto", "["],
+    ["text that is no JSON", "application/json", "["],
+    ["JSON of another shape", "application/json", '{"ref": 7}'],
+    ["JSON with a long wrong value", "application/json", `{"ref": "${"x".repeat(10_000)}"}`],
+  ] as const) {
+    it(`refuses ${what} as an invalid argument`, async () => {
+      const answer = await at.fetch("/netdisk.v1.MetadataService/Stat", {
+        method: "POST",
+        headers: { "Content-Type": type, "Connect-Protocol-Version": "1" },
+        body,
+      });
+      const error = errorFromJson(
+        (await answer.json()) as JsonValue,
+        undefined,
+        new ConnectError("No error came."),
+      );
+
+      expect([answer.status, error.code]).to.deep.equal([400, Code.InvalidArgument]);
+      expect(reasonOf(error).reason).to.equal("ARGUMENT_INVALID");
+      expect(reasonOf(error).metadata).to.deep.equal({ message_type: "netdisk.v1.StatRequest" });
+      expect(error.rawMessage.length).to.be.at.most(250);
+      expect(error.rawMessage).to.match(/^The request is no netdisk\.v1\.StatRequest: ./);
+    });
+  }
+
+  it("refuses a malformed message in the query of a GET", async () => {
+    const get = (query: string) => at.fetch(`/netdisk.v1.MetadataService/Stat?connect=v1&${query}`);
+    expect(
+      (await get(`encoding=json&message=${encodeURIComponent('{"ref":{"path":"/"}}')}`)).status,
+    ).to.equal(200);
+    for (const query of [
+      "encoding=proto&message=%5B",
+      "encoding=json&message=%5B",
+      "encoding=proto&base64=1&message=%25",
+    ]) {
+      const answer = await get(query);
+      const error = errorFromJson(
+        (await answer.json()) as JsonValue,
+        undefined,
+        new ConnectError("No error came."),
+      );
+      expect([answer.status, reasonOf(error).reason], query).to.deep.equal([400, "ARGUMENT_INVALID"]);
+    }
+  });
+
+  for (const [method, type] of [
+    ["MetadataService/Stat", "application/grpc-web+proto"],
+    ["ProgressService/Watch", "application/grpc-web+proto"],
+    ["ProgressService/Watch", "application/connect+proto"],
+    ["ProgressService/Watch", "application/connect+json"],
+  ] as const) {
+    it(`refuses a malformed message in an envelope of ${type} to ${method}`, async () => {
+      const answer = await at.fetch(`/netdisk.v1.${method}`, {
+        method: "POST",
+        headers: { "Content-Type": type },
+        body: Buffer.from([0, 0, 0, 0, 1, 0x5b]),
+      });
+      const text = await answer.text();
+
+      expect(text).to.match(/grpc-status: 3\b|"code":"invalid_argument"/i);
+      expect(text).to.match(/grpc-status-details-bin: .|"type":"netdisk\.v1\.ErrorDetail"/i);
+    });
+  }
+
+  for (const body of [[0x5b], [0, 0, 0, 0, 9, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]) {
+    it(`refuses [${body.join(" ")}] as a broken envelope of gRPC-Web, with its detail`, async () => {
+      const answer = await at.fetch("/netdisk.v1.MetadataService/Stat", {
+        method: "POST",
+        headers: { "Content-Type": "application/grpc-web+proto" },
+        body: Buffer.from(body),
+      });
+      const text = await answer.text();
+
+      expect(text)
+        .to.match(/grpc-status: 3\b/i)
+        .and.match(/grpc-status-details-bin: ./i);
+    });
+  }
+
+  it("answers a media type that it does not take with a code and what to do", async () => {
+    const answer = await at.fetch("/netdisk.v1.MetadataService/Stat", {
+      method: "POST",
+      headers: { "Content-Type": "text/plain" },
+      body: "x",
+    });
+    expect(answer.status).to.equal(415);
+    const { error } = (await answer.json()) as { error: { code: string; remedy: string } };
+    expect([error.code, error.remedy.length > 0]).to.deep.equal(["MEDIA_TYPE_UNSUPPORTED", true]);
   });
 
   it("answers curl's JSON, and refuses messages beyond the limit", async () => {

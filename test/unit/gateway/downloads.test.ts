@@ -111,7 +111,11 @@ describe("Downloads over HTTP", () => {
   });
 
   it("refuses folders, unknown files, ids that are none and unknown parameters", async () => {
-    expect(await errorOf(await at.fetch("/api/download?path=/d"))).to.equal("409 IS_A_DIRECTORY");
+    const folder = await at.fetch("/api/download?path=/d");
+    expect(await folder.clone().text())
+      .to.include("POST /api/downloads")
+      .and.include("netdisk get --zip");
+    expect(await errorOf(folder)).to.equal("409 IS_A_DIRECTORY");
     expect(await errorOf(await at.fetch("/api/download/999"))).to.equal("404 PATH_NOT_FOUND");
     for (const id of ["abc", "0", "-1", "01", "9007199254740992", "1e3"]) {
       expect(await errorOf(await at.fetch(`/api/download/${id}`)), id).to.equal("400 ARGUMENT_INVALID");

@@ -1,5 +1,6 @@
 /** The tree, the node and errors over real HTTP. */
 import { expect } from "chai";
+import { judgeCopies } from "../../../src/drive/cluster-judgement.ts";
 import { CHUNK_SIZE_BYTES, PAGE_SIZE_MAX } from "../../../src/drive/limits.ts";
 import { DriveError, REASONS, type ErrorReason } from "../../../src/drive/errors.ts";
 import { AssertionError } from "../../../src/std/assert.ts";
@@ -22,7 +23,9 @@ describe("The tree over HTTP", () => {
 
   it("makes folders, with parents on request", async () => {
     const missing = await at.send("POST", "/api/folders", { path: "/a/b" });
-    expect(await errorOf(missing)).to.equal("404 PATH_NOT_FOUND");
+    const { error } = (await missing.json()) as ErrorJson;
+    expect([missing.status, error.code]).to.deep.equal([404, "PATH_NOT_FOUND"]);
+    expect(error.message).to.include('With "createParents": true the folders above are made too.');
     const made = await at.send("POST", "/api/folders", { path: "/a/b", createParents: true, mode: "0755" });
     expect(made.status).to.equal(201);
     const folder = fileViewSchema.parse(await made.json());
@@ -118,6 +121,32 @@ describe("The tree over HTTP", () => {
     expect(await errorOf(await patch({ mediaType: "x\r\ny" }))).to.equal("400 ARGUMENT_INVALID");
   });
 
+  it("tells of a weak or foreign tag in If-Match what the tag is, and of no version that nobody sent", async () => {
+    await at.put("/a", "abc");
+    const { etag } = await stat("/a");
+    for (const tag of [`W/${etag}`, '"of-another-server"']) {
+      const answer = await at.send("PATCH", "/api/files?path=/a", { mode: "0600" }, { "If-Match": tag });
+      expect(answer.status).to.equal(412);
+      const { error } = (await answer.json()) as { error: { code: string; message: string } };
+      expect(error.code).to.equal("VERSION_MISMATCH");
+      expect(error.message).to.equal(
+        `No tag in If-Match is the strong tag of what is there; the tag is now ${etag}.`,
+      );
+    }
+  });
+
+  it("refuses JSON in another character encoding than UTF-8", async () => {
+    const send = (charset: string) =>
+      at.send(
+        "POST",
+        "/api/folders",
+        { path: "/e" },
+        { "Content-Type": `application/json; charset=${charset}` },
+      );
+    expect(await errorOf(await send("utf-16"))).to.equal("415 MEDIA_TYPE_UNSUPPORTED");
+    expect((await send("UTF-8")).status).to.equal(201);
+  });
+
   it("refuses a PATCH that says nothing, two things, or one thing twice", async () => {
     await at.put("/a", "abc");
     for (const body of [
@@ -148,6 +177,13 @@ describe("The tree over HTTP", () => {
 
     expect(await errorOf(refused)).to.equal("409 IS_A_DIRECTORY");
     expect(await (await at.fetch("/api/download?path=/folder/a&redirect=never")).text()).to.equal("abc");
+  });
+
+  it("refuses a file at an empty path, which is not the root here", async () => {
+    const refused = await at.fetch("/api/files/content?path=", { method: "PUT", body: "x" });
+
+    expect(await refused.clone().text()).to.include("The path is empty");
+    expect(await errorOf(refused)).to.equal("400 PATH_INVALID");
   });
 
   it("deletes, a folder with content only on request", async () => {
@@ -309,6 +345,44 @@ describe("The node over HTTP", () => {
   it("shows the cluster", async () => {
     const cluster = clusterViewSchema.parse(await (await at.fetch("/api/cluster")).json());
     expect([cluster.nodeId, cluster.nodes[0]?.health]).to.deep.equal(["n1", "up"]);
+    expect(cluster.nodes[0]?.collectionBrake).to.equal(null);
+    const brake = { extentCount: 9, orphanCount: 8, futureCount: 7 };
+    at.drive.collectionBrake = brake;
+    const braked = clusterViewSchema.parse(await (await at.fetch("/api/cluster")).json());
+    expect(braked.nodes[0]?.collectionBrake).to.deep.equal(brake);
+    expect([braked.featureLevel, braked.nodes[0]?.featureLevelMax]).to.deep.equal([null, null]);
+    at.drive.featureLevel = 3;
+    const leveled = clusterViewSchema.parse(await (await at.fetch("/api/cluster")).json());
+    expect([leveled.featureLevel, leveled.nodes[0]?.featureLevelMax]).to.deep.equal([3, 4]);
+  });
+
+  it("shows what prepared downloads keep apart from the files of users, also on the page", async () => {
+    const ask = async () => clusterViewSchema.parse(await (await at.fetch("/api/cluster")).json());
+    expect((await ask()).preparedDownloads).to.equal(null);
+
+    const kept = { downloadCount: 5, fileCount: 1082, sizeBytes: 3 * 1024 * 1024 };
+    at.drive.prepared = { ...kept, expireTimeMs: Date.UTC(2026, 10, 24, 6, 30) };
+
+    const expireTime = "2026-11-24T06:30:00.000Z";
+    expect((await ask()).preparedDownloads).to.deep.equal({ ...kept, expireTime });
+    const page = await (await at.fetch("/", { headers: { Accept: "text/html" } })).text();
+    expect(page).to.include("Beside them 3.0 MiB held by 5 prepared downloads until 2026-11-24 06:30:00 UTC");
+  });
+
+  it("shows what a node told of itself: transfers and tasks under way", async () => {
+    const progress = { doneCount: 40, totalCount: 500 };
+    at.drive.report = {
+      ...{ seenTimeMs: 5, isReady: true, inflightBytes: 4, appliedIndex: 5, freeBytes: 6, totalBytes: 7 },
+      transfers: [{ id: "8", kind: "upload", sizeBytes: undefined, transferredBytes: 9 }],
+      tasks: [{ taskId: 12, kind: "replication", fence: 3, sinceTimeMs: 4000, progress }],
+    };
+
+    const { nodes } = clusterViewSchema.parse(await (await at.fetch("/api/cluster")).json());
+
+    expect(nodes[0]?.report?.transfers).to.deep.equal([{ id: "8", kind: "upload", transferredBytes: 9 }]);
+    expect(nodes[0]?.report?.tasks).to.deep.equal([
+      { taskId: "12", kind: "replication", since: "1970-01-01T00:00:04.000Z", ...progress },
+    ]);
   });
 
   it("is live always and ready when the drive is", async () => {
@@ -322,6 +396,15 @@ describe("The node over HTTP", () => {
       nodeId: "n1",
       version: "1.2.3",
     });
+    at.drive.problems = [];
+    at.drive.warnings = ["n1 collects no unknown chunks"];
+    const warned = await at.fetch("/readyz?verbose");
+    expect(warned.status, "a warning keeps nobody from serving").to.equal(200);
+    expect((await warned.json()) as object).to.deep.include({
+      status: "ok",
+      warnings: ["n1 collects no unknown chunks"],
+    });
+    at.drive.problems = ["no leader"];
     expect((await at.fetch("/healthz")).status).to.equal(503);
     expect((await at.fetch("/livez")).status).to.equal(200);
     expect((await at.fetch("/readyz", { method: "HEAD" })).status).to.equal(503);
@@ -357,5 +440,31 @@ describe("The node over HTTP", () => {
     at.drive.failure = new Error("<script>alert(1)</script>");
     const broken = await (await at.fetch("/")).text();
     expect(broken).to.include("&lt;script&gt;").and.not.to.include("<script>");
+  });
+
+  it("has a page that says of nodes and services that are away what `cluster status` says", async () => {
+    const status = await at.drive.cluster();
+    const [own] = status.nodes;
+    if (own === undefined) throw new Error("the drive has a node");
+    const away = { ...own, nodeId: "n2", health: "down", sinceMs: 18_000 } as const;
+    const services = [
+      { name: "postgres", state: "off", sinceTimeMs: 0, detail: "" },
+      { name: "redis", state: "degraded", sinceTimeMs: 0, detail: "connect ECONNREFUSED" },
+      { name: "rabbitmq", state: "up", sinceTimeMs: 0, detail: "" },
+    ] as const;
+    const seen = { ...status, contentBytes: 7, nodes: [own, away], services };
+    at.drive.cluster = () => Promise.resolve(seen);
+
+    const page = await (await at.fetch("/")).text();
+
+    const { sentence } = judgeCopies(seen);
+    expect(sentence).to.include("n2 is down: the copies there cannot be read now");
+    expect(page).to.include(`<p class="bad">${sentence}</p>`);
+    expect(page).to.include('<span class="bad">down 18 s</span>');
+    expect(page).to.include(
+      '<p class="bad">redis: degraded since 1970-01-01 00:00:00 UTC: connect ECONNREFUSED</p>',
+    );
+    expect(page).to.include("<p>rabbitmq: up since 1970-01-01 00:00:00 UTC</p>");
+    expect(page, "one that is not configured is not missing").not.to.include("postgres");
   });
 });

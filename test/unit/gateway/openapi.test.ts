@@ -59,6 +59,15 @@ describe("/openapi.json", () => {
     }
   });
 
+  it("gives the size of an upload as a whole number from 0, which is what is taken", async () => {
+    const text = JSON.stringify(await load());
+    const sizes = [...text.matchAll(/"size":(\{[^{}]*absent when not known[^{}]*\})/g)];
+
+    expect(sizes.length).to.be.greaterThan(0);
+    for (const [, schema = ""] of sizes)
+      expect(JSON.parse(schema)).to.include({ type: "integer", minimum: 0 });
+  });
+
   it("resolves each of its references", async () => {
     const document = await load();
     const text = JSON.stringify(document);

@@ -47,6 +47,28 @@ describe("Prepared downloads over HTTP", () => {
     expect((await at.send("POST", "/api/downloads", { paths: paths.slice(1) })).status).to.equal(202);
   });
 
+  it("are released", async () => {
+    const answer = await at.fetch("/api/downloads/12", { method: "DELETE" });
+    expect([answer.status, downloads.released]).to.deep.equal([204, [12]]);
+
+    downloads.failure = new DriveError("TASK_NOT_FOUND", "There is no task 12.");
+    expect(await errorOf(await at.fetch("/api/downloads/12", { method: "DELETE" }))).to.equal(
+      "404 TASK_NOT_FOUND",
+    );
+  });
+
+  it("break the connection when they are released while they are read, and call nobody", async () => {
+    const error = new DriveError("DOWNLOAD_EXPIRED", "It was released while it was read.");
+    downloads.breakAfter = { sizeBytes: 100, error };
+    const answer = await at.fetch("/api/downloads/12/content");
+    const outcome = await answer.arrayBuffer().then(
+      () => "complete",
+      () => "broken",
+    );
+    expect(outcome).to.equal("broken");
+    expect(at.logLines.filter((line) => line.includes("download_broken"))).to.deep.equal([]);
+  });
+
   it("tell how far they are, and why they failed", async () => {
     const error = { reason: "DOWNLOAD_TOO_LARGE", message: "Too many." };
     downloads.states = [

@@ -176,6 +176,18 @@ describe("Slow clients", () => {
   });
 });
 
+describe("A request that expects what HTTP does not define", () => {
+  const at = useGateway();
+
+  it("gets 417 with a code and what to do", async () => {
+    const { socket, answer } = await open(at, "GET /api/files HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n");
+    await eventually("an answer", () => answer().includes("remedy"));
+    expect(answer()).to.match(/^HTTP\/1.1 417 /);
+    expect(answer()).to.include("EXPECTATION_FAILED");
+    socket.destroy();
+  });
+});
+
 describe("A full house", () => {
   const at = useGateway({ uploadCountMax: 1, downloadCountMax: 1, watchCountMax: 1, connectionCountMax: 20 });
 
@@ -199,10 +211,44 @@ describe("A full house", () => {
     expect((await at.fetch("/api/files/content?path=/b", { method: "PUT", body: "x" })).status).to.equal(201);
   });
 
-  it("closes connections beyond the limit", async () => {
-    const sockets = await Promise.all(Array.from({ length: 21 }, () => open(at, "")));
-    await eventually("one is closed", () => sockets.some((each) => each.closed()));
+  it("closes the longest idle connection for a new one", async () => {
+    const sockets: Awaited<ReturnType<typeof open>>[] = [];
+    for (let count = 0; count < 20; count += 1)
+      sockets.push(await open(at, count % 2 === 0 ? "" : "GET /livez HT"));
+    const late = await open(at, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    await eventually("an answer", () => late.answer().startsWith("HTTP/1.1 200"));
+    await eventually("the first is closed", () => sockets[0]?.closed() === true);
     expect(sockets.filter((each) => each.closed()).length).to.equal(1);
+    for (const each of [...sockets, late]) each.socket.destroy();
+  });
+
+  it("answers everybody beside ten times as many idle connections as there is room for", async () => {
+    const sockets: Awaited<ReturnType<typeof open>>[] = [];
+    for (let count = 0; count < 200; count += 1) {
+      sockets.push(await open(at, ""));
+      if (count % 20 !== 19) continue;
+      const one = await open(at, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      await eventually("an answer", () => one.answer().startsWith("HTTP/1.1 200"));
+    }
+    for (const each of sockets) each.socket.destroy();
+  });
+
+  it("refuses a connection with OVERLOADED when all others have a request in hand", async () => {
+    const { drive } = at;
+    let listCount = 0;
+    drive.list = () => {
+      listCount += 1;
+      return new Promise(() => undefined);
+    };
+    const list = "GET /api/files HTTP/1.1\r\nHost: x\r\n\r\n";
+    const sockets = await Promise.all(Array.from({ length: 20 }, () => open(at, list)));
+    await eventually("all are at work", () => listCount === 20);
+    const late = await open(at, "");
+    await eventually("an answer", () => late.answer().includes("OVERLOADED"));
+    expect(late.answer())
+      .to.match(/^HTTP\/1.1 429 /)
+      .and.match(/Retry-After: 1/);
+    expect(sockets.some((each) => each.closed())).to.equal(false);
     for (const each of sockets) each.socket.destroy();
   });
 });
@@ -223,6 +269,32 @@ describe("A client that goes away", () => {
     setTimeout(() => socket.destroy(), 20);
     await eventually("aborted", () => reasons.length === 1);
     expect(reasons[0]).to.have.property("reason", "CANCELED");
+  });
+});
+
+describe("A client that sent several requests and goes away", () => {
+  const at = useGateway({ stopGraceMs: 20_000, sendTimeoutMs: 20_000 });
+
+  it("is forgotten with all of them", async () => {
+    let listCount = 0;
+    const reasons: unknown[] = [];
+    at.drive.list = (_ref, _page, options) => {
+      listCount += 1;
+      return new Promise((_, reject) => {
+        options?.signal?.addEventListener("abort", () => {
+          reasons.push(options.signal?.reason);
+          reject(options.signal?.reason as Error);
+        });
+      });
+    };
+    const list = "GET /api/files HTTP/1.1\r\nHost: x\r\n\r\n";
+    const { socket } = await open(at, list.repeat(3));
+    await eventually("all are at work", () => listCount === 3);
+    socket.destroy();
+    await eventually("all are aborted", () => reasons.length === 3);
+    const sinceMs = performance.now();
+    await at.gateway.stop();
+    expect(performance.now() - sinceMs).to.be.lessThan(5000);
   });
 });
 

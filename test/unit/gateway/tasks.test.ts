@@ -17,9 +17,11 @@ import { errorOf, useGateway } from "./use-gateway.ts";
 describe("Tasks for users", () => {
   const at = useGateway();
   let tree: MemoryTree;
+  let clock: FakeClock;
 
   beforeEach(async () => {
-    tree = new MemoryTree(new FakeClock());
+    clock = new FakeClock();
+    tree = new MemoryTree(clock);
     const table = new TaskTable(new MetadataClient(tree.port(1), new SeededPrng(99)));
     at.drive.tasks = table;
     await table.create({ kind: "upload", key: "", parameters: utf8('{"entryIds":[7]}') });
@@ -58,6 +60,25 @@ describe("Tasks for users", () => {
     expect([absent.status, await errorOf(absent)]).to.deep.equal([404, "404 TASK_NOT_FOUND"]);
   });
 
+  it("say when they were made and changed by the clock on the wall, everywhere", async () => {
+    const { taskId } = await at.drive.tasks.create({ kind: "upload", key: "", parameters: utf8("") });
+    await clock.advance(60_000);
+    tree.apply({ kind: "cancel-task", taskId });
+    const [createTime, updateTime] = ["2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"];
+
+    expect(await get(`/api/tasks/${taskId}`)).to.include({ createTime, updateTime });
+    const client = createClient(TaskService, createConnectTransport({ baseUrl: at.url, httpVersion: "1.1" }));
+    const { task } = await client.getTask({ taskId: BigInt(taskId) });
+    expect(task).to.include({
+      createTimeMs: BigInt(Date.parse(createTime)),
+      updateTimeMs: BigInt(Date.parse(updateTime)),
+    });
+    const { drive } = at;
+    expect((await netdisk(["tasks", "ls", "--limit", "1"], { drive })).out).to.contain("2026-01-01 00:00:00");
+    const [shown] = (await netdisk(["tasks", "show", String(taskId), "--json"], { drive })).records();
+    expect(shown).to.include({ createTime, updateTime });
+  });
+
   it("are cancelled and retried over HTTP, each harmless twice", async () => {
     const retry = () => at.fetch("/api/tasks/1/retry", { method: "POST" });
     const first = await retry();
@@ -91,7 +112,7 @@ describe("Tasks for users", () => {
     const { drive } = at;
     const list = await netdisk(["tasks", "ls", "--kind", "upload"], { drive });
     expect(list.out).to.match(
-      /TASK\s+KIND\s+STATE[^]*3\s+upload\s+waiting[^]*1\s+upload\s+failed\s+1\/5\s+-\s+CHUNK_LOST/,
+      /TASK\s+KIND\s+STATE[^]*3\s+upload\s+waiting[^]*1\s+upload\s+failed\s+1\/5\s+-\s+2026-01-01 00:00:00\s+CHUNK_LOST/,
     );
     expect((await netdisk(["tasks", "show", "1"], { drive })).out).to.match(
       /state\s+failed[^]*"entryIds":\[7\]/,

@@ -123,6 +123,23 @@ describe("Uploads over HTTP", () => {
       expect(await errorOf(await at.fetch(`/api/upload/${fileId}`))).to.equal("404 UPLOAD_NOT_FOUND");
     });
 
+    it("is listed until it is done or aborted", async () => {
+      const list = async (query = ""): Promise<Record<string, unknown>> =>
+        (await (await at.fetch(`/api/uploads${query}`)).json()) as Record<string, unknown>;
+      const before = (await list())["uploads"] as unknown[];
+      const fileId = await init({ size: 5 });
+      const listed = await list();
+      const uploads = listed["uploads"] as Record<string, unknown>[];
+
+      expect(uploads.length).to.equal(before.length + 1);
+      expect(uploads.at(-1)).to.include({ fileId, size: 5, idleMs: 1_500_000 });
+      expect(uploads.at(-1)).to.include({ expireTime: "2026-11-30T06:30:00.000Z" });
+      expect(listed["nextCursor"]).to.equal(null);
+      await at.fetch(`/api/upload/${fileId}`, { method: "DELETE" });
+      expect((await list())["uploads"]).to.deep.equal(before);
+      expect(await errorOf(await at.fetch("/api/uploads?limit=0"))).to.equal("400 ARGUMENT_INVALID");
+    });
+
     it("answers a repeated request id with the first answer", async () => {
       const send = () =>
         at.send("POST", "/api/upload/init", { name: "twice", size: 1 }, { "Idempotency-Key": '"key-1"' });
@@ -254,6 +271,14 @@ describe("Uploads over HTTP", () => {
         expect(error.code).to.equal("PATH_EXISTS");
         expect(error.message).to.include("&onConflict=replace").and.include("If-Match");
       }
+      await at.send("POST", "/api/folders", { path: "/folder" });
+      for (const path of ["/folder", "/"]) {
+        const { error } = (await (await put(`path=${path}`, "two")).json()) as ErrorJson;
+        expect([error.code, error.message]).to.deep.equal(["IS_A_DIRECTORY", `"${path}" is a folder.`]);
+        expect(error.remedy).to.include("inside the folder");
+      }
+      const missing = (await (await put("", "two")).json()) as ErrorJson;
+      expect(missing.error.message).to.equal("query.path: is missing.");
       expect(await errorOf(await put("path=/a", "two", { "If-None-Match": "*" }))).to.equal(
         "412 VERSION_MISMATCH",
       );
@@ -325,7 +350,7 @@ describe("Uploads over HTTP", () => {
       ["a path with an empty name", "path=/a//b", {}, "400 PATH_INVALID"],
       ["a name of 256 bytes", `path=/${"a".repeat(256)}`, {}, "400 NAME_TOO_LONG"],
       ["129 names", `path=${"/a".repeat(129)}`, {}, "400 PATH_TOO_DEEP"],
-      ["the root as path", "path=/", {}, "409 PATH_EXISTS"],
+      ["the root as path", "path=/", {}, "409 IS_A_DIRECTORY"],
       ["a file as parent", "path=/file/x", {}, "409 NOT_A_DIRECTORY"],
       ["a missing parent that may not be made", "path=/no/x&createParents=false", {}, "404 PATH_NOT_FOUND"],
       ["a mode that is none", "path=/x&mode=8", {}, "400 ARGUMENT_INVALID"],

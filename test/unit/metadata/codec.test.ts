@@ -13,8 +13,11 @@ import * as gen from "../../../gen/netdisk/storage/v1/metadata_records_pb.ts";
 import * as tasks from "../../../gen/netdisk/storage/v1/metadata_tasks_pb.ts";
 import type { Seal } from "../../../src/drive/content.ts";
 import type { Entry } from "../../../src/drive/entry.ts";
+import { DriveError } from "../../../src/drive/errors.ts";
+import { FEATURE_LEVEL_FIRST } from "../../../src/drive/feature-levels.ts";
 import type { Task } from "../../../src/drive/task.ts";
 import { decodeCommand, decodeResult, encodeCommand, encodeResult } from "../../../src/metadata/codec.ts";
+import { levelNeeded } from "../../../src/metadata/command-level.ts";
 import type { CommandBody, CommandResult } from "../../../src/metadata/commands.ts";
 import * as records from "../../../src/metadata/records.ts";
 import * as taskRecords from "../../../src/metadata/task-records.ts";
@@ -41,6 +44,7 @@ const node = {
   publicUrl: "p",
   zone: "z",
   isStorageOnly: true,
+  featureLevelMax: 2,
 };
 const entry: Entry = {
   ...{
@@ -63,7 +67,8 @@ const entry: Entry = {
 };
 
 const bodies: CommandBody[] = [
-  { kind: "bootstrap", clusterId: "c", chunkSizeBytes: 1, formatVersion: 2 },
+  { kind: "bootstrap", clusterId: "c", chunkSizeBytes: 1, formatVersion: 2, featureLevel: 3 },
+  { kind: "raise-feature-level", level: 2 },
   { kind: "advance-clock", elapsedMs: 3 },
   { kind: "register-node", node },
   { kind: "renew-write-lease", memberId: 1, storeIncarnation: "s", idCount: 2 },
@@ -113,6 +118,12 @@ const bodies: CommandBody[] = [
     ...{ contentId: 2, sizeBytes: 3, treeHash: digest, seals: [seal] },
   },
   { kind: "add-replica", seal },
+  { kind: "add-replicas", seals: [seal, seal] },
+  {
+    kind: "assign-replicas",
+    hold: { taskId: 1, fence: BIG },
+    assignments: [{ contentId: BIG, extentIndex: 2, memberId: 3, replacesMemberId: 4 }],
+  },
   { kind: "assign-replica", contentId: 1, extentIndex: 2, memberId: 3, replacesMemberId: 4 },
   { kind: "report-replica", contentId: 1, extentIndex: 2, memberId: 3, finding: "lost" },
   { kind: "declare-lost", memberId: 1, storeIncarnation: "s" },
@@ -232,12 +243,40 @@ describe("encodeCommand()", () => {
 
       const bytes = encodeCommand(command);
 
-      expect(plain(decodeCommand(bytes))).to.deep.equal(plain(command));
+      // What it needs is written too, where that is more than the first level.
+      const level = levelNeeded(body);
+      const written = level === FEATURE_LEVEL_FIRST ? command : { ...command, featureLevel: level };
+      expect(plain(decodeCommand(bytes))).to.deep.equal(plain(written));
       expect(plain(decodeCommand(throughGenerated(MetadataCommandSchema, bytes)))).to.deep.equal(
-        plain(command),
+        plain(written),
       );
     });
   }
+
+  it("writes a registration without a feature level as versions did before there were levels", () => {
+    const { featureLevelMax: _, ...former } = node;
+    const body: CommandBody = { kind: "register-node", node: former };
+    const bytes = encodeCommand({ requestId: "", deadlineMs: 0, wallTimeMs: 0, body });
+    const { featureLevel, body: generated } = fromBinary(MetadataCommandSchema, bytes);
+    const registered = generated.case === "registerNode" ? generated.value.node : undefined;
+
+    expect(featureLevel).to.equal(undefined);
+    expect(registered?.featureLevelMax).to.equal(undefined);
+    expect(registered?.nodeId).to.equal(node.nodeId);
+  });
+
+  it("says of a command that it does not know that a newer version is needed, and of which level", () => {
+    // Field 3000, as a kind of the future would have; and one that says its level.
+    const unknown = Uint8Array.of(0xc2, 0xbb, 0x01, 0x00);
+    const withLevel = Uint8Array.of(0x20, 0x09, ...unknown);
+
+    for (const bytes of [unknown, withLevel]) {
+      expect(() => decodeCommand(bytes))
+        .to.throw(DriveError, /newer version/)
+        .with.property("reason", "VERSION_UNSUPPORTED");
+    }
+    expect(() => decodeCommand(withLevel)).to.throw("feature level 9");
+  });
 
   it("tells an empty list of versions from none", () => {
     const body: CommandBody = {

@@ -12,6 +12,7 @@ import {
 } from "../../../src/drive/entry.ts";
 import type { Precondition } from "../../../src/drive/entry.ts";
 import type { ErrorReason } from "../../../src/drive/errors.ts";
+import { FEATURE_LEVELS, type FeatureLevels } from "../../../src/drive/feature-levels.ts";
 import { encodeCommand } from "../../../src/metadata/codec.ts";
 import type { CommandBody, CommandResult, ResultValue } from "../../../src/metadata/commands.ts";
 import type { StateMachineLimits } from "../../../src/metadata/context.ts";
@@ -64,9 +65,13 @@ export class Harness {
   #nextContentId = 0;
   #contentIdsLeft = 0;
 
-  constructor(limits: Partial<StateMachineLimits> = {}, store: OrderedStore = new MemoryOrderedStore()) {
+  constructor(
+    limits: Partial<StateMachineLimits> = {},
+    store: OrderedStore = new MemoryOrderedStore(),
+    levels: FeatureLevels = FEATURE_LEVELS,
+  ) {
     this.store = store;
-    this.machine = new MetadataStateMachine(limits);
+    this.machine = new MetadataStateMachine(limits, levels);
   }
 
   /** Applies a command. */

@@ -4,9 +4,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import { ROOT_ENTRY_ID } from "../../../src/drive/entry.ts";
-import { CLOCK_ADVANCE_MS_MAX, PATH_DEPTH_MAX, REQUEST_RETENTION_MS } from "../../../src/drive/limits.ts";
+import {
+  CLOCK_ADVANCE_MS_MAX,
+  PATH_DEPTH_MAX,
+  REQUEST_COUNT_MAX,
+  REQUEST_RETENTION_MS,
+} from "../../../src/drive/limits.ts";
 import type { CommandBody } from "../../../src/metadata/commands.ts";
+import { readState } from "../../../src/metadata/context.ts";
+import { STATE_KEY } from "../../../src/metadata/keys.ts";
 import { freeName, numberedName } from "../../../src/metadata/names.ts";
+import { stateCodec } from "../../../src/metadata/records.ts";
 import { fingerprintOf, FINGERPRINT_SIZE_BYTES } from "../../../src/metadata/requests.ts";
 import {
   changesAfter,
@@ -35,6 +43,19 @@ describe("commands on the tree", () => {
     h = new Harness().bootstrap();
     h.mkdir("/d/e", { createParents: true });
     h.put("/d/f.txt");
+  });
+
+  it("check the version asked for of a folder that may be there", () => {
+    const precondition = { ifVersions: [] };
+    h.refused("VERSION_MISMATCH", mkdirBody("/d/e", { existOk: true, precondition }));
+  });
+
+  it("say in a user's words which of a file and a folder cannot replace the other", () => {
+    const result = h.apply(transferBody("move-entry", "/d/e", "/d/f.txt", "replace"));
+
+    expect(JSON.stringify(result))
+      .to.include("A folder cannot replace the file")
+      .and.not.include("directory");
   });
 
   it("refuse what is not there, not a folder, or taken", () => {
@@ -280,6 +301,25 @@ describe("the request table", () => {
     expect(again(h, "c")).to.include({ reason: "OVERLOADED" });
     h.ok({ kind: "advance-clock", elapsedMs: 1000 });
     expect(again(h, "c")).to.include({ reason: "PATH_EXISTS" });
+  });
+
+  it("leaves room for fifteen minutes of 2,000 changes a second", () => {
+    expect(REQUEST_COUNT_MAX).to.be.at.least((2000 * REQUEST_RETENTION_MS) / 1000);
+  });
+
+  it("is OVERLOADED at the bound and not one below, and that is not remembered", () => {
+    const h = new Harness().bootstrap();
+    // As if so many had been made: the count alone decides. A recount would find it wrong.
+    h.checks = false;
+    h.store.transaction((transaction) => {
+      const state = readState(transaction);
+      transaction.put(STATE_KEY, stateCodec.encode({ ...state, requestCount: REQUEST_COUNT_MAX - 1 }));
+    });
+
+    expect(again(h, "last")).to.include({ outcome: "applied" });
+    expect(again(h, "more")).to.include({ reason: "OVERLOADED" });
+    expect(again(h, "last"), "what is remembered is answered").to.include({ outcome: "applied" });
+    expect(counters(h.store).requestCount).to.equal(REQUEST_COUNT_MAX);
   });
 });
 

@@ -19,7 +19,7 @@ import type { CommandBody, CommandResult } from "../../../src/metadata/commands.
 import { NO_FINDINGS, type TaskFindings } from "../../../src/metadata/task-records.ts";
 import { dueTasks, countTasks, findTask, listTasks, plannedIndex } from "../../../src/metadata/task-view.ts";
 import { backoffMs } from "../../../src/metadata/tasks.ts";
-import { getContent, getEntry, pendingWork } from "../../../src/metadata/view.ts";
+import { clusterTime, getContent, getEntry, pendingWork } from "../../../src/metadata/view.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { Harness, present } from "./harness.ts";
@@ -156,14 +156,13 @@ describe("a task", function () {
       const held = task(harness, claim(taskId));
       const failed = task(harness, fail(held));
       const pauseMs = TASK_BACKOFF_MS_MIN * 2 ** (attempt - 1);
-      expect(failed).to.include({ state: "waiting", dueTimeMs: held.updateTimeMs + pauseMs });
+      const dueTimeMs = clusterTime(harness.store) + pauseMs;
+      expect(failed).to.include({ state: "waiting", dueTimeMs });
       harness.advance(pauseMs - 1);
       harness.refused("TASK_STATE_CONFLICT", claim(taskId));
       expect(dueTasks(harness.store, 10)).to.deep.equal([]);
       harness.advance(1);
-      expect(dueTasks(harness.store, 10)).to.deep.equal([
-        { taskId, kind: "upload", dueTimeMs: held.updateTimeMs + pauseMs },
-      ]);
+      expect(dueTasks(harness.store, 10)).to.deep.equal([{ taskId, kind: "upload", dueTimeMs }]);
     }
     const last = task(harness, fail(task(harness, claim(taskId))));
 

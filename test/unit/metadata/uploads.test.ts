@@ -8,9 +8,11 @@ import {
   DROP_GRACE_MS,
   EXTENT_SIZE_BYTES_MAX,
   REQUEST_RETENTION_MS,
+  TASK_LEASE_MS_MIN,
   UPLOAD_LEASE_MS,
   WRITE_LEASE_MS,
 } from "../../../src/drive/limits.ts";
+import type { Task } from "../../../src/drive/task.ts";
 import type { CommandBody, ResultValue } from "../../../src/metadata/commands.ts";
 import {
   contentState,
@@ -52,6 +54,11 @@ function init(h: Harness, path: string, overrides: Partial<Body<"init-upload">> 
   const value = h.ok(initBody(path, overrides));
   if (value.kind !== "upload") throw new Error(value.kind);
   return value;
+}
+
+function taskOf(value: ResultValue): Task {
+  if (value.kind !== "task") throw new Error(value.kind);
+  return value.task;
 }
 
 function completeBody(
@@ -370,6 +377,54 @@ describe("replicas", () => {
     h.ok({ kind: "add-replica", seal: sealOf(contentId, 101, utf8("x")) });
     expect(states()).to.deep.equal(["102 verified", "103 verified", "101 verified"]);
     expect(dropList(h.store, 104, 10)).to.deep.equal([key]);
+  });
+
+  it("are added many at once, and one that is refused does not keep the others out", () => {
+    const h = new Harness({ batchItemCountMax: 3 }).bootstrap();
+    h.register(104);
+    const ids = ["a", "b"].map((name) => h.put(`/${name}`, { text: name }).contentId);
+    for (const contentId of ids) {
+      h.ok({ kind: "assign-replica", contentId, extentIndex: 0, memberId: 104, replacesMemberId: 101 });
+    }
+    const good = ids.map((contentId, at) => sealOf(contentId, 104, utf8("ab"[at] ?? "")));
+    const wrong = sealOf(ids[0] ?? 0, 104, utf8("other bytes"));
+    const unknown = sealOf(999, 104, utf8("a"));
+
+    h.refused("ARGUMENT_INVALID", { kind: "add-replicas", seals: [wrong, unknown, ...good] });
+    expect(h.ok({ kind: "add-replicas", seals: [wrong, unknown, present(good[0])] })).to.include({
+      itemCount: 1,
+    });
+    expect(h.ok({ kind: "add-replicas", seals: good })).to.include({ itemCount: 2 });
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 2, movingCount: 0 });
+    expect(dropList(h.store, 101, 10).map(({ contentId }) => contentId)).to.deep.equal(ids);
+  });
+
+  it("are assigned many at once by who holds the task, and by nobody who has lost it", () => {
+    const h = new Harness({ batchItemCountMax: 2 }).bootstrap();
+    h.register(104);
+    const { contentId } = h.put("/f", { text: "x" });
+    const { taskId } = taskOf(
+      h.ok({
+        kind: "create-task",
+        taskKind: "replication",
+        key: "",
+        parameters: utf8("{}"),
+        plan: undefined,
+      }),
+    );
+    const claim = { kind: "claim-task", taskId, memberId: 101, leaseMs: TASK_LEASE_MS_MIN } as const;
+    const first = { taskId, fence: taskOf(h.ok(claim)).fence };
+    const good = { contentId, extentIndex: 0, memberId: 104, replacesMemberId: 101 };
+    const gone = { ...good, contentId: 999 };
+
+    h.refused("ARGUMENT_INVALID", { kind: "assign-replicas", hold: first, assignments: [gone, gone, good] });
+    h.advance(TASK_LEASE_MS_MIN);
+    const second = { taskId, fence: taskOf(h.ok(claim)).fence };
+    h.refused("TASK_CLAIM_LOST", { kind: "assign-replicas", hold: first, assignments: [good] });
+    expect(counters(h.store).replicas).to.include({ movingCount: 0 });
+    const answer = h.ok({ kind: "assign-replicas", hold: second, assignments: [gone, good] });
+    expect(answer).to.include({ itemCount: 1 });
+    expect(counters(h.store).replicas).to.include({ movingCount: 1 });
   });
 
   it("never lose the last copy, however suspect", () => {

@@ -1,6 +1,6 @@
 /** One process at a time in a data directory. */
 import { expect } from "chai";
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { lockDataDirectory } from "../../../src/node/data-lock.ts";
@@ -24,5 +24,15 @@ describe("lockDataDirectory()", () => {
 
     await lock.release();
     await (await lockDataDirectory(data)).release();
+  });
+
+  it("says that a file is where the directory, or one above it, should be", async () => {
+    const file = join(directory, "file");
+    writeFileSync(file, "");
+
+    for (const path of [file, join(file, "data")]) {
+      const { message } = await expectReason("NOT_A_DIRECTORY", () => lockDataDirectory(path));
+      expect(message).to.include(path);
+    }
   });
 });

@@ -8,6 +8,7 @@ import { findIdentity, storeIdentity } from "../../../src/cluster/bootstrap-iden
 import type { BootstrapReport } from "../../../src/cluster/bootstrap-rule.ts";
 import { surveySurvivor } from "../../../src/consensus/new-cluster.ts";
 import { openStorage } from "../../../src/consensus/open-storage.ts";
+import { FEATURE_LEVELS, type FeatureLevels } from "../../../src/drive/feature-levels.ts";
 import { encodeCommand } from "../../../src/metadata/codec.ts";
 import type { CommandBody, CommandResult } from "../../../src/metadata/commands.ts";
 import { MetadataStateMachine } from "../../../src/metadata/state-machine.ts";
@@ -32,7 +33,11 @@ function storesIn(directory: string): CheckedOrderedStoreProvider {
 }
 
 /** Makes the data of a member that has some entries in its log and, unless there are `later` ones, none of them in its state. */
-async function makeMember(directory: string, later: readonly CommandBody[] = []): Promise<void> {
+async function makeMember(
+  directory: string,
+  later: readonly CommandBody[] = [],
+  levels: FeatureLevels = FEATURE_LEVELS,
+): Promise<void> {
   const disk = new SystemDisk();
   mkdirSync(directory, { recursive: true });
   const cluster = { clusterId: OLD, members: MEMBERS };
@@ -63,7 +68,7 @@ async function makeMember(directory: string, later: readonly CommandBody[] = [])
     onFatal: () => undefined,
     store: {
       provider: storesIn(directory),
-      stateMachine: new MetadataStateMachine(),
+      stateMachine: new MetadataStateMachine({}, levels),
       initialConfState: confState,
     },
   });
@@ -185,6 +190,14 @@ describe("recoverQuorum", function () {
     await expectReason("ARGUMENT_INVALID", () => run(root, OLD));
     expect(existsSync(join(directory, "raft.recovered"))).to.equal(false);
     expect((await findIdentity(new SystemDisk(), directory))?.cluster?.clusterId).to.equal(OLD);
+  });
+
+  it("refuses data of a feature level that this version does not support", async () => {
+    const directory = join(root, "newer");
+    const level = FEATURE_LEVELS.max + 1;
+    await makeMember(directory, [{ kind: "raise-feature-level", level }], { min: 1, max: level });
+
+    await expectReason("VERSION_UNSUPPORTED", () => run(directory, undefined));
   });
 
   it("counts a founder that was removed earlier neither as lost nor as one that answers", async () => {

@@ -16,6 +16,7 @@ import { isTicketKeyDue, ticketKeys } from "../../../src/metadata/ticket-keys.ts
 import { clusterTime, members } from "../../../src/metadata/view.ts";
 import { StorageDrive } from "../../../src/node/storage-drive.ts";
 import { must } from "../../../src/std/assert.ts";
+import { sleep } from "../../../src/std/clock.ts";
 import { inlineDigester } from "../../../src/std/digest.ts";
 import { MemoryOrderedStore } from "../../../src/std/memory-ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
@@ -25,6 +26,7 @@ import { signTicket, ticketFor } from "../../../src/transfer/ticket.ts";
 import {
   AnyVoter,
   TreeFeed,
+  VOTER_ANSWER_TIMEOUT_MS,
   VOTER_ASK_TIMEOUT_MS,
   type VoterFeed,
 } from "../../../src/transfer/voter-feed.ts";
@@ -85,6 +87,7 @@ describe("A storage-only node", () => {
       ...{ plane, tree, feed, atVoters: () => drives.drive(1) },
       problems: () => [],
       services: () => [],
+      warnings: () => [],
     });
     tree.start();
     await clock.advance(1);
@@ -222,6 +225,38 @@ describe("A storage-only node", () => {
     asked = [];
     await feed.dropped();
     expect(asked).to.deep.equal([second]);
+  });
+
+  it("passes over an address that somebody else has now", async () => {
+    const other = new Proxy({} as VoterFeed, {
+      get: () => () => Promise.reject(new DriveError("WRONG_CLUSTER", "member 8 is meant")),
+    });
+    const { clock } = drives;
+    const any = new AnyVoter({
+      ...{ clock, voterIds: () => [8, 1] },
+      feedOf: (memberId) => (memberId === 8 ? other : feedOf(memberId)),
+    });
+    expect(await any.dropped()).to.deep.equal([]);
+  });
+
+  it("comes to every voter in turn, though more keep silent than it has time for", async () => {
+    const { clock } = drives;
+    const silent = new Proxy({} as VoterFeed, {
+      get: () => async () => {
+        await sleep(clock, VOTER_ANSWER_TIMEOUT_MS);
+        throw new DriveError("PEER_UNREACHABLE", "silent");
+      },
+    });
+    const any = new AnyVoter({
+      ...{ clock, voterIds: () => [5, 6, 7, 8, 1] },
+      feedOf: (memberId) => (memberId === 1 ? feedOf(memberId) : silent),
+    });
+    const failing = expectReason("NO_LEADER", () => any.dropped());
+    await clock.advance(3 * VOTER_ANSWER_TIMEOUT_MS);
+    await failing;
+    const answer = any.dropped();
+    await clock.advance(VOTER_ANSWER_TIMEOUT_MS);
+    expect(await answer).to.deep.equal([]);
   });
 
   it("takes tickets of the key before as well, until the next rotation", async () => {

@@ -1,5 +1,5 @@
 /**
- * `netdisk rebuild` where it must not go on, and where it goes on after a crash. The whole of it is tried in test/e2e/tree-lost.test.ts.
+ * `netdisk rebuild` where it must not go on, and where it goes on after a crash. The whole of it is tried in test/e2e/runbook/tree-lost.test.ts.
  */
 import { expect } from "chai";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -9,9 +9,8 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
-import { parseScript } from "../../support/raft/datadriven.ts";
 import { ConfChangeRunner, runQuorum } from "../../support/raft/pure-vectors.ts";
-import { replayInteraction } from "../../support/raft/vectors.ts";
+import { parseNamed, replayInteraction } from "../../support/raft/vectors.ts";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 const folder = resolve(repository, process.env["ETCD_RAFT_VECTORS"] ?? "../shared/vectors/etcd-raft");
@@ -40,26 +39,34 @@ describe("etcd-io/raft vectors", () => {
     return;
   }
 
+  it("are found in the folder", () => {
+    const count = ["confchange", "quorum", "interaction"].flatMap((name) => scriptsIn(name)).length;
+
+    expect(count, `scripts below ${folder}`).to.be.greaterThan(0);
+  });
+
   for (const file of scriptsIn("confchange")) {
     it(`${titleOf(file)} gives the same configurations and progress`, () => {
       const runner = new ConfChangeRunner();
-      for (const directive of parseScript(readFileSync(file, "utf8"))) {
-        expect(runner.run(directive), `line ${directive.line}`).to.equal(directive.expected);
+      for (const directive of parseNamed(readFileSync(file, "utf8"), titleOf(file))) {
+        const at = `${titleOf(file)}, line ${directive.line}`;
+        expect(runner.run(directive), at).to.equal(directive.expected);
       }
     });
   }
 
   for (const file of scriptsIn("quorum")) {
     it(`${titleOf(file)} gives the same results`, () => {
-      for (const directive of parseScript(readFileSync(file, "utf8"))) {
-        expect(runQuorum(directive), `line ${directive.line}`).to.equal(directive.expected);
+      for (const directive of parseNamed(readFileSync(file, "utf8"), titleOf(file))) {
+        const at = `${titleOf(file)}, line ${directive.line}`;
+        expect(runQuorum(directive), at).to.equal(directive.expected);
       }
     });
   }
 
   for (const file of scriptsIn("interaction")) {
     it(`${titleOf(file)} ends in the same logs, states and messages`, () => {
-      const result = replayInteraction(readFileSync(file, "utf8"));
+      const result = replayInteraction(readFileSync(file, "utf8"), titleOf(file));
 
       if (result.outcome === "refused") console.log(`      not run: ${titleOf(file)}: ${result.reason}`);
       const differences = result.outcome === "different" ? result.differences : [];

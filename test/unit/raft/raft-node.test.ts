@@ -1,7 +1,8 @@
 /** RaftNode as its driver sees it: what is dropped and why, every bound one below and one above, and what a batch holds. */
 import { expect } from "chai";
+import { encodeConfChange } from "../../../src/raft/conf-change-codec.ts";
 import { makeMessage } from "../../../src/raft/message.ts";
-import type { ConfChange } from "../../../src/raft/types.ts";
+import type { ConfChange, LogEntry } from "../../../src/raft/types.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { parseSteps } from "../../support/raft/describe.ts";
 import { confState } from "../../support/raft/memory-log-storage.ts";
@@ -294,7 +295,7 @@ describe("RaftNode membership", () => {
     expect(node.raft.status().config.voters).to.deep.equal([2, 3]);
   });
 
-  it("ignores a change that a newer snapshot holds already", () => {
+  it("does not put a change in force that a newer snapshot holds already, and says what followed from it there", () => {
     const node = new TestNode();
     const snapshot = {
       metadata: { index: 9, term: 1, confState: confState([1, 2, 4]) },
@@ -302,8 +303,196 @@ describe("RaftNode membership", () => {
     };
     node.step({ kind: "snapshot", from: 2, term: 1, snapshot });
 
-    expect(node.raft.applyConfChange(change("v5"), 9).voters).to.deep.equal([1, 2, 4]);
-    expect(node.raft.applyConfChange(change("v5"), 10).voters).to.deep.equal([1, 2, 4, 5]);
+    const before = confState([1, 2, 3]);
+    expect(node.raft.applyConfChange(change("v5"), 8, before).voters).to.deep.equal([1, 2, 3, 5]);
+    expect(node.raft.status().config.voters).to.deep.equal([1, 2, 4]);
+    const { config } = node.raft.status();
+    expect(node.raft.applyConfChange(change("v5"), 10, config).voters).to.deep.equal([1, 2, 4, 5]);
+    expect(node.raft.status().config.voters).to.deep.equal([1, 2, 4, 5]);
+  });
+});
+
+describe("RaftNode commit index in votes", () => {
+  /** A change that `steps` make, as the entry that comes after the stored ones. */
+  function changeEntry(index: number, steps: string): LogEntry {
+    return { index, term: 1, kind: "conf-change", data: encodeConfChange(change(steps)) };
+  }
+
+  /** Member 1 of 1 and 2, whose last entry, the third, removes member 2 and is not known to be committed. */
+  function candidateBeforeRemoval(preVote: boolean): TestNode {
+    const node = new TestNode({ voters: [1, 2], terms: [1, 1], commitIndex: 2, appliedIndex: 2, preVote });
+    const entries = [changeEntry(3, "r2")];
+    node.step({ kind: "append", from: 2, term: 1, index: 2, logTerm: 1, commitIndex: 2, entries });
+    return node;
+  }
+
+  for (const preVote of [true, false]) {
+    const response = preVote ? "pre-vote-response" : "vote-response";
+
+    it(`a ${response} that refuses tells of a removal: it is applied, and the next election is won without the removed`, () => {
+      const node = candidateBeforeRemoval(preVote);
+      node.campaign();
+      const { term } = node.raft.basicStatus();
+
+      node.step({ kind: response, from: 2, term, reject: true, commitIndex: 3, commitTerm: 1 });
+
+      expect(node.raft.status().config.voters).to.deep.equal([1]);
+      expect(node.raft.basicStatus()).to.include({ role: "follower", term, commitIndex: 3 });
+      node.campaign();
+      expect(node.raft.basicStatus()).to.include({ role: "leader", term: term + 1 });
+    });
+  }
+
+  it("ends a campaign when it makes a change committed: votes of the configuration before do not count, and none are asked for", () => {
+    const node = new TestNode({ terms: [1, 1], commitIndex: 2, appliedIndex: 2 });
+    const entries = [changeEntry(3, "r2")];
+    node.step({ kind: "append", from: 2, term: 1, index: 2, logTerm: 1, commitIndex: 2, entries });
+    node.campaign();
+
+    const refusal = { kind: "vote-response", from: 2, to: 1, term: 2, reject: true } as const;
+    node.raft.step(makeMessage({ ...refusal, commitIndex: 3, commitTerm: 1 }));
+    node.raft.step(makeMessage({ kind: "vote-response", from: 3, to: 1, term: 2 }));
+    node.raft.campaign();
+
+    expect(node.raft.basicStatus()).to.include({
+      role: "follower",
+      term: 2,
+      commitIndex: 3,
+      appliedIndex: 2,
+    });
+    expect(ofKind(node.pump(), "vote")).to.deep.equal([]);
+    const asked = ofKind(node.campaign(), "vote").map(({ to, term }) => [to, term]);
+    expect(asked).to.deep.equal([[3, 3]]);
+  });
+
+  for (const preVote of [true, false]) {
+    it(`is told with every request for a ${preVote ? "PreVote" : "vote"}`, () => {
+      const node = new TestNode({ terms: [1, 1, 1], commitIndex: 2, appliedIndex: 2, preVote });
+
+      const requests = ofKind(node.campaign(), preVote ? "pre-vote" : "vote");
+
+      const told = requests.map(({ commitIndex, commitTerm }) => [commitIndex, commitTerm]);
+      expect(told).to.deep.equal([
+        [2, 1],
+        [2, 1],
+      ]);
+    });
+  }
+
+  it("goes on with its election when what it learns holds no change", () => {
+    const node = new TestNode({ terms: [1, 1, 1], commitIndex: 1, appliedIndex: 1 });
+    node.campaign();
+
+    node.step({ kind: "vote-response", from: 2, term: 2, reject: true, commitIndex: 3, commitTerm: 1 });
+    expect(node.raft.basicStatus()).to.include({ role: "candidate", commitIndex: 3, appliedIndex: 3 });
+
+    node.step({ kind: "vote-response", from: 3, term: 2 });
+    expect(node.raft.basicStatus().role).to.equal("leader");
+  });
+
+  it("is taken from a refusal of a higher term too, which makes a follower", () => {
+    const node = new TestNode({ terms: [1, 1], preVote: true });
+    node.campaign();
+
+    node.step({ kind: "pre-vote-response", from: 2, term: 7, reject: true, commitIndex: 2, commitTerm: 1 });
+
+    expect(node.raft.basicStatus()).to.include({ role: "follower", term: 7, commitIndex: 2 });
+  });
+
+  for (const [name, commitIndex, commitTerm] of [
+    ["an entry of another term", 3, 2],
+    ["an entry beyond its log", 4, 1],
+    ["an entry below what is committed", 1, 1],
+    ["no term, as an older version does", 3, 0],
+    ["nothing, as an older version does", 0, 0],
+  ] as const) {
+    it(`does not move when the refusal names ${name}`, () => {
+      const node = new TestNode({ terms: [1, 1, 1], commitIndex: 2, appliedIndex: 2 });
+      node.campaign();
+
+      node.step({ kind: "vote-response", from: 2, term: 2, reject: true, commitIndex, commitTerm });
+
+      expect(node.raft.basicStatus()).to.include({ role: "candidate", commitIndex: 2 });
+    });
+  }
+
+  it("is not taken from a grant, nor by a leader", () => {
+    const node = new TestNode({ terms: [1, 1], term: 1 });
+    node.campaign();
+    node.step({ kind: "vote-response", from: 2, term: 2, commitIndex: 2, commitTerm: 1 });
+    expect(node.raft.basicStatus()).to.include({ role: "leader", commitIndex: 0 });
+
+    node.step({ kind: "vote-response", from: 3, term: 2, reject: true, commitIndex: 2, commitTerm: 1 });
+    expect(node.raft.basicStatus()).to.include({ role: "leader", commitIndex: 0 });
+  });
+
+  it("is told with every refusal, by learners and strangers too, and with no grant", () => {
+    const request = { kind: "pre-vote", from: 2, term: 2, index: 2, logTerm: 1 } as const;
+    for (const members of [{}, { voters: [2, 3], learners: [1] }, { voters: [2, 3] }]) {
+      const node = new TestNode({ ...members, terms: [1, 1, 1], commitIndex: 2, appliedIndex: 2 });
+
+      const refusal = theOnly(node.step(request), "pre-vote-response");
+      expect(refusal).to.include({ reject: true, commitIndex: 2, commitTerm: 1 });
+
+      const grant = theOnly(node.step({ ...request, index: 3 }), "pre-vote-response");
+      expect(grant).to.include({ reject: false, commitIndex: 0, commitTerm: 0 });
+    }
+  });
+
+  it("is told with the refusal of a term that is over", () => {
+    const node = new TestNode({ terms: [1, 1], term: 5, commitIndex: 2, appliedIndex: 2 });
+
+    const refusal = theOnly(node.step({ kind: "pre-vote", from: 2, term: 2 }), "pre-vote-response");
+
+    expect(refusal).to.include({ reject: true, term: 5, commitIndex: 2, commitTerm: 1 });
+  });
+
+  it("has the term of the snapshot when the entry was cut off", () => {
+    const node = new TestNode();
+    const metadata = { index: 9, term: 4, confState: confState([1, 2, 3]) };
+    node.step({ kind: "snapshot", from: 2, term: 4, snapshot: { metadata, data: new Uint8Array(0) } });
+
+    const refusal = theOnly(node.step({ kind: "pre-vote", from: 3, term: 5 }), "pre-vote-response");
+
+    expect(refusal).to.include({ reject: true, commitIndex: 9, commitTerm: 4 });
+  });
+
+  it("makes a voter of a learner whose log is longer than that of the only voter that knows of its promotion", () => {
+    const learner = new TestNode({
+      voters: [2, 3],
+      learners: [1],
+      terms: [1],
+      commitIndex: 1,
+      appliedIndex: 1,
+    });
+    const entries = [changeEntry(2, "v1"), ...entriesOf([1], 3)];
+    learner.step({ kind: "append", from: 3, term: 1, index: 1, logTerm: 1, commitIndex: 1, entries });
+
+    const request = {
+      kind: "vote",
+      from: 2,
+      term: 2,
+      index: 2,
+      logTerm: 1,
+      commitIndex: 2,
+      commitTerm: 1,
+    } as const;
+    const answer = theOnly(learner.step(request), "vote-response");
+
+    expect(answer.reject).to.equal(true);
+    expect(learner.raft.status().config).to.deep.include({ voters: [1, 2, 3], learners: [] });
+    learner.campaign();
+    learner.step({ kind: "vote-response", from: 2, term: 3 });
+    expect(learner.raft.basicStatus().role).to.equal("leader");
+  });
+
+  it("does not commit what is left of a damaged log", () => {
+    const mending = { lastKnown: undefined, nonce: utf8("first") };
+    const node = new TestNode({ terms: [1, 1], mending });
+
+    node.step({ kind: "pre-vote", from: 2, term: 2, index: 2, logTerm: 1, commitIndex: 2, commitTerm: 1 });
+
+    expect(node.raft.basicStatus().commitIndex).to.equal(0);
   });
 });
 

@@ -8,10 +8,15 @@ import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import {
   ExtentReader,
-  READ_AHEAD_CHUNK_COUNT,
   READ_ROUND_WAIT_MS,
   READ_STALL_TIMEOUT_MS,
 } from "../../../src/replication/extent-reader.ts";
+import {
+  READ_AHEAD_CHUNK_COUNT,
+  READ_IDLE_MS,
+  READ_NARROW_SIZE_BYTES,
+  ReadBudget,
+} from "../../../src/replication/read-window.ts";
 import { sha256 } from "../../../src/std/digest.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { FakeClock, settle } from "../../support/fake-clock.ts";
@@ -25,7 +30,7 @@ const SIZE_BYTES = (CHUNK_COUNT - 1) * CHUNK_SIZE_BYTES + 1000;
 
 const CONTENT = Buffer.alloc(SIZE_BYTES, Buffer.from(new SeededPrng(1).bytes(4099)));
 
-async function setUp(members: readonly number[] = [1, 2, 3]) {
+async function setUp(members: readonly number[] = [1, 2, 3], budgetBytes?: number) {
   const clock = new FakeClock();
   const replicas = new MemoryReplicas(clock, members);
   const detector = new FakeDetector(members);
@@ -36,15 +41,17 @@ async function setUp(members: readonly number[] = [1, 2, 3]) {
       await replicas.store(member).writeChunk(EXTENT, index, bytes, sha256(bytes));
     }
   }
+  const budget = new ReadBudget(budgetBytes);
   const reader = new ExtentReader({
     clock,
     ports: replicas,
     detector,
+    budget,
     onBadReplica: (extent, memberId) => bad.push({ extent, memberId }),
   });
   const read = (offset = 0, length = SIZE_BYTES, signal?: AbortSignal) =>
     reader.read({ extent: EXTENT, offset, length, rankedMemberIds: () => members, signal });
-  return { clock, replicas, detector, bad, read };
+  return { clock, replicas, detector, bad, budget, read };
 }
 
 async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
@@ -155,9 +162,91 @@ describe("ExtentReader", () => {
     await pieces.next();
     await settle();
 
-    // One handed out, READ_AHEAD_CHUNK_COUNT waiting, one in the hand of the pump.
-    expect(reads).to.equal(1 + READ_AHEAD_CHUNK_COUNT + 1);
+    // One handed out, READ_AHEAD_CHUNK_COUNT waiting.
+    expect(reads).to.equal(1 + READ_AHEAD_CHUNK_COUNT);
     await pieces.return?.();
+  });
+
+  it("holds for readers that take nothing half of the budget and a narrow piece each, and gives a taker the other half", async () => {
+    const budgetBytes = 16 * CHUNK_SIZE_BYTES;
+    const { read, budget } = await setUp([1], budgetBytes);
+    const readers = Array.from({ length: 200 }, () => read());
+    const firsts: Uint8Array[] = [];
+    for (const each of readers) firsts.push((await each.next()).value as Uint8Array);
+    await settle();
+
+    expect(budget.heldBytes).to.equal(budgetBytes / 2);
+    const narrow = firsts.filter(({ length }) => length === READ_NARROW_SIZE_BYTES);
+    expect(narrow.length).to.be.greaterThan(firsts.length - budgetBytes / CHUNK_SIZE_BYTES);
+
+    const taker = read();
+    const sizes: number[] = [];
+    for await (const { length } of taker) sizes.push(length);
+    expect(sizes[0], "a newcomer like the others").to.equal(READ_NARROW_SIZE_BYTES);
+    expect(Math.max(...sizes.slice(1)), "then at full speed").to.be.greaterThan(CHUNK_SIZE_BYTES / 2);
+
+    for (const [at, each] of readers.entries()) {
+      const bytes = Buffer.concat([firsts[at] ?? Buffer.alloc(0), await collect(each)]);
+      expect(bytes.equals(CONTENT)).to.equal(true);
+    }
+    expect(budget.heldBytes, "all was given back").to.equal(0);
+  });
+
+  it("never holds more than the budget and a narrow piece each, for readers that take a little and stop", async () => {
+    const budgetBytes = 16 * CHUNK_SIZE_BYTES;
+    const { read, budget } = await setUp([1], budgetBytes);
+    const readers = Array.from({ length: 60 }, () => read());
+    const prng = new SeededPrng(9);
+    const inHand = new Map<number, number>();
+    for (let step = 0; step < 300; step += 1) {
+      const at = prng.below(readers.length);
+      const got = await readers[at]?.next();
+      inHand.set(at, got?.done === true ? 0 : (got?.value?.length ?? 0));
+      expect(budget.heldBytes).to.be.at.most(budgetBytes);
+      const held = [...inHand.values()].reduce((sum, bytes) => sum + bytes, 0);
+      expect(held).to.be.at.most(budgetBytes + readers.length * READ_NARROW_SIZE_BYTES);
+    }
+    for (const each of readers) await each.return();
+    expect(budget.heldBytes).to.equal(0);
+  });
+
+  it("drops what was read ahead for a reader that stands still, and gives it the right bytes when it comes back", async () => {
+    const { read, replicas, budget, clock } = await setUp();
+    const reading = read();
+    const first = (await reading.next()).value as Uint8Array;
+    await settle();
+    expect(budget.heldBytes).to.equal((1 + READ_AHEAD_CHUNK_COUNT) * CHUNK_SIZE_BYTES);
+
+    await clock.advance(READ_IDLE_MS);
+    expect(budget.heldBytes, "the piece in its hand").to.equal(CHUNK_SIZE_BYTES);
+    let readCount = 0;
+    replicas.onCall = ({ method }) => {
+      if (method === "read") readCount += 1;
+    };
+    await clock.advance(100 * READ_IDLE_MS);
+    expect(readCount, "nothing is read meanwhile").to.equal(0);
+
+    const second = (await reading.next()).value as Uint8Array;
+    expect(second.length, "it has yet to show its pace").to.equal(READ_NARROW_SIZE_BYTES);
+    const bytes = Buffer.concat([first, second, await collect(reading)]);
+    expect(bytes.equals(CONTENT)).to.equal(true);
+    expect(clock.timerCount).to.equal(0);
+  });
+
+  it("reads for a slow reader no byte twice but those of its first pause", async () => {
+    const { read, replicas, clock } = await setUp();
+    let readCount = 0;
+    replicas.onCall = ({ method }) => {
+      if (method === "read") readCount += 1;
+    };
+    const parts: Uint8Array[] = [];
+    for await (const piece of read()) {
+      parts.push(piece);
+      await clock.advance(READ_IDLE_MS + 1);
+    }
+    expect(Buffer.concat(parts).equals(CONTENT)).to.equal(true);
+    const narrowCount = Math.ceil((SIZE_BYTES - CHUNK_SIZE_BYTES) / READ_NARROW_SIZE_BYTES);
+    expect(readCount).to.equal(1 + READ_AHEAD_CHUNK_COUNT + narrowCount);
   });
 
   it("stops reading when the consumer leaves", async () => {

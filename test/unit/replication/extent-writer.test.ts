@@ -103,6 +103,14 @@ describe("ExtentWriter", () => {
     await expectReason("NO_SPACE", () => write(0));
   });
 
+  it("says NO_SPACE for every chunk after the one that found the targets full", async () => {
+    const { write, replicas } = setUp({});
+    replicas.full.add(2).add(3);
+
+    await expectReason("NO_SPACE", () => write(0));
+    await expectReason("NO_SPACE", () => write(1));
+  });
+
   it("does not send to a target that is known to be down", async () => {
     const { write, writer, replicas, detector } = setUp({ targets: [1, 2, 3] });
     detector.health.set(3, "down");

@@ -4,21 +4,21 @@
  */
 import { expect } from "chai";
 import {
-  type BrakedSweep,
   DropCollector,
   ORPHAN_BRAKE_COUNT_MIN,
   ORPHAN_SWEEP_INTERVAL_MS,
 } from "../../../src/replication/drop-collector.ts";
-import { CopyMaker } from "../../../src/replication/copy-maker.ts";
+import { PENDING_GRACE_MS } from "../../../src/replication/assigning.ts";
+import { CopyMaker, REPAIR_SMALL_PARALLEL_COUNT } from "../../../src/replication/copy-maker.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { InventoryAudit } from "../../../src/replication/inventory-audit.ts";
 import {
   LOST_AFTER_MS_DEFAULT,
-  PENDING_GRACE_MS,
   Repair,
   REPAIR_IDLE_MS,
-  REPAIR_PAGE_COUNT,
+  REPAIR_OWN_COUNT_MAX,
 } from "../../../src/replication/repair.ts";
+import type { CollectionBrake } from "../../../src/drive/collection-brake.ts";
 import type { PlantedChunkFault } from "../../../src/replication/planted-faults.ts";
 import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
 import { CHUNK_SIZE_BYTES, DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
@@ -224,7 +224,9 @@ describe("Repair", () => {
   it("works on the extents with the fewest copies first, even those that became so meanwhile", async () => {
     const drives = new TestDrives(3);
     const many = await Promise.all(
-      Array.from({ length: REPAIR_PAGE_COUNT + 20 }, (_, i) => put(drives, `/f${i}`, patternBytes(100, i))),
+      Array.from({ length: REPAIR_OWN_COUNT_MAX + 80 }, (_, i) =>
+        put(drives, `/f${i}`, patternBytes(100, i)),
+      ),
     );
     for (const contentId of many) {
       const at = { contentId, extentIndex: 0, memberId: 3, finding: "lost" } as const;
@@ -235,9 +237,11 @@ describe("Repair", () => {
     const repairs = startRepair(drives, [3]);
     const order: number[] = [];
     drives.tree.onPropose = (body) => {
-      if (body.kind !== "add-replica") return;
-      order.push(body.seal.extent.contentId);
-      if (order.length === 1) {
+      const seals =
+        body.kind === "add-replica" ? [body.seal] : body.kind === "add-replicas" ? body.seals : [];
+      const isFirst = order.length === 0;
+      order.push(...seals.map(({ extent }) => extent.contentId));
+      if (isFirst && seals.length > 0) {
         drives.tree.apply({
           kind: "report-replica",
           contentId: urgent,
@@ -250,9 +254,11 @@ describe("Repair", () => {
     await drives.clock.advance(4 * REPAIR_IDLE_MS);
     await stopAll(repairs);
     expect(order).to.have.length(many.length);
-    // The first page was in hand already; it heads the second.
-    expect(order.indexOf(urgent)).to.be.at.most(REPAIR_PAGE_COUNT + 16);
-  });
+    // The first ones were in hand already; it heads the next, which are made together.
+    expect(order.indexOf(urgent)).to.be.at.most(REPAIR_OWN_COUNT_MAX + REPAIR_SMALL_PARALLEL_COUNT);
+    // Many are told to the tree with one command.
+    expect(drives.tree.count("add-replica") + drives.tree.count("add-replicas")).to.be.below(many.length / 4);
+  }).timeout(10_000);
 
   it("replaces a damaged copy from a good one, and keeps it when the damage was a false alarm", async () => {
     const drives = new TestDrives(3);
@@ -424,17 +430,17 @@ describe("DropCollector", () => {
     }
     const { plane, assignments } = drives.node(2);
     const { clock, metadata } = plane;
-    const found: BrakedSweep[] = [];
+    const found: CollectionBrake[] = [];
     const options = {
       ...{ clock, metadata, assignments, store, locks: new ExtentLocks(), isPinned: () => false },
-      onBrake: (sweep: BrakedSweep) => found.push(sweep),
+      onBrake: (sweep: CollectionBrake) => found.push(sweep),
     };
     const braked = new DropCollector(options);
     braked.start();
     await drives.clock.advance(3 * ORPHAN_SWEEP_INTERVAL_MS);
-    expect(braked.isBraked).to.equal(true);
-    await braked.stop();
     const count = ORPHAN_BRAKE_COUNT_MIN + 1;
+    expect(braked.brake).to.deep.equal({ extentCount: count, orphanCount: count, futureCount: 0 });
+    await braked.stop();
     expect(found[0]).to.deep.equal({ extentCount: count, orphanCount: count, futureCount: 0 });
     expect(store.extents.size).to.equal(count);
 
@@ -445,6 +451,7 @@ describe("DropCollector", () => {
     await drives.clock.advance(3 * ORPHAN_SWEEP_INTERVAL_MS);
     await free.stop();
     expect(store.extents.size).to.equal(0);
+    expect(free.brake).to.equal(undefined);
   });
 
   it("removes nothing when the tree is older than the bytes: it lost something itself", async () => {
@@ -459,7 +466,7 @@ describe("DropCollector", () => {
     collector.start();
     await drives.clock.advance(4 * ORPHAN_SWEEP_INTERVAL_MS);
     await collector.stop();
-    expect(collector.isBraked).to.equal(true);
+    expect(collector.brake).to.include({ futureCount: 1 });
     expect(store.extents.size).to.equal(2);
   });
 

@@ -11,6 +11,7 @@ import {
   SCRUB_FIRST_WAIT_MS,
   SCRUB_PASS_MS,
   Scrubber,
+  type ScrubberOptions,
 } from "../../../src/replication/scrubber.ts";
 import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { storeOf } from "../../../src/metadata/view.ts";
@@ -18,12 +19,23 @@ import { FakeClock } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 import { patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
-async function scrubOf(drives: TestDrives, disk: MemoryDisk, isBusy = () => false): Promise<Scrubber> {
+async function scrubOf(
+  drives: TestDrives,
+  disk: MemoryDisk,
+  more: Partial<ScrubberOptions> = {},
+): Promise<Scrubber> {
   const { clock, metadata } = drives.node(2).plane;
   const process = disk.process();
   await process.makeDirectory("/chunks");
   const progress = new ScrubProgressFile(process, "/chunks");
-  return new Scrubber({ clock, metadata, store: drives.replicas.store(2), progress, isBusy });
+  return new Scrubber({
+    clock,
+    metadata,
+    store: drives.replicas.store(2),
+    progress,
+    isBusy: () => false,
+    ...more,
+  });
 }
 
 async function put(drives: TestDrives, path: string, sizeBytes = 1000): Promise<number> {
@@ -67,6 +79,23 @@ describe("Scrubber", function () {
     expect((await drives.drive().durability({ path: "/good" })).verifiedCount).to.equal(3);
     const kinds = drives.tree.applied.map(({ body }) => body.kind);
     expect(kinds.indexOf("report-replica")).to.be.lessThan(kinds.indexOf("report-scrub"));
+  });
+
+  it("has the files of the store looked for before it reads what is open", async () => {
+    const drives = new TestDrives(3);
+    await put(drives, "/f");
+    const passes: number[] = [];
+    const checkFiles = async (): Promise<void> => {
+      passes.push(passOf(drives));
+    };
+    const scrubber = await scrubOf(drives, new MemoryDisk(), { checkFiles });
+
+    scrubber.start();
+    await drives.clock.advance(SCRUB_FIRST_WAIT_MS + 10_000);
+    await scrubber.stop();
+
+    expect(passes).to.deep.equal([0]);
+    expect(passOf(drives)).to.equal(1);
   });
 
   it("reports no pass while its findings cannot be reported", async () => {
@@ -177,7 +206,7 @@ describe("Scrubber", function () {
     ] as const) {
       const drives = new TestDrives(3);
       for (let i = 0; i < fileCount; i += 1) await put(drives, `/f${i}`, CHUNK_SIZE_BYTES);
-      const scrubber = await scrubOf(drives, new MemoryDisk(), () => busy);
+      const scrubber = await scrubOf(drives, new MemoryDisk(), { isBusy: () => busy });
       if (asked) await drives.drive().startScrub();
       advanceClusterTime(drives, 1000);
       scrubber.start();

@@ -45,6 +45,7 @@ describe("gRPC adapter", () => {
       completeUpload: unused,
       queryUpload: unused,
       abortUpload: unused,
+      listUploads: unused,
       download: (requests, call) => handlers.download(requests, call),
     });
     const watching = service(ProgressService, { watch: (request, call) => watch(request, call) });
@@ -77,6 +78,7 @@ describe("gRPC adapter", () => {
       completeUpload: unused,
       queryUpload: unused,
       abortUpload: unused,
+      listUploads: unused,
       download: unused,
     };
     watch = unused;

@@ -80,6 +80,7 @@ describe("the membership over gRPC", function () {
             repairBytesPerSecond: 0,
             quarantinedCount: 0,
             scrubProgress: 0,
+            collectionBrake: undefined,
           },
         }),
         describe: () => {
@@ -137,14 +138,15 @@ describe("the membership over gRPC", function () {
   it("admits a node that joins", async () => {
     const { address, clock, pool } = fixture;
     const request = { token: "t", memberId: Number.MAX_SAFE_INTEGER, nodeId: "n", address: "d:1" };
-    expect(await joinCluster(address, request, { clock, pool })).to.deep.equal({
+    const featureLevels = { min: 1, max: 7 };
+    expect(await joinCluster(address, { ...request, featureLevels }, { clock, pool })).to.deep.equal({
       cluster: { clusterId: "c", members: [{ memberId: 1, address: "a:1" }] },
       members: [
         { memberId: 1, address: "a:1" },
         { memberId: 2, address: "b:1" },
       ],
     });
-    expect(joins).to.deep.equal([request]);
+    expect(joins).to.deep.equal([{ ...request, featureLevels }]);
   });
 
   it("says with every call which process calls from where, and hears that it was removed", async () => {

@@ -11,6 +11,7 @@ import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
 import { makeMessage } from "../../../src/raft/message.ts";
 import type { Message, Snapshot } from "../../../src/raft/types.ts";
 import { LocalReplica } from "../../../src/replication/local-replica.ts";
+import { VERIFY_EXTENTS_COUNT_MAX } from "../../../src/replication/replica-port.ts";
 import { createGrpcClient } from "../../../src/rpc/client-adapter.ts";
 import { describeNode, GrpcHeartbeat } from "../../../src/rpc/node-client.ts";
 import type { BootstrapReport } from "../../../src/cluster/bootstrap-rule.ts";
@@ -86,7 +87,8 @@ const description: BootstrapReport = {
   nodeId: "n1",
   address: "n1:29001",
   addresses: ["n1:29001", "n2:29001"],
-  cluster: { clusterId: CLUSTER, members: [{ address: "n1:29001", memberId: SERVER }] },
+  cluster: { clusterId: CLUSTER, members: [{ address: "n1:29001", memberId: SERVER }], featureLevel: 3 },
+  featureLevels: { min: 2, max: 5 },
 };
 
 function digestOf(bytes: Uint8Array): Uint8Array {
@@ -118,6 +120,8 @@ describe("peers over gRPC", () => {
       repairBytesPerSecond: 41,
       quarantinedCount: 43,
       scrubProgress: 0.25,
+      collectionBrake: { extentCount: 44, orphanCount: 45, futureCount: 46 },
+      featureLevels: { min: 1, max: 4 },
     };
     const join = (): Promise<never> => Promise.reject(new Error("this test admits nobody"));
     fixture = await startRpc([
@@ -175,6 +179,21 @@ describe("peers over gRPC", () => {
       expect((await peer.verifyExtent(extent)).sizeBytes).to.equal(sizeBytes);
       await peer.removeExtent(extent);
       expect(await peer.extentState(extent)).to.deep.equal({ kind: "absent" });
+    });
+
+    it("has many extents verified with one call, each with its own verdict, up to the bound", async () => {
+      const peer = replica();
+      const key = (contentId: number) => ({ contentId, extentIndex: 0 });
+      const bytes = Buffer.from("small");
+      await peer.putSmall({ extent: key(901), bytes, digest: sha256(bytes), origin });
+      const verdicts = await peer.verifyExtents([key(902), key(901)]);
+      expect(verdicts[0]).to.be.instanceOf(DriveError).and.include({ reason: "CHUNK_NOT_FOUND" });
+      expect(verdicts[1]).to.include({ sizeBytes: 5, memberId: peer.memberId });
+
+      const many = Array.from({ length: VERIFY_EXTENTS_COUNT_MAX }, () => key(901));
+      expect(await peer.verifyExtents(many)).to.have.length(VERIFY_EXTENTS_COUNT_MAX);
+      await expectReason("ARGUMENT_INVALID", () => peer.verifyExtents([...many, key(901)]));
+      await expectReason("ARGUMENT_INVALID", () => peer.verifyExtents([]));
     });
 
     it("keeps many more small extents in work than fit one window", async function () {
@@ -438,6 +457,7 @@ describe("peers over gRPC", () => {
 
     expect(load.writesRefused).to.equal(true);
     expect(load.appliedIndex).to.equal(39);
+    expect(load.featureLevels).to.deep.equal({ min: 1, max: 4 });
     expect(described).to.deep.equal(description);
   });
 

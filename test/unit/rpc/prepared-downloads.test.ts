@@ -53,6 +53,14 @@ describe("Prepared downloads over gRPC", function () {
     expect(await remote.preparedDownloads.status(12)).to.deep.equal(readyStatus(BYTES.length));
   });
 
+  it("are released", async () => {
+    await remote.preparedDownloads.release(12);
+    expect(downloads.released).to.deep.equal([12]);
+
+    downloads.failure = new DriveError("TASK_NOT_FOUND", "There is no task 12.");
+    await expectReason("TASK_NOT_FOUND", () => remote.preparedDownloads.release(12));
+  });
+
   it("are read on from the byte where a stream broke off", async () => {
     const opened = await remote.preparedDownloads.open(12);
     downloads.ranges.length = 0;

@@ -12,7 +12,9 @@ import { clusterService } from "../../../src/rpc/cluster-service.ts";
 import { metadataService } from "../../../src/rpc/metadata-service.ts";
 import { progressService } from "../../../src/rpc/progress-service.ts";
 import { RemoteDriveApi } from "../../../src/rpc/remote-drive-api.ts";
+import { toHex } from "../../../src/std/bytes.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
+import { sha256 } from "../../../src/std/digest.ts";
 import { SystemPrng } from "../../../src/std/prng.ts";
 import { noAdmin } from "../../support/no-admin.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -190,6 +192,18 @@ describe("RemoteDriveApi", function () {
     }
   }
 
+  it("lists unfinished uploads by pages, as the drive tells of them", async () => {
+    const sizes = [undefined, 7, 8];
+    for (const sizeBytes of sizes) await drive.initUpload(request(`/f${sizeBytes}`, { sizeBytes }));
+
+    const first = await remote.openUploads({ countMax: 2 });
+    const second = await remote.openUploads({ countMax: 2, cursor: first.nextCursor });
+
+    const { uploads } = await drive.openUploads({ countMax: 10 });
+    expect([first.uploads.length, second.nextCursor]).to.deep.equal([2, undefined]);
+    expect([...first.uploads, ...second.uploads]).to.deep.equal(uploads);
+  });
+
   it("leaves nothing of an upload whose source fails", async () => {
     const broken = async function* (): AsyncIterable<Uint8Array> {
       yield pattern(3 * MIB);
@@ -200,6 +214,19 @@ describe("RemoteDriveApi", function () {
 
     await expectReason("PATH_NOT_FOUND", () => remote.stat({ path: "/f" }));
     expect((await remote.cluster()).openUploadCount).to.equal(0);
+  });
+
+  it("does not pass off a file of another tree hash than stated for what was asked for", async () => {
+    // The drive in memory makes files of uploads unchecked, as nodes of earlier versions do.
+    const bytes = pattern(2 * MIB);
+    const stated = request("/f", { treeHash: new Uint8Array(32) });
+
+    const error = await expectReason("DIGEST_MISMATCH", () => remote.putFile(stated, piecesOf(bytes, MIB)));
+
+    expect(error.metadata["stated"]).to.equal("00".repeat(32));
+    const { entry } = await drive.stat({ path: "/f" });
+    const right = request("/g", { treeHash: entry.treeHash });
+    expect((await remote.putFile(right, piecesOf(bytes, MIB))).entry.treeHash).to.deep.equal(entry.treeHash);
   });
 
   it("refuses an announced size that is not what comes", async () => {
@@ -270,6 +297,19 @@ describe("RemoteDriveApi", function () {
     await remote.writeChunk(ticket.uploadId, 1, chunk(1), undefined);
     expect((await remote.completeUpload(ticket.uploadId, {})).entry.sizeBytes).to.equal(3 * MIB);
     await expectReason("UPLOAD_FINISHED", () => remote.writeChunk(ticket.uploadId, 1, chunk(1), undefined));
+  });
+
+  it("answers everyone who sends a chunk at the same time, with the same bytes and with others", async () => {
+    const { uploadId } = await remote.initUpload(request("/f", { sizeBytes: 2 * MIB }));
+    const send = (index: number, fill: number, digest?: Uint8Array) =>
+      remote.writeChunk(uploadId, index, new Uint8Array(MIB).fill(fill), digest);
+    const digestOf = (fill: number): string => toHex(sha256(new Uint8Array(MIB).fill(fill)));
+
+    const wrong = expectReason("DIGEST_MISMATCH", () => send(0, 1, new Uint8Array(32)));
+    const receipts = await Promise.all([send(0, 1), send(0, 1), send(1, 3), send(0, 2), send(0, 1)]);
+    await wrong;
+
+    expect(receipts.map(({ digest }) => toHex(digest))).to.deep.equal([1, 1, 3, 2, 1].map(digestOf));
   });
 
   it("goes on with an upload at another node when one dies in the middle", async () => {
@@ -403,6 +443,39 @@ describe("RemoteDriveApi", function () {
 
     expect(seen).to.deep.equal(drive.progress);
     expect(await remote.cluster()).to.deep.equal({ ...(await drive.cluster()), services: [] });
+    drive.featureLevel = 3;
+    const leveled = await remote.cluster();
+    expect([leveled.featureLevel, leveled.nodes[0]?.featureLevelMax]).to.deep.equal([3, 4]);
+    drive.prepared = { downloadCount: 2, fileCount: 30, sizeBytes: 4000, expireTimeMs: 1_790_000_000_123 };
+    expect((await remote.cluster()).preparedDownloads).to.deep.equal(drive.prepared);
+    drive.collectionBrake = { extentCount: 9, orphanCount: 8, futureCount: 7 };
+    expect((await remote.cluster()).nodes[0]?.collectionBrake).to.deep.equal(drive.collectionBrake);
+    drive.report = {
+      ...{ seenTimeMs: 1_790_000_000_123, isReady: true, inflightBytes: 4, appliedIndex: 5 },
+      ...{ freeBytes: 6, totalBytes: 7 },
+      transfers: [
+        { id: "8", kind: "upload", sizeBytes: undefined, transferredBytes: 9 },
+        { id: "d-1", kind: "download", sizeBytes: 0, transferredBytes: 0 },
+      ],
+      tasks: [
+        { taskId: 3, kind: "upload", fence: 9, sinceTimeMs: 10, progress: { doneCount: 1, totalCount: 2 } },
+        {
+          taskId: 4,
+          kind: "download",
+          fence: 11,
+          sinceTimeMs: 12,
+          progress: { doneCount: 0, totalCount: 0 },
+        },
+        {
+          taskId: 5,
+          kind: "replication",
+          fence: 13,
+          sinceTimeMs: 14,
+          progress: { doneCount: 5, totalCount: 0 },
+        },
+      ],
+    };
+    expect((await remote.cluster()).nodes[0]?.report).to.deep.equal(drive.report);
   });
 
   it("is cancelled by the caller", async () => {

@@ -1,5 +1,10 @@
 /** The disk in memory is as unkind as a real one may be, and no unkinder: what the tests of everything above rest on. */
 import { expect } from "chai";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { errnoOf } from "../../../src/std/disk.ts";
+import { SystemDisk } from "../../../src/std/system-disk.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
@@ -9,6 +14,64 @@ async function write(disk: MemoryDisk, path: string, bytes: Uint8Array, offset =
   await file.sync();
   await file.close();
 }
+
+describe("An open file", () => {
+  const directory = mkdtempSync(join(tmpdir(), "netdisk-named-"));
+  after(() => rmSync(directory, { recursive: true }));
+  const disks = [
+    { name: "MemoryDisk", disk: new MemoryDisk(), root: "" },
+    { name: "SystemDisk", disk: new SystemDisk(), root: directory },
+  ];
+  for (const { name, disk, root } of disks) {
+    it(`knows whether its path still names it (${name})`, async () => {
+      const path = `${root}/file`;
+      const file = await disk.open(path, "create");
+      await file.write(0, [new Uint8Array(3)]);
+      expect(await file.isNamed(), "as it was made").to.equal(true);
+
+      await disk.remove(path);
+      expect(await file.isNamed(), "removed").to.equal(false);
+      const other = await disk.open(path, "create");
+      await other.write(0, [new Uint8Array(3)]);
+      expect(await file.isNamed(), "another one in its place").to.equal(false);
+      expect(await other.isNamed()).to.equal(true);
+      expect((await file.read(0, 10)).length, "it is read all the same").to.equal(3);
+
+      await disk.rename(path, `${root}/moved`);
+      expect(await other.isNamed(), "moved away").to.equal(false);
+      await disk.rename(`${root}/moved`, path);
+      expect(await other.isNamed(), "and back").to.equal(true);
+      await file.close();
+      await other.close();
+      const error = await other.isNamed().catch((reason: unknown) => reason);
+      expect(errnoOf(error), "closed").to.equal("EBADF");
+    });
+
+    it(`tells which file a path names, and how long it is (${name})`, async () => {
+      const [path, other] = [`${root}/first`, `${root}/second`];
+      expect(await disk.stat(path)).to.equal(undefined);
+      for (const each of [path, other]) {
+        const file = await disk.open(each, "create");
+        await file.write(0, [new Uint8Array(7)]);
+        await file.close();
+      }
+      const before = await disk.stat(path);
+      expect(before?.sizeBytes).to.equal(7);
+      const file = await disk.open(path, "existing");
+      await file.truncate(3);
+      await file.close();
+      expect(await disk.stat(path), "cut short").to.deep.include({
+        fileNumber: before?.fileNumber,
+        sizeBytes: 3,
+      });
+
+      await disk.rename(other, path);
+      const after = await disk.stat(path);
+      expect(after?.sizeBytes).to.equal(7);
+      expect(after?.fileNumber, "another one in its place").not.to.equal(before?.fileNumber);
+    });
+  }
+});
 
 describe("MemoryDisk", () => {
   it("keeps what was synced in a directory that was synced, under every seed", async () => {

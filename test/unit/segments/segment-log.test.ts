@@ -9,12 +9,16 @@ import { utf8 } from "../../../src/std/bytes.ts";
 import { SeededPrng, type Prng } from "../../../src/std/prng.ts";
 import type { RecordLocation } from "../../../src/segments/record.ts";
 import { IDLE_MARK_DELAY_MS } from "../../../src/segments/segment-appender.ts";
+import { encodeSegmentHeader } from "../../../src/segments/segment-header.ts";
 import { SegmentLog, segmentPath, type SegmentLogOptions } from "../../../src/segments/segment-log.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
 const KIND = 16;
+const IDENTITY = utf8("cluster/member/store");
+/** What MemoryDisk.spoilPage() makes unreadable. */
+const PAGE_SIZE_BYTES = 4096;
 
 interface Opened {
   readonly log: SegmentLog;
@@ -30,7 +34,7 @@ async function open(disk: MemoryDisk, options: Partial<SegmentLogOptions> = {}):
     disk: disk.process(),
     clock: new FakeClock(),
     directory: "/log",
-    identity: utf8("cluster/member/store"),
+    identity: IDENTITY,
     whenAbsent: "create",
     onFault: "refuse",
     onRecord: (record) => {
@@ -279,6 +283,55 @@ describe("SegmentLog", () => {
       expect(again.log.recovery.faults).to.have.length(1);
     });
 
+    it("loses to a page that cannot be read only the records in it, and still cuts a torn tail behind it", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk, { segmentSizeBytesMax: 1024 * 1024 });
+      const places: RecordLocation[] = [];
+      for (const text of texts(120)) {
+        places.push(append(log, text));
+        await log.commit();
+      }
+      const torn = append(log, "the newest record, of which nothing reached the disk");
+      await log.flush();
+      disk.kill();
+      const path = segmentPath("/log", 1);
+      disk.overwrite(path, disk.contentOf(path).fill(0, torn.offset));
+      disk.spoilPage(path, 2 * PAGE_SIZE_BYTES);
+
+      const after = await open(disk, { onFault: "report", segmentSizeBytesMax: 1024 * 1024 });
+
+      const isReadable = ({ offset, sizeBytes }: RecordLocation): boolean =>
+        offset >= 3 * PAGE_SIZE_BYTES || offset + sizeBytes <= 2 * PAGE_SIZE_BYTES;
+      const readable = texts(120).filter((_, at) => isReadable(must(places[at], "a place for each")));
+      expect(readable.length).to.be.within(60, 119);
+      expect(after.records).to.deep.equal(readable);
+      expect(after.log.recovery.faults.map(({ kind }) => kind)).to.deep.equal(["damaged"]);
+      expect(after.log.recovery.tornBytes).to.equal(torn.sizeBytes);
+      await put(after.log, "behind it");
+      const again = await reopened(disk, { onFault: "report" });
+      expect(again.records).to.deep.equal([...readable, "behind it"]);
+    });
+
+    it("cuts nothing off where a page behind cannot be read: what was there is not known", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk, { segmentSizeBytesMax: 1024 * 1024 });
+      await put(log, "promised");
+      const torn = append(log, "torn".padEnd(3 * PAGE_SIZE_BYTES, "n"));
+      await log.flush();
+      disk.kill();
+      const path = segmentPath("/log", 1);
+      disk.overwrite(path, disk.contentOf(path).fill(0, 512, 1024));
+      disk.spoilPage(path, 2 * PAGE_SIZE_BYTES);
+
+      const after = await open(disk, { onFault: "report", segmentSizeBytesMax: 1024 * 1024 });
+
+      expect(after.records).to.deep.equal(["promised"]);
+      expect(after.log.recovery.tornBytes).to.equal(0);
+      expect(after.log.recovery.faults.map(({ kind, offset }) => [kind, offset])).to.deep.equal([
+        ["damaged", torn.offset],
+      ]);
+    });
+
     it("finds every flipped bit in records that were promised", async () => {
       const disk = new MemoryDisk();
       const { log } = await open(disk);
@@ -345,6 +398,49 @@ describe("SegmentLog", () => {
 
       await expectReason("DATA_CORRUPT", () => open(disk));
       await expectReason("DATA_CORRUPT", () => open(disk, { identity: utf8("another store") }));
+    });
+
+    it("removes a segment that a crash left without records, also when it cannot be read", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk);
+      await put(log, "a record");
+      disk.kill();
+      const left = segmentPath("/log", 2);
+      const header = encodeSegmentHeader({ segmentId: 2, chainSeed: 7, identity: IDENTITY, label: utf8("") });
+      for (const isReadable of [true, false]) {
+        const file = await disk.open(left, "create");
+        await file.write(0, [header]);
+        if (!isReadable) disk.spoilPage(left, 0);
+
+        const after = await open(disk);
+
+        expect(after.records).to.deep.equal(["a record"]);
+        expect(disk.filesBelow("/log")).to.not.include(left);
+        disk.kill();
+      }
+    });
+
+    it("finds that its table is an old one by records beyond it, whatever is left of them", async () => {
+      const damages: ((disk: MemoryDisk, path: string) => void)[] = [
+        () => undefined,
+        (disk, path) => disk.flipBit(path, 3),
+        (disk, path) => disk.spoilPage(path, 0),
+      ];
+      for (const damage of damages) {
+        const disk = new MemoryDisk();
+        const { log } = await open(disk);
+        await put(log, "a record");
+        const table = disk.contentOf("/log/segments.table");
+        for (const text of texts(9)) await put(log, text);
+        expect(log.segmentIds).to.deep.equal([1, 2]);
+        disk.kill();
+        disk.overwrite("/log/segments.table", table);
+        const newest = segmentPath("/log", 2);
+        damage(disk, newest);
+
+        await expectReason("DATA_CORRUPT", () => open(disk));
+        expect(disk.filesBelow("/log")).to.include(newest);
+      }
     });
 
     it("finds a record that was written to the wrong place", async () => {

@@ -12,7 +12,7 @@ import { EmbeddedQueue } from "../../../src/tasks/embedded-queue.ts";
 import { TaskOutbox } from "../../../src/tasks/task-outbox.ts";
 import { TaskTable } from "../../../src/tasks/task-table.ts";
 import { TaskWorker } from "../../../src/tasks/task-worker.ts";
-import { UploadHandler } from "../../../src/tasks/upload-handler.ts";
+import { CHECK_BYTES_MAX, CHECK_FILE_COUNT_MAX, UploadHandler } from "../../../src/tasks/upload-handler.ts";
 import { UploadPlanner } from "../../../src/tasks/upload-planner.ts";
 import {
   encodeUploadRun,
@@ -208,6 +208,49 @@ describe("UploadHandler", function () {
     ]);
     expect(bench.reports()[0]).to.include({ verifiedCopyCount: 2, badCopyCount: 2, unansweredCopyCount: 2 });
   });
+
+  for (const [fileCount, callCount] of [
+    [CHECK_FILE_COUNT_MAX, 1],
+    [CHECK_FILE_COUNT_MAX + 1, 2],
+  ] as const) {
+    it(`asks each node ${callCount === 1 ? "once" : "twice"} about ${fileCount} small files`, async () => {
+      const bench = new Bench();
+      for (let file = 0; file < fileCount; file += 1) await bench.put(`/f${file}`);
+      const asked: number[] = [];
+      bench.replicas.onCall = ({ method, memberId }) => {
+        if (method === "verifyExtents") asked.push(memberId);
+      };
+      bench.planner();
+      bench.worker();
+      await bench.clock.advance(60_000);
+
+      expect(bench.reports()[0]).to.include({ fileCount, verifiedCopyCount: 3 * fileCount });
+      for (const memberId of [1, 2, 3]) {
+        expect(asked.filter((id) => id === memberId)).to.have.length(callCount);
+      }
+    });
+  }
+
+  for (const [excessBytes, callCount] of [
+    [0, 1],
+    [1, 2],
+  ] as const) {
+    it(`reads ${excessBytes === 0 ? "4 MiB" : "more than 4 MiB"} with ${callCount} calls to each node`, async () => {
+      const bench = new Bench();
+      await bench.put("/half", patternBytes(CHECK_BYTES_MAX / 2));
+      await bench.put("/rest", patternBytes(CHECK_BYTES_MAX / 2 + excessBytes));
+      let askedCount = 0;
+      bench.replicas.onCall = ({ method }) => {
+        if (method === "verifyExtents") askedCount += 1;
+      };
+      bench.planner();
+      bench.worker();
+      await bench.clock.advance(60_000);
+
+      expect(bench.reports()[0]).to.include({ fileCount: 2, verifiedCopyCount: 6 });
+      expect(askedCount).to.equal(3 * callCount);
+    });
+  }
 
   it("does not mind files that went meanwhile", async () => {
     const bench = new Bench();

@@ -21,6 +21,7 @@ import { TaskTable } from "../../../src/tasks/task-table.ts";
 import {
   CLAIM_LEASE_MS,
   isFinal,
+  PROGRESS_INTERVAL_MS,
   SLOT_COUNT,
   TaskWorker,
   type WorkOutcome,
@@ -106,17 +107,79 @@ describe("TaskWorker", () => {
     bench.node(1, handler);
     const { taskId } = await bench.create();
     await bench.advance(1000);
-    handler.last().work.progress(3, 5);
-    await bench.advance(CLAIM_LEASE_MS / 3 + 1000);
-    expect(bench.table().find(taskId)).to.deep.include({
-      state: "running",
-      progress: { doneCount: 3, totalCount: 5 },
-    });
     handler.last().end.resolve(RESULT);
     await bench.advance(1000);
 
     expect(bench.table().find(taskId)).to.deep.include({ state: "done", attemptCount: 1 });
     expect(bench.outcomes).to.deep.equal(["done"]);
+  });
+
+  it("shows how far it is within a second, with one command however often the handler says it", async () => {
+    const bench = new Bench();
+    const handler = new HeldHandler();
+    bench.node(1, handler);
+    const { taskId } = await bench.create();
+    await bench.advance(1000);
+    const { work } = handler.last();
+    const shown = (): unknown => bench.table().find(taskId)?.progress;
+    for (let doneCount = 0; doneCount <= 3; doneCount += 1) work.progress(doneCount, 5);
+    await bench.clock.advance(PROGRESS_INTERVAL_MS - 1);
+    expect(shown()).to.deep.equal({ doneCount: 0, totalCount: 0 });
+    await bench.clock.advance(1);
+    expect(shown()).to.deep.equal({ doneCount: 3, totalCount: 5 });
+    // The same once more is nothing to tell.
+    work.progress(3, 5);
+    await bench.advance(CLAIM_LEASE_MS / 3 - 1000);
+    expect(bench.tree.count("renew-task")).to.equal(1);
+    work.progress(4, 5);
+    await bench.advance(1000);
+    expect(shown()).to.deep.equal({ doneCount: 4, totalCount: 5 });
+    handler.last().end.resolve(RESULT);
+    await bench.advance(1000);
+    expect(bench.state(taskId)).to.equal("done");
+  });
+
+  it("shows how much there was of what was done before anything of it was told", async () => {
+    const bench = new Bench();
+    const handler = new HeldHandler();
+    bench.node(1, handler);
+    const { taskId } = await bench.create();
+    await bench.advance(1000);
+    handler.last().work.progress(2, 5);
+    handler.last().end.resolve(RESULT);
+    await bench.clock.advance(0);
+    expect(bench.table().find(taskId)).to.deep.include({
+      state: "done",
+      progress: { doneCount: 5, totalCount: 5 },
+    });
+    expect(bench.tree.count("renew-task")).to.equal(1);
+  });
+
+  it("says what it works on: since when, how far at this very moment, of too much the newest, and nothing that has ended", async () => {
+    const bench = new Bench();
+    const handler = new HeldHandler();
+    const { worker } = bench.node(1, handler);
+    const idsOf = (countMax: number): readonly number[] =>
+      worker.running(countMax).map(({ taskId }) => taskId);
+    expect(worker.running(9)).to.deep.equal([]);
+    const ids = [(await bench.create()).taskId, (await bench.create()).taskId];
+    await bench.advance(1000);
+    const first = must(handler.runs[0], "the first run");
+    const since = bench.clock.wallMs();
+    await bench.advance(2000);
+    first.work.progress(3, 5);
+
+    const [told] = worker.running(2);
+    expect(told).to.deep.include({ taskId: first.task.taskId, kind: "upload", fence: first.task.fence });
+    expect(told?.progress).to.deep.equal({ doneCount: 3, totalCount: 5 });
+    expect(told?.sinceTimeMs).to.be.within(since - 1000, since);
+    expect(idsOf(3)).to.have.members(ids);
+    expect(idsOf(2)).to.have.members(ids);
+    expect(idsOf(1)).to.deep.equal([handler.last().task.taskId]);
+    expect(idsOf(0)).to.deep.equal([]);
+    for (const { end } of handler.runs) end.resolve(RESULT);
+    await bench.advance(1000);
+    expect(idsOf(9)).to.deep.equal([]);
   });
 
   it("keeps its claim for as long as the handler runs", async () => {
@@ -266,6 +329,8 @@ describe("TaskWorker", () => {
     const { taskId } = await bench.create();
     await bench.advance(1000);
     bench.tree.unavailable = true;
+    // What there was to do cannot be told either, which is no failure of the task.
+    handler.last().work.progress(1, 5);
     handler.last().end.resolve(RESULT);
     await bench.advance(5000);
     expect(bench.state(taskId)).to.equal("running");

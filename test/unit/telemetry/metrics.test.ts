@@ -12,7 +12,7 @@ function recordEverything(metrics: Metrics): void {
   metrics.applied(4, 1);
   metrics.uploaded(1024);
   metrics.downloaded(2048);
-  metrics.chunkStore({ liveBytes: 10, freeBytes: 20 });
+  metrics.chunkStore({ liveBytes: 10, freeBytes: 20, lostFileCount: 3 });
   metrics.replicas({
     ...{ full: 1, under: 2, suspect: 3, corrupt: 4, lost: 5, unverified: 6, single: 7, none: 8 },
     missingBytes: 9,
@@ -28,8 +28,11 @@ function recordEverything(metrics: Metrics): void {
     },
     ...{ scrubProgress: 0.5, disownedCopies: 1, unansweredQuestions: 2 },
   });
+  metrics.collectionBrake({ orphanCount: 3, futureCount: 4 });
+  metrics.featureLevel({ level: 2, supportedMax: 5 });
   metrics.peers({ up: 1, suspect: 0, down: 1 });
   metrics.synced("raft_log", 0.5);
+  metrics.paused({ totalMs: 80, ownMs: 30, runningMs: 20 });
 }
 
 async function scrape(process: boolean): Promise<string> {
@@ -59,7 +62,13 @@ describe("PrometheusMetrics", () => {
       'netdisk_chunk_store_live_bytes{node="n1"} 10',
       'netdisk_chunk_store_free_bytes{node="n1"} 20',
       'netdisk_extents{copies="under",node="n1"} 2',
+      'netdisk_collection_braked_extents{kind="unknown",node="n1"} 3',
+      'netdisk_collection_braked_extents{kind="future",node="n1"} 4',
+      'netdisk_feature_level{node="n1"} 2',
+      'netdisk_feature_level_supported{node="n1"} 5',
       'netdisk_peers{health="down",node="n1"} 1',
+      'netdisk_event_loop_pause_seconds_sum{node="n1"} 0.03',
+      'netdisk_event_loop_pause_max_seconds{counting="all",node="n1"} 0.08',
       'netdisk_fsync_duration_seconds_count{target="raft_log",node="n1"} 1',
     ]) {
       const [name, value] = [line.slice(0, line.lastIndexOf(" ")), line.slice(line.lastIndexOf(" ") + 1)];
@@ -77,6 +86,21 @@ describe("PrometheusMetrics", () => {
     expect(samples.filter((line) => !line.startsWith("netdisk_"))).to.deep.equal([]);
     expect(text).to.include("netdisk_process_cpu_seconds_total");
     expect((text.match(/^# HELP \S+ \S/gm) ?? []).length).to.equal((text.match(/^# TYPE /gm) ?? []).length);
+  });
+
+  it("tells the longest pause since the last scrape, with and without the waiting, and what of it was running", async () => {
+    const metrics = new PrometheusMetrics({ nodeId: "a", version: "1", process: false });
+    const longest = async (): Promise<string[]> =>
+      (await metrics.render()).text
+        .split("\n")
+        .filter((line) => line.startsWith("netdisk_event_loop_pause_max_seconds{"))
+        .map((line) => `${/counting="(\w+)"/.exec(line)?.[1]} ${line.split(" ").at(-1)}`);
+
+    metrics.paused({ totalMs: 200, ownMs: 10, runningMs: 5 });
+    metrics.paused({ totalMs: 60, ownMs: 60, runningMs: 40 });
+
+    expect(await longest()).to.deep.equal(["all 0.2", "own 0.06", "running 0.04"]);
+    expect(await longest()).to.deep.equal(["all 0", "own 0", "running 0"]);
   });
 
   it("keeps two nodes in one process apart", async () => {

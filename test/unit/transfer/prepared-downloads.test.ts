@@ -59,7 +59,9 @@ class Preparer {
               options,
             )
           ).task,
-        get: (taskId) => Promise.resolve(this.task(taskId)),
+        get: async (taskId) => Promise.resolve(this.task(taskId)),
+        cancel: async (taskId, options) =>
+          (await metadata.apply({ kind: "cancel-task", taskId }, "task", options)).task,
       },
     });
     const maker = new DownloadMaker({
@@ -174,6 +176,118 @@ describe("prepared downloads", function () {
     expect([...files.keys()]).to.include.members(["照片/", "照片/小/", "照片/空文件夹/"]);
     expect(status).to.include({ state: "done", name: "照片.zip", entryCount: 36 });
     expect(status.sizeBytes).to.equal(archives[0]?.length);
+  });
+
+  it("do not count among the files of users, but apart, while they are filled and after", async () => {
+    const drives = await withFolder();
+    const figures = async (): Promise<unknown> => {
+      const { fileCount, directoryCount } = await drives.drive(2).cluster();
+      return { fileCount, directoryCount };
+    };
+    const materialise = (): unknown =>
+      drives.tree.apply({ kind: "materialise", directoryId: 0, path: [] }).outcome;
+    const before = await figures();
+    expect(before).to.deep.equal({ fileCount: 33, directoryCount: 3 });
+    expect((await drives.drive(2).cluster()).preparedDownloads).to.equal(undefined);
+
+    const preparer = new Preparer(drives);
+    const snapshots = new Snapshots(
+      drives.node(1).plane.metadata,
+      new TreeReads(drives.node(1).plane.metadata),
+    );
+    const source = must((await drives.drive().stat({ path: "/照片" })).entry.entryId, "a folder");
+    await snapshots.make(777, [source], new AbortController().signal);
+    expect(await figures(), "nothing of the copy is made").to.deep.equal(before);
+    materialise();
+    expect(await figures(), "some or all is made").to.deep.equal(before);
+    const id = await preparer.prepared(["/照片"]);
+    for (let i = 0; i < 10; i += 1) materialise();
+    await drives.drive().putFile(uploadOf("/new"), streamOf(MEDIUM));
+
+    expect(await figures()).to.deep.equal({ fileCount: 34, directoryCount: 3 });
+    const kept = must((await drives.drive(2).cluster()).preparedDownloads, "what is kept");
+    expect(kept.downloadCount).to.equal(2);
+    // Each has the files, and the one that is ready its layout.
+    expect(kept.fileCount).to.equal(2 * 33 + 1);
+    expect(kept.sizeBytes).to.be.greaterThan(2 * (LARGE.length + MEDIUM.length));
+    expect(kept.expireTimeMs).to.equal((await preparer.downloads.status(id)).expireTimeMs);
+
+    advance(drives, PREPARED_DOWNLOAD_LIFETIME_MS + 1);
+    await preparer.sweeper.round(new AbortController().signal);
+    expect(await figures(), "removed and not reclaimed").to.deep.equal({ fileCount: 34, directoryCount: 3 });
+    reclaimAll(drives);
+    expect(await figures()).to.deep.equal({ fileCount: 34, directoryCount: 3 });
+    expect((await drives.drive(2).cluster()).preparedDownloads).to.equal(undefined);
+  });
+
+  it("give back what they keep when they are released, at once and harmlessly twice", async () => {
+    const drives = await withFolder();
+    const preparer = new Preparer(drives);
+    const id = await preparer.prepared(["/照片"]);
+    const opened = await preparer.downloads.open(id);
+    await drives.drive().remove({ path: "/照片" }, { recursive: true });
+
+    await new Preparer(drives, 2).downloads.release(id);
+    await new Preparer(drives, 3).downloads.release(id);
+    reclaimAll(drives);
+    advance(drives, 2 * DROP_GRACE_MS);
+    reclaimAll(drives);
+
+    const { contentBytes, preparedDownloads } = await drives.drive().cluster();
+    expect({ contentBytes, preparedDownloads }).to.deep.equal({
+      contentBytes: 0,
+      preparedDownloads: undefined,
+    });
+    await expectReason("DOWNLOAD_EXPIRED", () => preparer.downloads.open(id));
+    await expectReason("DOWNLOAD_EXPIRED", () => bytesOf(opened.read(0, opened.sizeBytes)));
+    await expectReason("TASK_NOT_FOUND", () => preparer.downloads.release(4711));
+  });
+
+  it("tell who reads a large file of one that is released that it was, when the copies go", async () => {
+    const drives = new TestDrives(3);
+    const preparer = new Preparer(drives);
+    const bytes = patternBytes(12 * CHUNK_SIZE_BYTES);
+    const { entry } = await drives.drive().putFile(uploadOf("/large"), streamOf(bytes));
+    const id = await preparer.prepared(["/large"]);
+    const opened = await preparer.downloads.open(id);
+    const reading = opened.read(0, opened.sizeBytes)[Symbol.asyncIterator]();
+    for (let count = 0; count < 3; count += 1) expect((await reading.next()).done).to.equal(false);
+
+    await drives.drive().remove({ path: "/large" }, { recursive: false });
+    await preparer.downloads.release(id);
+    reclaimAll(drives);
+    advance(drives, 2 * DROP_GRACE_MS);
+    reclaimAll(drives);
+    const extent = { contentId: entry.contentId, extentIndex: 0 };
+    for (const memberId of [1, 2, 3]) await drives.replicas.store(memberId).removeExtent(extent);
+
+    const outcome = expectReason("DOWNLOAD_EXPIRED", async () => {
+      while ((await reading.next()).done !== true);
+    });
+    for (let count = 0; count < 20; count += 1) await drives.clock.advance(1000);
+    await outcome;
+  });
+
+  it("are prepared no further once they are released, whoever works on them still", async () => {
+    const drives = await withFolder();
+    const preparer = new Preparer(drives);
+    const waiting = await preparer.ask(["/照片"]);
+    const running = await preparer.ask(["/照片"]);
+    drives.tree.apply({ kind: "claim-task", taskId: running, memberId: 1, leaseMs: 60_000 });
+
+    await preparer.downloads.release(waiting);
+    await preparer.downloads.release(running);
+    // The worker has not heard of it yet.
+    const work = { signal: new AbortController().signal, progress: () => undefined };
+    await preparer.handler.run(preparer.task(running), work);
+    await preparer.sweeper.round(new AbortController().signal);
+
+    expect([preparer.task(waiting).state, preparer.task(running).state]).to.deep.equal([
+      "cancelled",
+      "cancelled",
+    ]);
+    expect((await drives.drive().cluster()).preparedDownloads).to.equal(undefined);
+    await expectReason("DOWNLOAD_FAILED", () => preparer.downloads.open(running));
   });
 
   it("give the same bytes for any range as for the whole", async () => {

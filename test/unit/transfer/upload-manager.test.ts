@@ -3,6 +3,7 @@
  * any of them. Method: whole drives over the real state machine and in-memory stores; "restart" throws all memory away.
  */
 import { expect } from "chai";
+import { finished } from "../../../src/chunks/chunk-errors.ts";
 import {
   CHUNK_SIZE_BYTES,
   CONTENT_SIZE_BYTES_MAX,
@@ -11,11 +12,15 @@ import {
   UPLOAD_LEASE_MS,
 } from "../../../src/drive/limits.ts";
 import type { Progress } from "../../../src/drive/drive-api.ts";
-import { RENEW_INTERVAL_MS } from "../../../src/transfer/active-upload.ts";
+import { RECORD_REFRESH_MS, RENEW_INTERVAL_MS } from "../../../src/transfer/active-upload.ts";
+import { COMMIT_ATTEMPT_COUNT_MAX, COMMIT_RETRY_WAIT_MS } from "../../../src/transfer/upload-manager.ts";
+import type { DriveError } from "../../../src/drive/errors.ts";
 import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
+import { getUpload } from "../../../src/metadata/view.ts";
+import { settle } from "../../support/fake-clock.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { bytesOf, patternBytes, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
@@ -249,6 +254,33 @@ describe("UploadManager", () => {
     await expectContent(drives);
   });
 
+  it("waits for a node that takes chunks before the tree knows its new store, and not for ever", async () => {
+    for (const rejectedCount of [COMMIT_ATTEMPT_COUNT_MAX - 1, COMMIT_ATTEMPT_COUNT_MAX]) {
+      const drives = new TestDrives(3);
+      const uploadId = await begin(drives.drive());
+      await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+      let proposals = 0;
+      drives.tree.onPropose = (body) => {
+        if (body.kind !== "complete-upload") return;
+        proposals += 1;
+        const node = must(drives.node(3).plane.directory.find(3), "member 3");
+        const storeIncarnation = proposals <= rejectedCount ? `other ${proposals}` : "store-3";
+        drives.tree.apply({ kind: "register-node", node: { ...node, storeIncarnation } });
+      };
+      const done = drives
+        .drive()
+        .completeUpload(uploadId, {}, { requestId: "one" })
+        .then(
+          () => "done",
+          (error: unknown) => (error as DriveError).reason,
+        );
+      await drives.clock.advance(COMMIT_RETRY_WAIT_MS * 2 ** (COMMIT_ATTEMPT_COUNT_MAX - 2));
+
+      expect(await done).to.equal(rejectedCount < COMMIT_ATTEMPT_COUNT_MAX ? "done" : "SEAL_REJECTED");
+      expect(proposals).to.equal(COMMIT_ATTEMPT_COUNT_MAX);
+    }
+  });
+
   it("does not wait for a third seal longer than THIRD_SEAL_WAIT_MS, and adds it when it comes", async () => {
     const drives = new TestDrives(3);
     const uploadId = await begin(drives.drive());
@@ -329,6 +361,109 @@ describe("UploadManager", () => {
     await expectReason("PAYLOAD_TOO_LARGE", () => write(5, chunk(0)));
     await expectReason("UPLOAD_NOT_FOUND", () => drive.writeChunk(4711, 0, chunk(0), undefined));
     expect((await write(0, chunk(0), sha256(chunk(0)))).replicaCount).to.be.at.least(2);
+  });
+
+  it("tells that an upload cannot be completed when its copies differ, and discards it when asked to", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const uploadId = await begin(drive);
+    const { contentId } = must(getUpload(drives.tree.port(1).reader(), uploadId), "the upload");
+    await send(drive, uploadId, [0, 1, 2, 3, 4]);
+    await drives.node(1).plane.chores.idle();
+    // What clients that send one chunk with different bytes at the same time leave behind.
+    for (const memberId of [1, 2, 3]) {
+      const other = new Uint8Array(CHUNK_SIZE_BYTES).fill(memberId);
+      await drives.replicas
+        .store(memberId)
+        .writeChunk({ contentId, extentIndex: 0 }, 0, other, sha256(other));
+    }
+    await send(drive, uploadId, [5]);
+    await settle();
+
+    const status = await expectReason("DIGEST_MISMATCH", () => drives.drive(2).uploadStatus(uploadId));
+    expect(status.message).to.include("different bytes");
+    const error = await expectReason("DIGEST_MISMATCH", () => drive.completeUpload(uploadId, {}));
+
+    expect(error.message).to.include("differ").and.include("The upload was discarded. Begin a new upload.");
+    expect(error.spec.remedy).to.include("in a new upload");
+    for (const memberId of [1, 2]) {
+      const later = drives.drive(memberId);
+      await expectReason("UPLOAD_NOT_FOUND", () => later.uploadStatus(uploadId));
+      await expectReason("UPLOAD_NOT_FOUND", () => later.completeUpload(uploadId, {}));
+      await expectReason("UPLOAD_NOT_FOUND", () => send(later, uploadId, [0]));
+    }
+    expect((await drive.cluster()).openUploadCount).to.equal(0);
+  });
+
+  it("says that an upload is gone, not finished, of a chunk that meets what stores still keep of it", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const uploadId = await begin(drive);
+    const { contentId } = must(getUpload(drives.tree.port(1).reader(), uploadId), "the upload");
+    await send(drive, uploadId, [0]);
+    await drives.drive(2).abortUpload(uploadId);
+    for (const memberId of [1, 2, 3]) {
+      drives.replicas.store(memberId).writeChunk = () =>
+        Promise.reject(finished({ contentId, extentIndex: 0 }));
+    }
+
+    await expectReason("UPLOAD_NOT_FOUND", () => send(drive, uploadId, [1]));
+  });
+
+  it("discards an upload whose sealed bytes are not those stated", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const treeHash = new Uint8Array(32);
+    const { uploadId } = await drive.initUpload(uploadOf("/f", { sizeBytes: 3, treeHash }));
+    await drive.writeChunk(uploadId, 0, Buffer.from("abc"), undefined);
+
+    const error = await expectReason("DIGEST_MISMATCH", () => drive.completeUpload(uploadId, {}));
+
+    expect(error.message).to.match(
+      /tree hash than stated\. The upload was discarded\. Begin a new upload\.$/,
+    );
+    await expectReason("UPLOAD_NOT_FOUND", () => drive.uploadStatus(uploadId));
+  });
+
+  it("tells those who watch an upload that is discarded why, and not that it was aborted", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const { uploadId } = await drive.initUpload(
+      uploadOf("/f", { sizeBytes: 3, treeHash: new Uint8Array(32) }),
+    );
+    await drive.writeChunk(uploadId, 0, Buffer.from("abc"), undefined);
+    const ends: unknown[] = [];
+    const watching = (async () => {
+      for await (const { phase, errorReason } of drive.watchProgress(String(uploadId)))
+        if (phase === "failed") ends.push(errorReason);
+    })();
+    await drives.clock.advance(10);
+
+    await expectReason("DIGEST_MISMATCH", () => drive.completeUpload(uploadId, {}));
+    await drives.clock.advance(1000);
+    await watching;
+
+    expect(ends).to.deep.equal(["DIGEST_MISMATCH"]);
+  });
+
+  it("keeps what came first when other bytes come for a chunk of an extent that is whole, and can be completed with it", async () => {
+    const drives = new TestDrives(3);
+    const drive = drives.drive();
+    const uploadId = await begin(drive);
+    await send(drive, uploadId, [0, 1, 2, 3, 4, 5]);
+    await drives.node(1).plane.chores.idle();
+    await settle();
+
+    const error = await expectReason("UPLOAD_FINISHED", () =>
+      drive.writeChunk(uploadId, 0, chunk(1), undefined),
+    );
+
+    expect(error.spec.remedy).to.equal(
+      "It takes no other bytes: complete it as it is, or begin a new upload.",
+    );
+    expect(await drive.uploadStatus(uploadId)).to.deep.include({ state: "open", missing: [] });
+    await drive.completeUpload(uploadId, {});
+    await expectContent(drives, 2);
   });
 
   it("checks sizes: whole numbers up to the largest content", async () => {
@@ -412,6 +547,33 @@ describe("UploadManager", () => {
 
     const renamed = await drives.drive().completeUpload(second, { onConflict: "rename" });
     expect(renamed.path).not.to.equal(path);
+  });
+
+  it("says at every node that its folder was deleted meanwhile, and takes no more bytes", async () => {
+    const drives = new TestDrives(3);
+    const { uploadId } = await drives
+      .drive(1)
+      .initUpload(uploadOf("/gone/a/f.bin", { sizeBytes: SIZE_BYTES }));
+    await send(drives.drive(1), uploadId, [0, 1, 2, 3, 4]);
+    expect(await drives.drive(2).uploadStatus(uploadId)).to.include({ path: "/gone/a/f.bin" });
+
+    await drives.drive(2).remove({ path: "/gone" }, { recursive: true });
+
+    expect(await drives.drive(2).uploadStatus(uploadId)).to.include({ path: "", state: "open" });
+    for (const memberId of [1, 3]) {
+      const error = await expectReason("PATH_NOT_FOUND", () =>
+        drives.drive(memberId).completeUpload(uploadId, {}),
+      );
+      expect(error.message).to.include(`The folder of upload ${uploadId} ("f.bin") was deleted while it ran`);
+      expect(error.message).to.include("Upload the file anew");
+      expect(error.metadata).to.deep.equal({ upload_id: String(uploadId), name: "f.bin" });
+    }
+    await drives.clock.advance(RECORD_REFRESH_MS);
+    await expectReason("PATH_NOT_FOUND", () => send(drives.drive(1), uploadId, [5]));
+    // A folder of the same path is another folder.
+    await drives.drive(1).createDirectory("/gone/a", { createParents: true, existOk: false, attributes: {} });
+    await expectReason("PATH_NOT_FOUND", () => drives.drive(1).completeUpload(uploadId, {}));
+    await drives.drive(1).abortUpload(uploadId);
   });
 
   it("reports progress through its phases", async () => {

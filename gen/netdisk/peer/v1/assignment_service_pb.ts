@@ -715,7 +715,7 @@ export const AssignmentService: GenService<{
    *
    * **Idempotency:** no side effects.
    * **Errors:** NO_LEADER, WRONG_CLUSTER, MEMBER_REMOVED, NODE_STARTING, NODE_STOPPING.
-   * **Limits:** at most 256 extents.
+   * **Limits:** at most 1,000 extents.
    *
    * @generated from rpc netdisk.peer.v1.AssignmentService.ListDropped
    */

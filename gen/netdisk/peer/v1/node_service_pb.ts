@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/node_service.proto.
  */
 export const file_netdisk_peer_v1_node_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvbm9kZV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiDQoLUGluZ1JlcXVlc3QihgIKDFBpbmdSZXNwb25zZRISCgpmcmVlX2J5dGVzGAEgASgEEhMKC3RvdGFsX2J5dGVzGAIgASgEEhIKCmxpdmVfYnl0ZXMYAyABKAQSFgoOd3JpdGVzX3JlZnVzZWQYBCABKAgSFgoOaW5mbGlnaHRfYnl0ZXMYBSABKAQSFQoNYXBwbGllZF9pbmRleBgGIAEoBBIfChdyZXBhaXJfYnl0ZXNfcGVyX3NlY29uZBgHIAEoBBIZChFxdWFyYW50aW5lZF9jb3VudBgIIAEoBBIfChJzY3J1Yl9wcm9ncmVzc19wcG0YCSABKA1IAIgBAUIVChNfc2NydWJfcHJvZ3Jlc3NfcHBtIhEKD0Rlc2NyaWJlUmVxdWVzdCJXCg9Qcm9wb3NlZENsdXN0ZXISEgoKY2x1c3Rlcl9pZBgBIAEoCRIwCgdtZW1iZXJzGAIgAygLMh8ubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkTWVtYmVyIjQKDlByb3Bvc2VkTWVtYmVyEg8KB2FkZHJlc3MYASABKAkSEQoJbWVtYmVyX2lkGAIgASgEIs4BChBEZXNjcmliZVJlc3BvbnNlEg0KBWVtcHR5GAEgASgIEhIKCmNsdXN0ZXJfaWQYAiABKAkSEQoJbWVtYmVyX2lkGAMgASgEEg8KB25vZGVfaWQYBCABKAkSDwoHYWRkcmVzcxgFIAEoCRIWCg5wZWVyX2FkZHJlc3NlcxgGIAMoCRI6ChBwcm9wb3NlZF9jbHVzdGVyGAcgASgLMiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkQ2x1c3RlchIOCgZmb3JtZWQYCCABKAgiUQoLSm9pblJlcXVlc3QSDQoFdG9rZW4YASABKAkSEQoJbWVtYmVyX2lkGAIgASgEEg8KB25vZGVfaWQYAyABKAkSDwoHYWRkcmVzcxgEIAEoCSJzCgxKb2luUmVzcG9uc2USMQoHY2x1c3RlchgBIAEoCzIgLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZENsdXN0ZXISMAoHbWVtYmVycxgCIAMoCzIfLm5ldGRpc2sucGVlci52MS5Qcm9wb3NlZE1lbWJlcjLyAQoLTm9kZVNlcnZpY2USSAoEUGluZxIcLm5ldGRpc2sucGVlci52MS5QaW5nUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5QaW5nUmVzcG9uc2UiA5ACARJUCghEZXNjcmliZRIgLm5ldGRpc2sucGVlci52MS5EZXNjcmliZVJlcXVlc3QaIS5uZXRkaXNrLnBlZXIudjEuRGVzY3JpYmVSZXNwb25zZSIDkAIBEkMKBEpvaW4SHC5uZXRkaXNrLnBlZXIudjEuSm9pblJlcXVlc3QaHS5uZXRkaXNrLnBlZXIudjEuSm9pblJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("CiJuZXRkaXNrL3BlZXIvdjEvbm9kZV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEiDQoLUGluZ1JlcXVlc3Qi+gIKDFBpbmdSZXNwb25zZRISCgpmcmVlX2J5dGVzGAEgASgEEhMKC3RvdGFsX2J5dGVzGAIgASgEEhIKCmxpdmVfYnl0ZXMYAyABKAQSFgoOd3JpdGVzX3JlZnVzZWQYBCABKAgSFgoOaW5mbGlnaHRfYnl0ZXMYBSABKAQSFQoNYXBwbGllZF9pbmRleBgGIAEoBBIfChdyZXBhaXJfYnl0ZXNfcGVyX3NlY29uZBgHIAEoBBIZChFxdWFyYW50aW5lZF9jb3VudBgIIAEoBBIfChJzY3J1Yl9wcm9ncmVzc19wcG0YCSABKA1IAIgBARI6ChBjb2xsZWN0aW9uX2JyYWtlGAogASgLMiAubmV0ZGlzay5wZWVyLnYxLkNvbGxlY3Rpb25CcmFrZRI2Cg5mZWF0dXJlX2xldmVscxgLIAEoCzIeLm5ldGRpc2sucGVlci52MS5GZWF0dXJlTGV2ZWxzQhUKE19zY3J1Yl9wcm9ncmVzc19wcG0iKQoNRmVhdHVyZUxldmVscxILCgNtaW4YASABKA0SCwoDbWF4GAIgASgNIlMKD0NvbGxlY3Rpb25CcmFrZRIUCgxleHRlbnRfY291bnQYASABKAQSFAoMb3JwaGFuX2NvdW50GAIgASgEEhQKDGZ1dHVyZV9jb3VudBgDIAEoBCIRCg9EZXNjcmliZVJlcXVlc3QihQEKD1Byb3Bvc2VkQ2x1c3RlchISCgpjbHVzdGVyX2lkGAEgASgJEjAKB21lbWJlcnMYAiADKAsyHy5uZXRkaXNrLnBlZXIudjEuUHJvcG9zZWRNZW1iZXISGgoNZmVhdHVyZV9sZXZlbBgDIAEoDUgAiAEBQhAKDl9mZWF0dXJlX2xldmVsIjQKDlByb3Bvc2VkTWVtYmVyEg8KB2FkZHJlc3MYASABKAkSEQoJbWVtYmVyX2lkGAIgASgEIoYCChBEZXNjcmliZVJlc3BvbnNlEg0KBWVtcHR5GAEgASgIEhIKCmNsdXN0ZXJfaWQYAiABKAkSEQoJbWVtYmVyX2lkGAMgASgEEg8KB25vZGVfaWQYBCABKAkSDwoHYWRkcmVzcxgFIAEoCRIWCg5wZWVyX2FkZHJlc3NlcxgGIAMoCRI6ChBwcm9wb3NlZF9jbHVzdGVyGAcgASgLMiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkQ2x1c3RlchIOCgZmb3JtZWQYCCABKAgSNgoOZmVhdHVyZV9sZXZlbHMYCSABKAsyHi5uZXRkaXNrLnBlZXIudjEuRmVhdHVyZUxldmVscyKJAQoLSm9pblJlcXVlc3QSDQoFdG9rZW4YASABKAkSEQoJbWVtYmVyX2lkGAIgASgEEg8KB25vZGVfaWQYAyABKAkSDwoHYWRkcmVzcxgEIAEoCRI2Cg5mZWF0dXJlX2xldmVscxgFIAEoCzIeLm5ldGRpc2sucGVlci52MS5GZWF0dXJlTGV2ZWxzInMKDEpvaW5SZXNwb25zZRIxCgdjbHVzdGVyGAEgASgLMiAubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkQ2x1c3RlchIwCgdtZW1iZXJzGAIgAygLMh8ubmV0ZGlzay5wZWVyLnYxLlByb3Bvc2VkTWVtYmVyMvIBCgtOb2RlU2VydmljZRJICgRQaW5nEhwubmV0ZGlzay5wZWVyLnYxLlBpbmdSZXF1ZXN0Gh0ubmV0ZGlzay5wZWVyLnYxLlBpbmdSZXNwb25zZSIDkAIBElQKCERlc2NyaWJlEiAubmV0ZGlzay5wZWVyLnYxLkRlc2NyaWJlUmVxdWVzdBohLm5ldGRpc2sucGVlci52MS5EZXNjcmliZVJlc3BvbnNlIgOQAgESQwoESm9pbhIcLm5ldGRpc2sucGVlci52MS5Kb2luUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5Kb2luUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * A heartbeat.
@@ -97,6 +97,20 @@ export type PingResponse = Message<"netdisk.peer.v1.PingResponse"> & {
    * @generated from field: optional uint32 scrub_progress_ppm = 9;
    */
   scrubProgressPpm?: number | undefined;
+
+  /**
+   * What its collection found when it refused to remove unknown extents; absent while it does not refuse.
+   *
+   * @generated from field: netdisk.peer.v1.CollectionBrake collection_brake = 10;
+   */
+  collectionBrake?: CollectionBrake | undefined;
+
+  /**
+   * The feature levels that it supports; absent for the first one alone.
+   *
+   * @generated from field: netdisk.peer.v1.FeatureLevels feature_levels = 11;
+   */
+  featureLevels?: FeatureLevels | undefined;
 };
 
 /**
@@ -105,6 +119,69 @@ export type PingResponse = Message<"netdisk.peer.v1.PingResponse"> & {
  */
 export const PingResponseSchema: GenMessage<PingResponse> = /*@__PURE__*/
   messageDesc(file_netdisk_peer_v1_node_service, 1);
+
+/**
+ * A range of feature levels, both ends included.
+ *
+ * @generated from message netdisk.peer.v1.FeatureLevels
+ */
+export type FeatureLevels = Message<"netdisk.peer.v1.FeatureLevels"> & {
+  /**
+   * The lowest, at least 1.
+   *
+   * @generated from field: uint32 min = 1;
+   */
+  min: number;
+
+  /**
+   * The highest.
+   *
+   * @generated from field: uint32 max = 2;
+   */
+  max: number;
+};
+
+/**
+ * Describes the message netdisk.peer.v1.FeatureLevels.
+ * Use `create(FeatureLevelsSchema)` to create a new message.
+ */
+export const FeatureLevelsSchema: GenMessage<FeatureLevels> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_node_service, 2);
+
+/**
+ * A sweep over a chunk store that removed nothing, because too much was unknown.
+ *
+ * @generated from message netdisk.peer.v1.CollectionBrake
+ */
+export type CollectionBrake = Message<"netdisk.peer.v1.CollectionBrake"> & {
+  /**
+   * Extents in the store.
+   *
+   * @generated from field: uint64 extent_count = 1;
+   */
+  extentCount: bigint;
+
+  /**
+   * Extents of contents that the tree does not know.
+   *
+   * @generated from field: uint64 orphan_count = 2;
+   */
+  orphanCount: bigint;
+
+  /**
+   * Extents of contents that the tree has not given out yet.
+   *
+   * @generated from field: uint64 future_count = 3;
+   */
+  futureCount: bigint;
+};
+
+/**
+ * Describes the message netdisk.peer.v1.CollectionBrake.
+ * Use `create(CollectionBrakeSchema)` to create a new message.
+ */
+export const CollectionBrakeSchema: GenMessage<CollectionBrake> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_node_service, 3);
 
 /**
  * Asks a node who it is.
@@ -119,7 +196,7 @@ export type DescribeRequest = Message<"netdisk.peer.v1.DescribeRequest"> & {
  * Use `create(DescribeRequestSchema)` to create a new message.
  */
 export const DescribeRequestSchema: GenMessage<DescribeRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 2);
+  messageDesc(file_netdisk_peer_v1_node_service, 4);
 
 /**
  * A cluster as proposed to nodes that have none: every one of them stores it before Raft starts.
@@ -140,6 +217,13 @@ export type ProposedCluster = Message<"netdisk.peer.v1.ProposedCluster"> & {
    * @generated from field: repeated netdisk.peer.v1.ProposedMember members = 2;
    */
   members: ProposedMember[];
+
+  /**
+   * Feature level that it begins with, which all of them support; absent for the first one.
+   *
+   * @generated from field: optional uint32 feature_level = 3;
+   */
+  featureLevel?: number | undefined;
 };
 
 /**
@@ -147,7 +231,7 @@ export type ProposedCluster = Message<"netdisk.peer.v1.ProposedCluster"> & {
  * Use `create(ProposedClusterSchema)` to create a new message.
  */
 export const ProposedClusterSchema: GenMessage<ProposedCluster> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 3);
+  messageDesc(file_netdisk_peer_v1_node_service, 5);
 
 /**
  * A first voter of a cluster.
@@ -175,7 +259,7 @@ export type ProposedMember = Message<"netdisk.peer.v1.ProposedMember"> & {
  * Use `create(ProposedMemberSchema)` to create a new message.
  */
 export const ProposedMemberSchema: GenMessage<ProposedMember> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 4);
+  messageDesc(file_netdisk_peer_v1_node_service, 6);
 
 /**
  * Who a node is.
@@ -238,6 +322,13 @@ export type DescribeResponse = Message<"netdisk.peer.v1.DescribeResponse"> & {
    * @generated from field: bool formed = 8;
    */
   formed: boolean;
+
+  /**
+   * The feature levels that it supports; absent for the first one alone.
+   *
+   * @generated from field: netdisk.peer.v1.FeatureLevels feature_levels = 9;
+   */
+  featureLevels?: FeatureLevels | undefined;
 };
 
 /**
@@ -245,7 +336,7 @@ export type DescribeResponse = Message<"netdisk.peer.v1.DescribeResponse"> & {
  * Use `create(DescribeResponseSchema)` to create a new message.
  */
 export const DescribeResponseSchema: GenMessage<DescribeResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 5);
+  messageDesc(file_netdisk_peer_v1_node_service, 7);
 
 /**
  * A node asks to become a member.
@@ -280,6 +371,13 @@ export type JoinRequest = Message<"netdisk.peer.v1.JoinRequest"> & {
    * @generated from field: string address = 4;
    */
   address: string;
+
+  /**
+   * The feature levels that it supports; absent for the first one alone.
+   *
+   * @generated from field: netdisk.peer.v1.FeatureLevels feature_levels = 5;
+   */
+  featureLevels?: FeatureLevels | undefined;
 };
 
 /**
@@ -287,7 +385,7 @@ export type JoinRequest = Message<"netdisk.peer.v1.JoinRequest"> & {
  * Use `create(JoinRequestSchema)` to create a new message.
  */
 export const JoinRequestSchema: GenMessage<JoinRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 6);
+  messageDesc(file_netdisk_peer_v1_node_service, 8);
 
 /**
  * The node was admitted.
@@ -315,7 +413,7 @@ export type JoinResponse = Message<"netdisk.peer.v1.JoinResponse"> & {
  * Use `create(JoinResponseSchema)` to create a new message.
  */
 export const JoinResponseSchema: GenMessage<JoinResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_node_service, 7);
+  messageDesc(file_netdisk_peer_v1_node_service, 9);
 
 /**
  * Heartbeats, and the exchange by which nodes with empty data form a cluster.
@@ -355,7 +453,7 @@ export const NodeService: GenService<{
    * Admits a node that has a token to join with; it may then start, and becomes a member by itself. Needs no metadata.
    *
    * **Idempotency:** by the token and the member id: the same node may ask again.
-   * **Errors:** JOIN_TOKEN_INVALID, WRONG_CLUSTER, MEMBER_REMOVED, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), NO_LEADER,
+   * **Errors:** JOIN_TOKEN_INVALID, WRONG_CLUSTER, MEMBER_REMOVED, VERSION_UNSUPPORTED, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), NO_LEADER,
    * COMMIT_OUTCOME_UNKNOWN, NODE_STARTING, NODE_STOPPING.
    * **Limits:** one node per token.
    *

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file netdisk/peer/v1/replica_service.proto.
  */
 export const file_netdisk_peer_v1_replica_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVuZXRkaXNrL3BlZXIvdjEvcmVwbGljYV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEieQoRT3BlbkV4dGVudFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRIgChNleHBlY3RlZF9zaXplX2J5dGVzGAIgASgESACIAQFCFgoUX2V4cGVjdGVkX3NpemVfYnl0ZXMiFAoST3BlbkV4dGVudFJlc3BvbnNlIokBChJXcml0ZUNodW5rc1JlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SEwoLY2h1bmtfaW5kZXgYBCABKA0SDgoGZGlnZXN0GAUgASgMEgwKBGRhdGEYBiABKAwiWAoTV3JpdGVDaHVua3NSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIpCgdmYWlsdXJlGAIgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmUihAEKEVNlYWxFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIvCgZvcmlnaW4YAyABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iOQoSU2VhbEV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJGChRQdXRTbWFsbEJhdGNoUmVxdWVzdBIuCgRwdXRzGAEgAygLMiAubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsUmVxdWVzdCJLChVQdXRTbWFsbEJhdGNoUmVzcG9uc2USMgoHYW5zd2VycxgBIAMoCzIhLm5ldGRpc2sucGVlci52MS5QdXRTbWFsbFJlc3BvbnNlIvQBCg9QdXRTbWFsbFJlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SFwoPb3JpZ2luX2VudHJ5X2lkGAQgASgEEhsKE29yaWdpbl9jb21taXRfaW5kZXgYBSABKAQSDgoGZGlnZXN0GAYgASgMEgwKBGRhdGEYByABKAwSGQoRb3JpZ2luX2NsdXN0ZXJfaWQYCCABKAkSMAoLb3JpZ2luX2hpbnQYCSABKAsyGy5uZXRkaXNrLnBlZXIudjEuT3JpZ2luSGludCKJAQoQUHV0U21hbGxSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIlCgRzZWFsGAIgASgLMhUubmV0ZGlzay5wZWVyLnYxLlNlYWxIABIrCgdmYWlsdXJlGAMgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmVIAEIJCgdvdXRjb21lIlkKC1JlYWRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCIcCgxSZWFkUmVzcG9uc2USDAoEZGF0YRgBIAEoDCJDChVHZXRFeHRlbnRTdGF0ZVJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleSLrAQoWR2V0RXh0ZW50U3RhdGVSZXNwb25zZRIvCgZhYnNlbnQYASABKAsyHS5uZXRkaXNrLnBlZXIudjEuQWJzZW50RXh0ZW50SAASKwoEb3BlbhgCIAEoCzIbLm5ldGRpc2sucGVlci52MS5PcGVuRXh0ZW50SAASLwoGc2VhbGVkGAMgASgLMh0ubmV0ZGlzay5wZWVyLnYxLlNlYWxlZEV4dGVudEgAEjkKC3F1YXJhbnRpbmVkGAQgASgLMiIubmV0ZGlzay5wZWVyLnYxLlF1YXJhbnRpbmVkRXh0ZW50SABCBwoFc3RhdGUiDgoMQWJzZW50RXh0ZW50IiMKCk9wZW5FeHRlbnQSFQoNY2h1bmtfaW5kZXhlcxgBIAMoDSJeCgxTZWFsZWRFeHRlbnQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIMCgRyb290GAIgASgMEhoKDWNoZWNrX3RpbWVfbXMYAyABKARIAIgBAUIQCg5fY2hlY2tfdGltZV9tcyI+ChFRdWFyYW50aW5lZEV4dGVudBISCgpzaXplX2J5dGVzGAEgASgEEhUKDWNodW5rX2luZGV4ZXMYAiADKA0iQAoSR2V0TWFuaWZlc3RSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkiQgoTR2V0TWFuaWZlc3RSZXNwb25zZRIrCghtYW5pZmVzdBgBIAEoCzIZLm5ldGRpc2sucGVlci52MS5NYW5pZmVzdCJWChNHZXRDaHVua0luZm9SZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEwoLY2h1bmtfaW5kZXgYAiABKA0iOgoUR2V0Q2h1bmtJbmZvUmVzcG9uc2USDgoGZGlnZXN0GAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0iQQoTVmVyaWZ5RXh0ZW50UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IjsKFFZlcmlmeUV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJBChNSZW1vdmVFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkiFgoUUmVtb3ZlRXh0ZW50UmVzcG9uc2UyrwcKDlJlcGxpY2FTZXJ2aWNlElUKCk9wZW5FeHRlbnQSIi5uZXRkaXNrLnBlZXIudjEuT3BlbkV4dGVudFJlcXVlc3QaIy5uZXRkaXNrLnBlZXIudjEuT3BlbkV4dGVudFJlc3BvbnNlElwKC1dyaXRlQ2h1bmtzEiMubmV0ZGlzay5wZWVyLnYxLldyaXRlQ2h1bmtzUmVxdWVzdBokLm5ldGRpc2sucGVlci52MS5Xcml0ZUNodW5rc1Jlc3BvbnNlKAEwARJVCgpTZWFsRXh0ZW50EiIubmV0ZGlzay5wZWVyLnYxLlNlYWxFeHRlbnRSZXF1ZXN0GiMubmV0ZGlzay5wZWVyLnYxLlNlYWxFeHRlbnRSZXNwb25zZRJiCg1QdXRTbWFsbEJhdGNoEiUubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsQmF0Y2hSZXF1ZXN0GiYubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsQmF0Y2hSZXNwb25zZSgBMAESSgoEUmVhZBIcLm5ldGRpc2sucGVlci52MS5SZWFkUmVxdWVzdBodLm5ldGRpc2sucGVlci52MS5SZWFkUmVzcG9uc2UiA5ACATABEmYKDkdldEV4dGVudFN0YXRlEiYubmV0ZGlzay5wZWVyLnYxLkdldEV4dGVudFN0YXRlUmVxdWVzdBonLm5ldGRpc2sucGVlci52MS5HZXRFeHRlbnRTdGF0ZVJlc3BvbnNlIgOQAgESXQoLR2V0TWFuaWZlc3QSIy5uZXRkaXNrLnBlZXIudjEuR2V0TWFuaWZlc3RSZXF1ZXN0GiQubmV0ZGlzay5wZWVyLnYxLkdldE1hbmlmZXN0UmVzcG9uc2UiA5ACARJgCgxHZXRDaHVua0luZm8SJC5uZXRkaXNrLnBlZXIudjEuR2V0Q2h1bmtJbmZvUmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5HZXRDaHVua0luZm9SZXNwb25zZSIDkAIBElsKDFZlcmlmeUV4dGVudBIkLm5ldGRpc2sucGVlci52MS5WZXJpZnlFeHRlbnRSZXF1ZXN0GiUubmV0ZGlzay5wZWVyLnYxLlZlcmlmeUV4dGVudFJlc3BvbnNlElsKDFJlbW92ZUV4dGVudBIkLm5ldGRpc2sucGVlci52MS5SZW1vdmVFeHRlbnRSZXF1ZXN0GiUubmV0ZGlzay5wZWVyLnYxLlJlbW92ZUV4dGVudFJlc3BvbnNlYgZwcm90bzM", [file_netdisk_peer_v1_peer]);
+  fileDesc("CiVuZXRkaXNrL3BlZXIvdjEvcmVwbGljYV9zZXJ2aWNlLnByb3RvEg9uZXRkaXNrLnBlZXIudjEieQoRT3BlbkV4dGVudFJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleRIgChNleHBlY3RlZF9zaXplX2J5dGVzGAIgASgESACIAQFCFgoUX2V4cGVjdGVkX3NpemVfYnl0ZXMiFAoST3BlbkV4dGVudFJlc3BvbnNlIokBChJXcml0ZUNodW5rc1JlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SEwoLY2h1bmtfaW5kZXgYBCABKA0SDgoGZGlnZXN0GAUgASgMEgwKBGRhdGEYBiABKAwiWAoTV3JpdGVDaHVua3NSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIpCgdmYWlsdXJlGAIgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmUihAEKEVNlYWxFeHRlbnRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIvCgZvcmlnaW4YAyABKAsyHy5uZXRkaXNrLnBlZXIudjEuTWFuaWZlc3RPcmlnaW4iOQoSU2VhbEV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJGChRQdXRTbWFsbEJhdGNoUmVxdWVzdBIuCgRwdXRzGAEgAygLMiAubmV0ZGlzay5wZWVyLnYxLlB1dFNtYWxsUmVxdWVzdCJLChVQdXRTbWFsbEJhdGNoUmVzcG9uc2USMgoHYW5zd2VycxgBIAMoCzIhLm5ldGRpc2sucGVlci52MS5QdXRTbWFsbFJlc3BvbnNlIvQBCg9QdXRTbWFsbFJlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSEgoKY29udGVudF9pZBgCIAEoBBIUCgxleHRlbnRfaW5kZXgYAyABKA0SFwoPb3JpZ2luX2VudHJ5X2lkGAQgASgEEhsKE29yaWdpbl9jb21taXRfaW5kZXgYBSABKAQSDgoGZGlnZXN0GAYgASgMEgwKBGRhdGEYByABKAwSGQoRb3JpZ2luX2NsdXN0ZXJfaWQYCCABKAkSMAoLb3JpZ2luX2hpbnQYCSABKAsyGy5uZXRkaXNrLnBlZXIudjEuT3JpZ2luSGludCKJAQoQUHV0U21hbGxSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoBBIlCgRzZWFsGAIgASgLMhUubmV0ZGlzay5wZWVyLnYxLlNlYWxIABIrCgdmYWlsdXJlGAMgASgLMhgubmV0ZGlzay5wZWVyLnYxLkZhaWx1cmVIAEIJCgdvdXRjb21lIlkKC1JlYWRSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCIcCgxSZWFkUmVzcG9uc2USDAoEZGF0YRgBIAEoDCJDChVHZXRFeHRlbnRTdGF0ZVJlcXVlc3QSKgoGZXh0ZW50GAEgASgLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleSLrAQoWR2V0RXh0ZW50U3RhdGVSZXNwb25zZRIvCgZhYnNlbnQYASABKAsyHS5uZXRkaXNrLnBlZXIudjEuQWJzZW50RXh0ZW50SAASKwoEb3BlbhgCIAEoCzIbLm5ldGRpc2sucGVlci52MS5PcGVuRXh0ZW50SAASLwoGc2VhbGVkGAMgASgLMh0ubmV0ZGlzay5wZWVyLnYxLlNlYWxlZEV4dGVudEgAEjkKC3F1YXJhbnRpbmVkGAQgASgLMiIubmV0ZGlzay5wZWVyLnYxLlF1YXJhbnRpbmVkRXh0ZW50SABCBwoFc3RhdGUiDgoMQWJzZW50RXh0ZW50IiMKCk9wZW5FeHRlbnQSFQoNY2h1bmtfaW5kZXhlcxgBIAMoDSJeCgxTZWFsZWRFeHRlbnQSEgoKc2l6ZV9ieXRlcxgBIAEoBBIMCgRyb290GAIgASgMEhoKDWNoZWNrX3RpbWVfbXMYAyABKARIAIgBAUIQCg5fY2hlY2tfdGltZV9tcyI+ChFRdWFyYW50aW5lZEV4dGVudBISCgpzaXplX2J5dGVzGAEgASgEEhUKDWNodW5rX2luZGV4ZXMYAiADKA0iQAoSR2V0TWFuaWZlc3RSZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkiQgoTR2V0TWFuaWZlc3RSZXNwb25zZRIrCghtYW5pZmVzdBgBIAEoCzIZLm5ldGRpc2sucGVlci52MS5NYW5pZmVzdCJWChNHZXRDaHVua0luZm9SZXF1ZXN0EioKBmV4dGVudBgBIAEoCzIaLm5ldGRpc2sucGVlci52MS5FeHRlbnRLZXkSEwoLY2h1bmtfaW5kZXgYAiABKA0iOgoUR2V0Q2h1bmtJbmZvUmVzcG9uc2USDgoGZGlnZXN0GAEgASgMEhIKCnNpemVfYnl0ZXMYAiABKA0iQQoTVmVyaWZ5RXh0ZW50UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IjsKFFZlcmlmeUV4dGVudFJlc3BvbnNlEiMKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbCJDChRWZXJpZnlFeHRlbnRzUmVxdWVzdBIrCgdleHRlbnRzGAEgAygLMhoubmV0ZGlzay5wZWVyLnYxLkV4dGVudEtleSJJChVWZXJpZnlFeHRlbnRzUmVzcG9uc2USMAoIdmVyZGljdHMYASADKAsyHi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50VmVyZGljdCJuCg1FeHRlbnRWZXJkaWN0EiUKBHNlYWwYASABKAsyFS5uZXRkaXNrLnBlZXIudjEuU2VhbEgAEisKB2ZhaWx1cmUYAiABKAsyGC5uZXRkaXNrLnBlZXIudjEuRmFpbHVyZUgAQgkKB291dGNvbWUiQQoTUmVtb3ZlRXh0ZW50UmVxdWVzdBIqCgZleHRlbnQYASABKAsyGi5uZXRkaXNrLnBlZXIudjEuRXh0ZW50S2V5IhYKFFJlbW92ZUV4dGVudFJlc3BvbnNlMo8ICg5SZXBsaWNhU2VydmljZRJVCgpPcGVuRXh0ZW50EiIubmV0ZGlzay5wZWVyLnYxLk9wZW5FeHRlbnRSZXF1ZXN0GiMubmV0ZGlzay5wZWVyLnYxLk9wZW5FeHRlbnRSZXNwb25zZRJcCgtXcml0ZUNodW5rcxIjLm5ldGRpc2sucGVlci52MS5Xcml0ZUNodW5rc1JlcXVlc3QaJC5uZXRkaXNrLnBlZXIudjEuV3JpdGVDaHVua3NSZXNwb25zZSgBMAESVQoKU2VhbEV4dGVudBIiLm5ldGRpc2sucGVlci52MS5TZWFsRXh0ZW50UmVxdWVzdBojLm5ldGRpc2sucGVlci52MS5TZWFsRXh0ZW50UmVzcG9uc2USYgoNUHV0U21hbGxCYXRjaBIlLm5ldGRpc2sucGVlci52MS5QdXRTbWFsbEJhdGNoUmVxdWVzdBomLm5ldGRpc2sucGVlci52MS5QdXRTbWFsbEJhdGNoUmVzcG9uc2UoATABEkoKBFJlYWQSHC5uZXRkaXNrLnBlZXIudjEuUmVhZFJlcXVlc3QaHS5uZXRkaXNrLnBlZXIudjEuUmVhZFJlc3BvbnNlIgOQAgEwARJmCg5HZXRFeHRlbnRTdGF0ZRImLm5ldGRpc2sucGVlci52MS5HZXRFeHRlbnRTdGF0ZVJlcXVlc3QaJy5uZXRkaXNrLnBlZXIudjEuR2V0RXh0ZW50U3RhdGVSZXNwb25zZSIDkAIBEl0KC0dldE1hbmlmZXN0EiMubmV0ZGlzay5wZWVyLnYxLkdldE1hbmlmZXN0UmVxdWVzdBokLm5ldGRpc2sucGVlci52MS5HZXRNYW5pZmVzdFJlc3BvbnNlIgOQAgESYAoMR2V0Q2h1bmtJbmZvEiQubmV0ZGlzay5wZWVyLnYxLkdldENodW5rSW5mb1JlcXVlc3QaJS5uZXRkaXNrLnBlZXIudjEuR2V0Q2h1bmtJbmZvUmVzcG9uc2UiA5ACARJbCgxWZXJpZnlFeHRlbnQSJC5uZXRkaXNrLnBlZXIudjEuVmVyaWZ5RXh0ZW50UmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5WZXJpZnlFeHRlbnRSZXNwb25zZRJeCg1WZXJpZnlFeHRlbnRzEiUubmV0ZGlzay5wZWVyLnYxLlZlcmlmeUV4dGVudHNSZXF1ZXN0GiYubmV0ZGlzay5wZWVyLnYxLlZlcmlmeUV4dGVudHNSZXNwb25zZRJbCgxSZW1vdmVFeHRlbnQSJC5uZXRkaXNrLnBlZXIudjEuUmVtb3ZlRXh0ZW50UmVxdWVzdBolLm5ldGRpc2sucGVlci52MS5SZW1vdmVFeHRlbnRSZXNwb25zZWIGcHJvdG8z", [file_netdisk_peer_v1_peer]);
 
 /**
  * Announces an extent.
@@ -732,6 +732,85 @@ export const VerifyExtentResponseSchema: GenMessage<VerifyExtentResponse> = /*@_
   messageDesc(file_netdisk_peer_v1_replica_service, 23);
 
 /**
+ * Asks for extents to be verified.
+ *
+ * @generated from message netdisk.peer.v1.VerifyExtentsRequest
+ */
+export type VerifyExtentsRequest = Message<"netdisk.peer.v1.VerifyExtentsRequest"> & {
+  /**
+   * The extents.
+   *
+   * @generated from field: repeated netdisk.peer.v1.ExtentKey extents = 1;
+   */
+  extents: ExtentKey[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.VerifyExtentsRequest.
+ * Use `create(VerifyExtentsRequestSchema)` to create a new message.
+ */
+export const VerifyExtentsRequestSchema: GenMessage<VerifyExtentsRequest> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_replica_service, 24);
+
+/**
+ * What was found.
+ *
+ * @generated from message netdisk.peer.v1.VerifyExtentsResponse
+ */
+export type VerifyExtentsResponse = Message<"netdisk.peer.v1.VerifyExtentsResponse"> & {
+  /**
+   * One for each extent, in the order of the request.
+   *
+   * @generated from field: repeated netdisk.peer.v1.ExtentVerdict verdicts = 1;
+   */
+  verdicts: ExtentVerdict[];
+};
+
+/**
+ * Describes the message netdisk.peer.v1.VerifyExtentsResponse.
+ * Use `create(VerifyExtentsResponseSchema)` to create a new message.
+ */
+export const VerifyExtentsResponseSchema: GenMessage<VerifyExtentsResponse> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_replica_service, 25);
+
+/**
+ * What was found of one extent.
+ *
+ * @generated from message netdisk.peer.v1.ExtentVerdict
+ */
+export type ExtentVerdict = Message<"netdisk.peer.v1.ExtentVerdict"> & {
+  /**
+   * One of both.
+   *
+   * @generated from oneof netdisk.peer.v1.ExtentVerdict.outcome
+   */
+  outcome: {
+    /**
+     * It is whole: the promise, renewed.
+     *
+     * @generated from field: netdisk.peer.v1.Seal seal = 1;
+     */
+    value: Seal;
+    case: "seal";
+  } | {
+    /**
+     * It is not: CHUNK_CORRUPT or CHUNK_NOT_FOUND.
+     *
+     * @generated from field: netdisk.peer.v1.Failure failure = 2;
+     */
+    value: Failure;
+    case: "failure";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message netdisk.peer.v1.ExtentVerdict.
+ * Use `create(ExtentVerdictSchema)` to create a new message.
+ */
+export const ExtentVerdictSchema: GenMessage<ExtentVerdict> = /*@__PURE__*/
+  messageDesc(file_netdisk_peer_v1_replica_service, 26);
+
+/**
  * Asks for an extent to be forgotten.
  *
  * @generated from message netdisk.peer.v1.RemoveExtentRequest
@@ -750,7 +829,7 @@ export type RemoveExtentRequest = Message<"netdisk.peer.v1.RemoveExtentRequest">
  * Use `create(RemoveExtentRequestSchema)` to create a new message.
  */
 export const RemoveExtentRequestSchema: GenMessage<RemoveExtentRequest> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 24);
+  messageDesc(file_netdisk_peer_v1_replica_service, 27);
 
 /**
  * The extent is gone.
@@ -765,7 +844,7 @@ export type RemoveExtentResponse = Message<"netdisk.peer.v1.RemoveExtentResponse
  * Use `create(RemoveExtentResponseSchema)` to create a new message.
  */
 export const RemoveExtentResponseSchema: GenMessage<RemoveExtentResponse> = /*@__PURE__*/
-  messageDesc(file_netdisk_peer_v1_replica_service, 25);
+  messageDesc(file_netdisk_peer_v1_replica_service, 28);
 
 /**
  * Writes, seals and reads extents in this node's chunk store. Calls carry the metadata described in peer.proto.
@@ -901,6 +980,20 @@ export const ReplicaService: GenService<{
     methodKind: "unary";
     input: typeof VerifyExtentRequestSchema;
     output: typeof VerifyExtentResponseSchema;
+  },
+  /**
+   * VerifyExtent for many small extents in one call, one after the other. What is wrong with one of them is in its verdict.
+   *
+   * **Idempotency:** by itself.
+   * **Errors:** ARGUMENT_INVALID.
+   * **Limits:** 1 to 256 extents; give it minutes.
+   *
+   * @generated from rpc netdisk.peer.v1.ReplicaService.VerifyExtents
+   */
+  verifyExtents: {
+    methodKind: "unary";
+    input: typeof VerifyExtentsRequestSchema;
+    output: typeof VerifyExtentsResponseSchema;
   },
   /**
    * Forgets an extent; harmless when absent; durable when answered.

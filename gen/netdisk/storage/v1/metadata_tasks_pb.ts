@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file netdisk/storage/v1/metadata_tasks.proto.
  */
 export const file_netdisk_storage_v1_metadata_tasks: GenFile = /*@__PURE__*/
-  fileDesc("CiduZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfdGFza3MucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSI9ChJTdG9yZWRUYXNrUHJvZ3Jlc3MSEgoKZG9uZV9jb3VudBgBIAEoBBITCgt0b3RhbF9jb3VudBgCIAEoBCIyCg9TdG9yZWRUYXNrRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkirwMKClRhc2tSZWNvcmQSDwoHdGFza19pZBgBIAEoBBIqCgRraW5kGAIgASgOMhwubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tLaW5kEiwKBXN0YXRlGAMgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tTdGF0ZRILCgNrZXkYBCABKAkSFQoNYXR0ZW1wdF9jb3VudBgFIAEoBBIZChFhdHRlbXB0X2NvdW50X21heBgGIAEoBBINCgVmZW5jZRgHIAEoBBIRCgltZW1iZXJfaWQYCCABKAQSEwoLZHVlX3RpbWVfbXMYCSABKAQSOAoIcHJvZ3Jlc3MYCiABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza1Byb2dyZXNzEhYKDmNyZWF0ZV90aW1lX21zGAsgASgEEhYKDnVwZGF0ZV90aW1lX21zGAwgASgEEhIKCnBhcmFtZXRlcnMYDSABKAwSDgoGcmVzdWx0GA4gASgMEjIKBWVycm9yGA8gASgLMiMubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tFcnJvciJJCgpUYXNrVG90YWxzEhQKDG5leHRfdGFza19pZBgBIAEoBBIOCgZjb3VudHMYAiADKAQSFQoNcGxhbm5lZF9pbmRleBgDIAEoBCIwCg5TdG9yZWRUYXNrSG9sZBIPCgd0YXNrX2lkGAEgASgEEg0KBWZlbmNlGAIgASgEIj4KEFN0b3JlZFBsYW5uZWRSdW4SEwoLYWZ0ZXJfaW5kZXgYASABKAQSFQoNdGhyb3VnaF9pbmRleBgCIAEoBCI5ChNTdG9yZWRTaGEyNTZGaW5kaW5nEhIKCmNvbnRlbnRfaWQYASABKAQSDgoGc2hhMjU2GAIgASgMIlQKElN0b3JlZFRhc2tGaW5kaW5ncxI4CgdzaGEyNTZzGAEgAygLMicubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFNoYTI1NkZpbmRpbmdKBAgCEAMimQEKEUNyZWF0ZVRhc2tDb21tYW5kEi8KCXRhc2tfa2luZBgBIAEoDjIcLm5ldGRpc2suc3RvcmFnZS52MS5UYXNrS2luZBILCgNrZXkYAiABKAkSEgoKcGFyYW1ldGVycxgDIAEoDBIyCgRwbGFuGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYW5uZWRSdW4iSAoQQ2xhaW1UYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEEhEKCW1lbWJlcl9pZBgCIAEoBBIQCghsZWFzZV9tcxgDIAEoBCK5AQoQUmVuZXdUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEhAKCGxlYXNlX21zGAIgASgEEhIKCmRvbmVfY291bnQYAyABKAQSEwoLdG90YWxfY291bnQYBCABKAQSOAoIZmluZGluZ3MYBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0ZpbmRpbmdzIlUKEUZpbmlzaFRhc2tDb21tYW5kEjAKBGhvbGQYASABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0hvbGQSDgoGcmVzdWx0GAIgASgMInYKD0ZhaWxUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGlzX2ZpbmFsGAQgASgIIkYKElJlbGVhc2VUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkIiMKEFJldHJ5VGFza0NvbW1hbmQSDwoHdGFza19pZBgBIAEoBCIkChFDYW5jZWxUYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEIjkKCVRhc2tWYWx1ZRIsCgR0YXNrGAEgASgLMh4ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tSZWNvcmQqbgoIVGFza0tpbmQSGQoVVEFTS19LSU5EX1VOU1BFQ0lGSUVEEAASFAoQVEFTS19LSU5EX1VQTE9BRBABEhYKElRBU0tfS0lORF9ET1dOTE9BRBACEhkKFVRBU0tfS0lORF9SRVBMSUNBVElPThADKp0BCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfV0FJVElORxABEhYKElRBU0tfU1RBVEVfUlVOTklORxACEhMKD1RBU0tfU1RBVEVfRE9ORRADEhUKEVRBU0tfU1RBVEVfRkFJTEVEEAQSGAoUVEFTS19TVEFURV9DQU5DRUxMRUQQBWIGcHJvdG8z");
+  fileDesc("CiduZXRkaXNrL3N0b3JhZ2UvdjEvbWV0YWRhdGFfdGFza3MucHJvdG8SEm5ldGRpc2suc3RvcmFnZS52MSI9ChJTdG9yZWRUYXNrUHJvZ3Jlc3MSEgoKZG9uZV9jb3VudBgBIAEoBBITCgt0b3RhbF9jb3VudBgCIAEoBCIyCg9TdG9yZWRUYXNrRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkirwMKClRhc2tSZWNvcmQSDwoHdGFza19pZBgBIAEoBBIqCgRraW5kGAIgASgOMhwubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tLaW5kEiwKBXN0YXRlGAMgASgOMh0ubmV0ZGlzay5zdG9yYWdlLnYxLlRhc2tTdGF0ZRILCgNrZXkYBCABKAkSFQoNYXR0ZW1wdF9jb3VudBgFIAEoBBIZChFhdHRlbXB0X2NvdW50X21heBgGIAEoBBINCgVmZW5jZRgHIAEoBBIRCgltZW1iZXJfaWQYCCABKAQSEwoLZHVlX3RpbWVfbXMYCSABKAQSOAoIcHJvZ3Jlc3MYCiABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza1Byb2dyZXNzEhYKDmNyZWF0ZV90aW1lX21zGAsgASgEEhYKDnVwZGF0ZV90aW1lX21zGAwgASgEEhIKCnBhcmFtZXRlcnMYDSABKAwSDgoGcmVzdWx0GA4gASgMEjIKBWVycm9yGA8gASgLMiMubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tFcnJvciJJCgpUYXNrVG90YWxzEhQKDG5leHRfdGFza19pZBgBIAEoBBIOCgZjb3VudHMYAiADKAQSFQoNcGxhbm5lZF9pbmRleBgDIAEoBCIwCg5TdG9yZWRUYXNrSG9sZBIPCgd0YXNrX2lkGAEgASgEEg0KBWZlbmNlGAIgASgEIj4KEFN0b3JlZFBsYW5uZWRSdW4SEwoLYWZ0ZXJfaW5kZXgYASABKAQSFQoNdGhyb3VnaF9pbmRleBgCIAEoBCI5ChNTdG9yZWRTaGEyNTZGaW5kaW5nEhIKCmNvbnRlbnRfaWQYASABKAQSDgoGc2hhMjU2GAIgASgMIlQKElN0b3JlZFRhc2tGaW5kaW5ncxI4CgdzaGEyNTZzGAEgAygLMicubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFNoYTI1NkZpbmRpbmdKBAgCEAMimQEKEUNyZWF0ZVRhc2tDb21tYW5kEi8KCXRhc2tfa2luZBgBIAEoDjIcLm5ldGRpc2suc3RvcmFnZS52MS5UYXNrS2luZBILCgNrZXkYAiABKAkSEgoKcGFyYW1ldGVycxgDIAEoDBIyCgRwbGFuGAQgASgLMiQubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFBsYW5uZWRSdW4iSAoQQ2xhaW1UYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEEhEKCW1lbWJlcl9pZBgCIAEoBBIQCghsZWFzZV9tcxgDIAEoBCK5AQoQUmVuZXdUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEhAKCGxlYXNlX21zGAIgASgEEhIKCmRvbmVfY291bnQYAyABKAQSEwoLdG90YWxfY291bnQYBCABKAQSOAoIZmluZGluZ3MYBSABKAsyJi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0ZpbmRpbmdzIlUKEUZpbmlzaFRhc2tDb21tYW5kEjAKBGhvbGQYASABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0hvbGQSDgoGcmVzdWx0GAIgASgMInYKD0ZhaWxUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEhAKCGlzX2ZpbmFsGAQgASgIIkYKElJlbGVhc2VUYXNrQ29tbWFuZBIwCgRob2xkGAEgASgLMiIubmV0ZGlzay5zdG9yYWdlLnYxLlN0b3JlZFRhc2tIb2xkIiMKEFJldHJ5VGFza0NvbW1hbmQSDwoHdGFza19pZBgBIAEoBCIkChFDYW5jZWxUYXNrQ29tbWFuZBIPCgd0YXNrX2lkGAEgASgEImsKEFN0b3JlZEFzc2lnbm1lbnQSEgoKY29udGVudF9pZBgBIAEoBBIUCgxleHRlbnRfaW5kZXgYAiABKAQSEQoJbWVtYmVyX2lkGAMgASgEEhoKEnJlcGxhY2VzX21lbWJlcl9pZBgEIAEoBCKEAQoVQXNzaWduUmVwbGljYXNDb21tYW5kEjAKBGhvbGQYASABKAsyIi5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkVGFza0hvbGQSOQoLYXNzaWdubWVudHMYAiADKAsyJC5uZXRkaXNrLnN0b3JhZ2UudjEuU3RvcmVkQXNzaWdubWVudCI5CglUYXNrVmFsdWUSLAoEdGFzaxgBIAEoCzIeLm5ldGRpc2suc3RvcmFnZS52MS5UYXNrUmVjb3JkKm4KCFRhc2tLaW5kEhkKFVRBU0tfS0lORF9VTlNQRUNJRklFRBAAEhQKEFRBU0tfS0lORF9VUExPQUQQARIWChJUQVNLX0tJTkRfRE9XTkxPQUQQAhIZChVUQVNLX0tJTkRfUkVQTElDQVRJT04QAyqdAQoJVGFza1N0YXRlEhoKFlRBU0tfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJUQVNLX1NUQVRFX1dBSVRJTkcQARIWChJUQVNLX1NUQVRFX1JVTk5JTkcQAhITCg9UQVNLX1NUQVRFX0RPTkUQAxIVChFUQVNLX1NUQVRFX0ZBSUxFRBAEEhgKFFRBU0tfU1RBVEVfQ0FOQ0VMTEVEEAViBnByb3RvMw");
 
 /**
  * How much of a task is done, in units of its kind.
@@ -148,14 +148,14 @@ export type TaskRecord = Message<"netdisk.storage.v1.TaskRecord"> & {
   progress?: StoredTaskProgress | undefined;
 
   /**
-   * When it was made.
+   * Wall time when it was made.
    *
    * @generated from field: uint64 create_time_ms = 11;
    */
   createTimeMs: bigint;
 
   /**
-   * When it was changed last.
+   * Wall time when it was changed last.
    *
    * @generated from field: uint64 update_time_ms = 12;
    */
@@ -590,6 +590,76 @@ export const CancelTaskCommandSchema: GenMessage<CancelTaskCommand> = /*@__PURE_
   messageDesc(file_netdisk_storage_v1_metadata_tasks, 15);
 
 /**
+ * A member is to make a copy of an extent.
+ *
+ * @generated from message netdisk.storage.v1.StoredAssignment
+ */
+export type StoredAssignment = Message<"netdisk.storage.v1.StoredAssignment"> & {
+  /**
+   * The content.
+   *
+   * @generated from field: uint64 content_id = 1;
+   */
+  contentId: bigint;
+
+  /**
+   * The extent.
+   *
+   * @generated from field: uint64 extent_index = 2;
+   */
+  extentIndex: bigint;
+
+  /**
+   * The member.
+   *
+   * @generated from field: uint64 member_id = 3;
+   */
+  memberId: bigint;
+
+  /**
+   * Member whose copy goes afterwards; 0 for none.
+   *
+   * @generated from field: uint64 replaces_member_id = 4;
+   */
+  replacesMemberId: bigint;
+};
+
+/**
+ * Describes the message netdisk.storage.v1.StoredAssignment.
+ * Use `create(StoredAssignmentSchema)` to create a new message.
+ */
+export const StoredAssignmentSchema: GenMessage<StoredAssignment> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 16);
+
+/**
+ * Members are to make copies, as a task says that is held: those that are refused are left out.
+ *
+ * @generated from message netdisk.storage.v1.AssignReplicasCommand
+ */
+export type AssignReplicasCommand = Message<"netdisk.storage.v1.AssignReplicasCommand"> & {
+  /**
+   * Who works on the task.
+   *
+   * @generated from field: netdisk.storage.v1.StoredTaskHold hold = 1;
+   */
+  hold?: StoredTaskHold | undefined;
+
+  /**
+   * The copies.
+   *
+   * @generated from field: repeated netdisk.storage.v1.StoredAssignment assignments = 2;
+   */
+  assignments: StoredAssignment[];
+};
+
+/**
+ * Describes the message netdisk.storage.v1.AssignReplicasCommand.
+ * Use `create(AssignReplicasCommandSchema)` to create a new message.
+ */
+export const AssignReplicasCommandSchema: GenMessage<AssignReplicasCommand> = /*@__PURE__*/
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 17);
+
+/**
  * A task after a command about it.
  *
  * @generated from message netdisk.storage.v1.TaskValue
@@ -608,7 +678,7 @@ export type TaskValue = Message<"netdisk.storage.v1.TaskValue"> & {
  * Use `create(TaskValueSchema)` to create a new message.
  */
 export const TaskValueSchema: GenMessage<TaskValue> = /*@__PURE__*/
-  messageDesc(file_netdisk_storage_v1_metadata_tasks, 16);
+  messageDesc(file_netdisk_storage_v1_metadata_tasks, 18);
 
 /**
  * What a task is about.
