@@ -11,8 +11,9 @@
  * and a crash falls back to exactly the last flush. `overlappingSync` is off: every commit of LMDB is synced before it counts,
  * so none can reappear unsynced after SIGKILL, which is what `safeRestore` would otherwise be needed for.
  *
- * On a full disk LMDB gives a commit up before its root changes: the file holds the last flush, and the flushing map, which is
- * kept, what the next try writes anew as a whole. Such a flush rejects with StoreFullError and the store goes on. A flush that
+ * On a full disk a commit is given up before LMDB's root changes, and nearly always before LMDB is asked (lmdb-headroom.ts): the
+ * file holds the last flush, and the flushing map, which is kept, what the next try writes anew as a whole. Such a flush rejects
+ * with StoreFullError and the store goes on. A flush that
  * fails otherwise, or is not done within the watchdog's time (after EIO on fdatasync lmdb-js may never answer), is final: every
  * later call throws and the process must end.
  */
@@ -36,11 +37,14 @@ import type {
 } from "./ordered-store.ts";
 import { certifyClosed, checkLmdbStore, DATA_NAME, withdrawCertificate } from "./lmdb-store-check.ts";
 import { moveLockToMemory, removeLock } from "./lmdb-lock-file.ts";
+import { isNoSpace } from "./disk.ts";
+import { LmdbHeadroom, type FlushSize } from "./lmdb-headroom.ts";
 import { LMDB_OPEN_OPTIONS } from "./lmdb-options.ts";
 import { parseStoreName, StoreFullError } from "./ordered-store.ts";
 import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { SortedMap, type SortedView } from "./sorted-map.ts";
+import { SystemDisk } from "./system-disk.ts";
 
 /** A flush that takes longer than this is taken for a dead disk. */
 export const FLUSH_TIMEOUT_MS = 10_000;
@@ -136,6 +140,7 @@ export class LmdbOrderedStore implements OrderedStore {
   #active = new SortedMap<Overlaid>();
   #activeSizeBytes = 0;
   #flushing: SortedView<Overlaid> | undefined;
+  #flushingSizeBytes = 0;
   #flushDone: Promise<void> = Promise.resolve();
   #isWriting = false;
   /** When the disk had no space for the flushing map, which waits since then; undefined: it had. */
@@ -145,14 +150,18 @@ export class LmdbOrderedStore implements OrderedStore {
   #closed = false;
 
   readonly #path: string;
+  readonly #headroom: Pick<LmdbHeadroom, "ensure" | "close">;
 
+  /** @param headroom of its file, closed with the store */
   constructor(
     database: RootDatabase<Buffer, Buffer>,
     path: string,
+    headroom: Pick<LmdbHeadroom, "ensure" | "close">,
     options: Pick<LmdbOrderedStoreOptions, "clock" | "flushTimeoutMs" | "freeBytes">,
   ) {
     const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS, freeBytes = freeBytesOf } = options;
     this.#path = path;
+    this.#headroom = headroom;
     this.#database = database;
     this.#clock = clock;
     this.#flushTimeoutMs = flushTimeoutMs;
@@ -193,6 +202,8 @@ export class LmdbOrderedStore implements OrderedStore {
   async flush(): Promise<void> {
     this.#assertUsable();
     while (this.#flushing !== undefined || this.#active.size > 0) {
+      // It may have been closed while this waited.
+      this.#assertUsable();
       // What is under way, or waits for space, began before this call; only the next one is sure to hold everything that ended
       // before it.
       const last = this.#flushing === undefined;
@@ -267,13 +278,15 @@ export class LmdbOrderedStore implements OrderedStore {
   /** Whether it was open, and LMDB has closed it. */
   async #close(): Promise<boolean> {
     if (this.#closed) return false;
-    // A flush that failed has told whoever waited for it.
-    if (this.#failure === undefined) await this.#flushDone.catch(() => undefined);
+    // A flush that failed has told whoever waited for it, and may have led them to begin another.
+    while (this.#failure === undefined && this.#isWriting) await this.#flushDone.catch(() => undefined);
+    if (this.#closed) return false;
     this.#closed = true;
     for (const snapshot of this.#snapshots) snapshot.close();
     for (const close of this.#frozen) close();
     // After a failed flush LMDB's thread may never answer; the process is about to end and takes it along.
     if (this.#failure !== undefined) return false;
+    await this.#headroom.close();
     await this.#database.close();
     await removeLock(this.#path);
     return true;
@@ -346,6 +359,7 @@ export class LmdbOrderedStore implements OrderedStore {
     if (this.#flushing === undefined) {
       this.#flushing = this.#active;
       this.#active = new SortedMap();
+      this.#flushingSizeBytes = this.#activeSizeBytes;
       this.#activeSizeBytes = 0;
     }
     this.#isWriting = true;
@@ -354,9 +368,8 @@ export class LmdbOrderedStore implements OrderedStore {
 
   async #write(records: SortedView<Overlaid>): Promise<void> {
     try {
-      const onTimeout = (): Error => new Error(`a flush was not done after ${this.#flushTimeoutMs} ms`);
-      const committing = this.#commit(records);
-      if ((await withTimeout(this.#clock, this.#flushTimeoutMs, committing, onTimeout)) === "full") {
+      const size = { recordCount: records.size, sizeBytes: this.#flushingSizeBytes };
+      if ((await this.#makeRoom(size)) === "full" || (await this.#commitInTime(records)) === "full") {
         this.#fullMs = this.#clock.monotonicMs();
         throw new StoreFullError(this.#path);
       }
@@ -374,6 +387,21 @@ export class LmdbOrderedStore implements OrderedStore {
       // In the same turn as #flushing: a flush() between the two would start nothing and wait for what has ended.
       this.#isWriting = false;
     }
+  }
+
+  async #makeRoom(flush: FlushSize): Promise<"done" | "full"> {
+    try {
+      await this.#headroom.ensure(flush);
+      return "done";
+    } catch (error) {
+      if (isNoSpace(error)) return "full";
+      throw error;
+    }
+  }
+
+  #commitInTime(records: SortedView<Overlaid>): Promise<"done" | "full"> {
+    const onTimeout = (): Error => new Error(`a flush was not done after ${this.#flushTimeoutMs} ms`);
+    return withTimeout(this.#clock, this.#flushTimeoutMs, this.#commit(records), onTimeout);
   }
 
   /** One transaction of LMDB, durable when it resolves with "done"; with "full" nothing of it is there. */
@@ -425,7 +453,9 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
     await withdrawCertificate(path);
     await moveLockToMemory(path);
     const database = open<Buffer, Buffer>({ ...LMDB_OPEN_OPTIONS, path });
-    return new LmdbOrderedStore(database, path, this.#options);
+    const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS } = this.#options;
+    const file = await new SystemDisk().open(join(path, DATA_NAME), "existing");
+    return new LmdbOrderedStore(database, path, new LmdbHeadroom(file, clock, flushTimeoutMs), this.#options);
   }
 
   check(name: string): Promise<StoreCondition> {

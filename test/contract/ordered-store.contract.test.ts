@@ -1,7 +1,10 @@
 /** Runs the contract of ordered stores against memory and LMDB, and what each promises beyond it. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { expect } from "chai";
 import { must } from "../../src/std/assert.ts";
 import { utf8 } from "../../src/std/bytes.ts";
@@ -27,6 +30,8 @@ describeOrderedStore("LmdbOrderedStore", async () => {
     new LmdbOrderedStoreProvider({ directory, clock: new SystemClock() });
   return { provider: make(), reopen: make, dispose: () => rm(directory, { recursive: true, force: true }) };
 });
+
+const roomy = { ensure: () => Promise.resolve(), close: () => Promise.resolve() };
 
 describe("MemoryOrderedStore after a crash", () => {
   const put = (name: string) => (transaction: { put(key: Uint8Array, value: Uint8Array): void }) => {
@@ -98,10 +103,12 @@ describe("LmdbOrderedStore when the disk does not answer", () => {
       },
     };
     const stuck = { batch: () => new Promise<boolean>(() => undefined), get: () => undefined };
-    const store = new LmdbOrderedStore(stuck as never, "none", { clock, flushTimeoutMs: 10_000 });
+    const store = new LmdbOrderedStore(stuck as never, "none", roomy, { clock, flushTimeoutMs: 10_000 });
     store.transaction((transaction) => transaction.put(utf8("a"), utf8("1")));
 
     const flushed = store.flush();
+    for (let microtasks = 0; expire === undefined && microtasks < 20; microtasks += 1)
+      await Promise.resolve();
     expire?.();
 
     const error = await flushed.then(
@@ -115,20 +122,25 @@ describe("LmdbOrderedStore when the disk does not answer", () => {
 });
 
 describe("LmdbOrderedStore.flush()", () => {
+  /** Watchdogs of a flush that finds room: two reads, a size, a write, and LMDB's commit. */
+  const STEPS = 5;
+
   it("makes durable what was put before it, also when it is called while another flush is ending", async () => {
     const directory = await mkdtemp(join(tmpdir(), "flush-end-"));
     let atEnd: (() => void) | undefined;
+    let cancelsBefore = 0;
     const system = new SystemClock();
     const clock: Clock = {
       monotonicMs: () => system.monotonicMs(),
       wallMs: () => system.wallMs(),
-      // The watchdog of a flush is cancelled when LMDB has committed, a few microtasks before the flush has ended.
+      // The watchdog of a flush is cancelled after each step, the last one a few microtasks before the flush has ended.
       setTimer: (delayMs, callback) => {
         const timer = system.setTimer(delayMs, callback);
         return {
           cancel: () => {
             timer.cancel();
-            atEnd?.();
+            if (cancelsBefore === 0) atEnd?.();
+            else cancelsBefore -= 1;
           },
         };
       },
@@ -138,12 +150,13 @@ describe("LmdbOrderedStore.flush()", () => {
       store.transaction((transaction) => transaction.put(utf8(key), utf8("1")));
     const isDurable: boolean[] = [];
 
-    for (let microtasks = 0; microtasks < 8; microtasks += 1) {
+    for (let round = 0; round < STEPS * 8; round += 1) {
+      const microtasks = round % 8;
       const store = await provider.open("s");
       const second = deferred<void>();
       const putAndFlush = async (): Promise<void> => {
         for (let at = 0; at < microtasks; at += 1) await Promise.resolve();
-        put(store, `second ${microtasks}`);
+        put(store, `second ${round}`);
         await store.flush();
       };
       atEnd = () => {
@@ -153,18 +166,46 @@ describe("LmdbOrderedStore.flush()", () => {
           (error: Error) => second.reject(error),
         );
       };
-      put(store, `first ${microtasks}`);
+      cancelsBefore = Math.floor(round / 8);
+      put(store, `first ${round}`);
       await store.flush();
       await second.promise;
       // The file has what was flushed, and closing adds nothing to it.
       await store.close();
       const reopened = await provider.open("s");
-      isDurable.push(reopened.get(utf8(`second ${microtasks}`)) !== undefined);
+      isDurable.push(reopened.get(utf8(`second ${round}`)) !== undefined);
       await reopened.close();
     }
     await rm(directory, { recursive: true, force: true });
 
-    expect(isDurable).to.deep.equal(Array.from({ length: 8 }, () => true));
+    expect(isDurable).to.deep.equal(Array.from({ length: STEPS * 8 }, () => true));
+  });
+
+  it("is over before the store closes, also one that began while close() waited; what comes later is refused", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "flush-close-"));
+    const provider = new LmdbOrderedStoreProvider({ directory, clock: new SystemClock() });
+    const store = await provider.open("s");
+    const put = (key: string): void =>
+      store.transaction((transaction) => transaction.put(utf8(key), utf8("1")));
+    put("a");
+    const first = store.flush();
+    put("b");
+    const second = store.flush();
+    const third = second.then(() => {
+      put("c");
+      return store.flush();
+    });
+    const told = Promise.allSettled([first, second, third]);
+
+    await Promise.all([store.close(), store.close()]);
+    const kinds = (await told).map(({ status }) => status);
+    const reopened = await provider.open("s");
+    const held = ["a", "b", "c"].filter((key) => reopened.get(utf8(key)) !== undefined);
+    await reopened.close();
+    await rm(directory, { recursive: true, force: true });
+
+    expect(kinds.slice(0, 2)).to.deep.equal(["fulfilled", "fulfilled"]);
+    expect(held).to.deep.equal(kinds[2] === "fulfilled" ? ["a", "b", "c"] : ["a", "b"]);
   });
 });
 
@@ -283,11 +324,25 @@ describe("LmdbOrderedStore on a full disk", function () {
     expect(readBack()).to.deep.equal([...Array.from({ length: 40 }, (_, at) => at), 100]);
   });
 
+  it("never lets LMDB find out, whose report of a failed write overruns its own buffer", async () => {
+    const program = join(import.meta.dirname, "../support/full-store-program.ts");
+    const child = spawn(process.execPath, ["--import", "tsx", program, directory], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const [output, complaints] = [text(child.stdout), text(child.stderr)];
+    const [code] = (await once(child, "close")) as [number | null];
+
+    // LMDB writes "Write error" to the standard error of the process.
+    expect(await complaints).to.equal("");
+    expect(code).to.equal(0);
+    expect(JSON.parse(await output)).to.deep.equal({ refusals: 60, held: 60 });
+  });
+
   it("takes an I/O error for the end of the disk, and the process, where there is space", async () => {
     const failing = Object.assign(new Error("Commit failed"), {
       commitError: Promise.reject(Object.assign(new Error("Input/output error"), { code: 5 })),
     });
-    const dying = new LmdbOrderedStore({ batch: () => Promise.reject(failing) } as never, "none", {
+    const dying = new LmdbOrderedStore({ batch: () => Promise.reject(failing) } as never, "none", roomy, {
       clock: new SystemClock(),
       freeBytes: () => Promise.resolve(1e12),
     });
