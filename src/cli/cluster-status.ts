@@ -11,7 +11,7 @@ import {
 } from "../drive/cluster-judgement.ts";
 import type { ClusterStatus, OpenUpload, NodeReport, NodeStatus } from "../drive/drive-api.ts";
 import { DriveError } from "../drive/errors.ts";
-import { PAGE_SIZE_DEFAULT } from "../drive/limits.ts";
+import { HIGH_WATER_SHARE, PAGE_SIZE_DEFAULT, REPLICA_COUNT } from "../drive/limits.ts";
 import { describeChange } from "./cluster-commands.ts";
 import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
@@ -182,7 +182,7 @@ function scrubOf({ scrub, scrubProgress }: NodeStatus): string {
 function notes(status: ClusterStatus): readonly string[] {
   const lines: string[] = [];
   for (const node of status.nodes) {
-    const { nodeId, scrub, quarantinedCount, draining, liveBytes, collectionBrake, report } = node;
+    const { nodeId, scrub, quarantinedCount, draining, collectionBrake, report } = node;
     if (report !== undefined) lines.push(...describeReport(nodeId, report));
     if (scrub !== undefined && scrub.damagedCount > 0) {
       lines.push(
@@ -196,11 +196,23 @@ function notes(status: ClusterStatus): readonly string[] {
       lines.push(`${nodeId} has not read all its copies for ${formatDuration(scrub.beganAgoMs)}.`);
     }
     if (collectionBrake !== undefined) lines.push(describeBrake(nodeId, collectionBrake));
-    if (draining) lines.push(`${nodeId} gives its copies away: ${formatBytes(liveBytes)} left.`);
+    if (draining) lines.push(describeDrain(node, status.nodes));
   }
   const { movingCount } = status.replicas;
   if (movingCount > 0) lines.push(`${formatQuantity(movingCount, "extent")} on the way to another node.`);
   return lines;
+}
+
+/** What is left on a node that is drained, and whom it waits for: a file has copies at as many other nodes as it has copies. */
+function describeDrain({ nodeId, liveBytes }: NodeStatus, nodes: readonly NodeStatus[]): string {
+  const left = `${nodeId} gives its copies away: ${formatBytes(liveBytes)} left.`;
+  const takers = nodes.filter(
+    ({ health, full, lost, draining, freeBytes, totalBytes }) =>
+      health === "up" && !full && !lost && !draining && freeBytes >= totalBytes * (1 - HIGH_WATER_SHARE),
+  );
+  if (liveBytes === 0 || takers.length >= REPLICA_COUNT) return left;
+  const condition = `up, not drained, and less than ${HIGH_WATER_SHARE * 100}% full`;
+  return `${left} What has no other place waits: ${takers.length} of the ${REPLICA_COUNT} nodes needed are ${condition}; add a node or free space.`;
 }
 
 /** What a node told of itself that the table does not show: nothing of one that is ready and at rest. */

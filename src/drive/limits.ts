@@ -93,6 +93,9 @@ export const CHANGE_COUNT_MAX = 300_000;
 export const REPLICA_COUNT = 3;
 export const SEAL_COUNT_MIN = 2;
 
+/** A disk that is fuller than this share gets no moved copies, and missing ones only where no other has room. */
+export const HIGH_WATER_SHARE = 0.9;
+
 /** After the second seal of an extent the third is awaited this long before it becomes a repair task. */
 export const THIRD_SEAL_WAIT_MS = 2000;
 

@@ -9,12 +9,9 @@ import type { FailureDetector } from "../cluster/failure-detector-port.ts";
 import type { NodeDirectory } from "../cluster/node-directory.ts";
 import { extentCount, type Replica } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
-import { REPLICA_COUNT, SEAL_COUNT_MIN } from "../drive/limits.ts";
+import { HIGH_WATER_SHARE, REPLICA_COUNT, SEAL_COUNT_MIN } from "../drive/limits.ts";
 import type { ExtentTargets } from "../metadata/commands.ts";
 import { chooseTargets, rankReaders, type NodeCandidate } from "../routing/placement.ts";
-
-/** A disk that is fuller than this share gets no moved copies, and missing ones only where no other has room. */
-export const HIGH_WATER_SHARE = 0.9;
 
 /** Why a copy is made: the extent lacks one, or it has all and one goes to another member. */
 export type CopyPurpose = "missing" | "moved";

@@ -247,6 +247,28 @@ describe("netdisk cluster status", () => {
     expect(wrong.err).to.include("There is no node n9");
   });
 
+  it("says whom a drain waits for when too few other nodes have room", async () => {
+    const drive = await smallDrive();
+    const status = await drive.cluster();
+    const [node] = status.nodes;
+    const statusWith = async (freeBytes: number): Promise<string> => {
+      const named = (nodeId: string, more: Partial<NodeStatus> = {}): NodeStatus => ({
+        ...must(node, "a node"),
+        nodeId,
+        ...more,
+      });
+      const nodes = [named("n1", { draining: true, liveBytes: 7 }), named("n2"), named("n3")];
+      drive.cluster = () =>
+        Promise.resolve({ ...status, nodes: [...nodes, named("n4", { freeBytes, totalBytes: 10_000 })] });
+      return (await netdisk(["cluster", "status"], { drive })).out;
+    };
+
+    expect(await statusWith(1000)).to.include("n1 gives its copies away: 7 B left.\n");
+    expect(await statusWith(999)).to.include(
+      "7 B left. What has no other place waits: 2 of the 3 nodes needed are up, not drained, and less than 90% full; add a node or free space.",
+    );
+  });
+
   it("says that every file has three verified copies when it is so", async () => {
     const drive = await smallDrive();
     const status = await drive.cluster();

@@ -5,7 +5,7 @@
  */
 import { expect } from "chai";
 import type { NodeLoad } from "../../../src/cluster/failure-detector-port.ts";
-import { HIGH_WATER_SHARE } from "../../../src/replication/placement.ts";
+import { HIGH_WATER_SHARE } from "../../../src/drive/limits.ts";
 import { CopyLoops } from "../../support/copy-loops.ts";
 import { idleLoad } from "../../support/fake-detector.ts";
 import { copiesAt, putMany, TestDrives } from "../../support/use-drives.ts";

@@ -3,7 +3,7 @@
  * with all loops that make copies under the test's clock.
  */
 import { expect } from "chai";
-import { HIGH_WATER_SHARE } from "../../../src/replication/placement.ts";
+import { HIGH_WATER_SHARE } from "../../../src/drive/limits.ts";
 import { LOST_AFTER_MS_DEFAULT } from "../../../src/replication/repair.ts";
 import { CopyLoops } from "../../support/copy-loops.ts";
 import { idleLoad } from "../../support/fake-detector.ts";
