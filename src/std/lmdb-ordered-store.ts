@@ -453,9 +453,10 @@ export class LmdbOrderedStoreProvider implements OrderedStoreProvider {
     await withdrawCertificate(path);
     await moveLockToMemory(path);
     const database = open<Buffer, Buffer>({ ...LMDB_OPEN_OPTIONS, path });
-    const { clock, flushTimeoutMs = FLUSH_TIMEOUT_MS } = this.#options;
+    const { clock, flushTimeoutMs: timeoutMs = FLUSH_TIMEOUT_MS, freeBytes = freeBytesOf } = this.#options;
     const file = await new SystemDisk().open(join(path, DATA_NAME), "existing");
-    return new LmdbOrderedStore(database, path, new LmdbHeadroom(file, clock, flushTimeoutMs), this.#options);
+    const headroom = new LmdbHeadroom({ file, freeBytes: () => freeBytes(path), clock, timeoutMs });
+    return new LmdbOrderedStore(database, path, headroom, this.#options);
   }
 
   check(name: string): Promise<StoreCondition> {

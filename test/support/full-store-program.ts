@@ -12,7 +12,10 @@ import { limitFileSize } from "./file-size-limit.ts";
 const ROUNDS = 60;
 
 const directory = must(process.argv[2], "a directory");
-const store = await new LmdbOrderedStoreProvider({ directory, clock: new SystemClock() }).open("full");
+// The limit is no matter of the file system, so its figure is this program's.
+const freeBytes = (): Promise<number> => Promise.resolve(0);
+const provider = new LmdbOrderedStoreProvider({ directory, clock: new SystemClock(), freeBytes });
+const store = await provider.open("full");
 let refusals = 0;
 for (let round = 0; round < ROUNDS; round += 1) {
   // A third of the rounds finds room in the file for all of it, but not a byte is taken.
