@@ -197,6 +197,9 @@ export class RedisClient {
     });
     this.#connection = connection;
     await this.#within(connection.connect());
+    // ioredis selects it too, and goes on in database 0, which may be somebody else's, when the server refuses.
+    const { database } = this.#options;
+    if (connection instanceof Redis && database > 0) await this.#within(connection.select(database));
     return connection;
   }
 

@@ -38,6 +38,11 @@ function classify(error: Error, inBody: boolean): DriveError | HttpError {
       return inBody
         ? new DriveError("PAYLOAD_TRUNCATED", "The connection ended before the body.")
         : new DriveError("ARGUMENT_INVALID", "The connection ended before the request.");
+    case "HPE_INVALID_URL":
+      return new DriveError(
+        "ARGUMENT_INVALID",
+        "The URL of the request has characters that must be percent-encoded: whatever is not ASCII, as %E6%96%B0 for 新.",
+      );
     case undefined:
     default:
       return new DriveError("ARGUMENT_INVALID", "The request is not well-formed HTTP/1.1.");

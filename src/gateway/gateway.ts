@@ -219,6 +219,12 @@ export class Gateway {
     });
     // ConnectionKeeper keeps the bound; this is for those that are being refused.
     server.maxConnections = limits.connectionCountMax + REFUSED_CONNECTION_COUNT_MAX;
+    // Without a listener Node closes the connection and says nothing.
+    server.on("connect", (_request: IncomingMessage, socket: Socket) => {
+      const refusal = new HttpError("METHOD_NOT_ALLOWED", "This is no proxy: CONNECT is not served here.");
+      socket.on("error", () => socket.destroy());
+      socket.end(rawAnswer(refusal), () => socket.destroy());
+    });
     server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
       this.#awaitingContinue.add(request);
       server.emit("request", request, response);

@@ -197,6 +197,10 @@ export function refuseContentEncoding(call: Call): void {
   if (encoding !== undefined && encoding !== "" && encoding !== "identity") {
     throw new HttpError("MEDIA_TYPE_UNSUPPORTED", "The body must not have a Content-Encoding.");
   }
+  const transfer = header(call.request.headers, "transfer-encoding")?.trim().toLowerCase();
+  if (transfer !== undefined && transfer !== "chunked") {
+    throw new HttpError("MEDIA_TYPE_UNSUPPORTED", "The body must have no Transfer-Encoding but chunked.");
+  }
 }
 
 /** Options of a read. */

@@ -229,7 +229,7 @@ const putRoute = route({
   method: "PUT",
   path: "/api/files/content",
   summary:
-    "Uploads a file as one stream, its length announced or not (curl -T). A file that is there stays, unless onConflict or If-Match says to replace it. Nothing remains of a broken upload.",
+    "Uploads a file as one stream, its length announced or not (curl -T). A file that is there stays, unless onConflict or If-Match says to replace it. Nothing remains of a broken upload; when the node itself ended in the middle, GET /api/uploads lists it until it expires or is discarded.",
   tag: "uploads",
   query: putQuerySchema,
   body: "bytes",

@@ -20,6 +20,9 @@ import { META_SIZE_BYTES, newestTree, readMeta, type LmdbTree } from "./lmdb-pag
 /** Pages that a commit of a single record may add: its path from the root, splits of it, and the list of free pages. */
 const PAGE_COUNT_MIN = 64;
 
+/** Children of a branch page that was split, at least: keys of 1,024 bytes. */
+const BRANCH_FANOUT_MIN = 2;
+
 /** With this much free space beyond what a flush can need, LMDB is left to take it by itself. */
 export const PLENTY_BYTES = 1024 ** 3;
 
@@ -40,12 +43,13 @@ export interface FlushSize {
 
 /** Pages that a commit may add to the end of a file, at most. @param tree before it */
 export function pagesAddedMax(tree: LmdbTree, { recordCount, sizeBytes }: FlushSize): number {
-  // Each page that is changed is written anew elsewhere: for each record its leaf and the branch over it, or all there are.
-  const changed = Math.min(2 * recordCount, tree.branchPageCount + tree.leafPageCount);
-  // Pages that split are half full, and values in pages of their own take less than twice their size.
-  const added = Math.ceil((2 * (sizeBytes + RECORD_EXTRA_SIZE_BYTES * recordCount)) / tree.pageSizeBytes);
+  // Each page that is changed is written anew, elsewhere while somebody reads the old one: for each record its path, or all there are.
+  const changed = Math.min(recordCount * tree.depth, tree.branchPageCount + tree.leafPageCount);
+  // A record of more than a third of a page may end in a page of its own, so records take at most three times their size.
+  const added = Math.ceil((3 * (sizeBytes + RECORD_EXTRA_SIZE_BYTES * recordCount)) / tree.pageSizeBytes);
   const freed = Math.ceil((changed * 8) / tree.pageSizeBytes) * 2;
-  return PAGE_COUNT_MIN + changed + added + freed;
+  // Branches over the pages that are added: those of long keys lead to few.
+  return PAGE_COUNT_MIN + changed + added + Math.ceil(added / BRANCH_FANOUT_MIN) + freed;
 }
 
 /** What LmdbHeadroom needs. */

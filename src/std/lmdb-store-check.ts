@@ -13,7 +13,8 @@ import { must } from "./assert.ts";
 import { askChild, siblingModule } from "./child-task.ts";
 import { crc32 } from "./crc32.ts";
 import { errnoOf, isNoSpace } from "./disk.ts";
-import type { TreePart } from "./lmdb-tree-check.ts";
+import type { CheckAnswer } from "./lmdb-check-child.ts";
+import type { TreeCheckOptions, TreePart } from "./lmdb-tree-check.ts";
 import type { StoreCondition } from "./ordered-store.ts";
 import { removeLock } from "./lmdb-lock-file.ts";
 import { RecordSum } from "./record-sum.ts";
@@ -31,6 +32,14 @@ const PART_SIZE_BYTES_MIN = 64 * 1024 * 1024;
 
 /** Processes that check one file at most: each holds all branch pages. */
 const PART_COUNT_MAX = 4;
+
+/** Times that a part is tried whose process ended without an answer, as one does for which there was no memory. */
+const CHECK_ATTEMPT_COUNT_MAX = 3;
+
+/** Thrown when a store could not be checked, which says nothing about it: it must neither be opened nor made anew. */
+export class StoreCheckError extends Error {
+  override readonly name = "StoreCheckError";
+}
 
 /**
  * Certifies the file of a store that was closed in order. On a full disk it stays without: the next start checks every record.
@@ -53,7 +62,7 @@ export async function withdrawCertificate(path: string): Promise<void> {
 /**
  * Looks at a store that is not open.
  * @param isSealed whether its values end with the checksum of checked-ordered-store.ts, which is checked then
- * Errors: those of the file system other than absence and EIO.
+ * Errors: StoreCheckError; those of the file system other than absence and EIO.
  */
 export async function checkLmdbStore(path: string, isSealed: boolean): Promise<StoreCondition> {
   const file = join(path, DATA_NAME);
@@ -83,25 +92,43 @@ async function checkParts(file: string, sizeBytes: number, isSealed: boolean): P
   const partCount = Math.max(1, wanted);
   const parts = Array.from({ length: partCount }, (_, part) => ({ file, isSealed, part, partCount }));
   const child = siblingModule(import.meta.url, "lmdb-check-child");
-  const answers = await Promise.all(parts.map((part) => askChild<TreePart>(child, part)));
-  const found = { recordCount: 0, leafPageCount: 0, overflowPageCount: 0, sum: new RecordSum() };
-  for (const answer of answers) {
-    if (typeof answer === "string") return { kind: "damaged", reason: `${file}: ${answer}` };
-    found.recordCount += answer.recordCount;
-    found.leafPageCount += answer.leafPageCount;
-    found.overflowPageCount += answer.overflowPageCount;
-    found.sum.addSum(new RecordSum(answer.sum));
+  const answers = await Promise.all(parts.map((part) => askFor(child, part)));
+  // One after the other now: together they may have taken more memory than there is.
+  for (const [at, part] of parts.entries()) {
+    for (let attempt = 1; answers[at]?.kind === "failed"; attempt += 1) {
+      if (attempt === CHECK_ATTEMPT_COUNT_MAX) {
+        const { reason } = answers[at];
+        throw new StoreCheckError(
+          `${file} could not be checked: ${reason}. It is left as it is; start again when the machine has memory and files to spare.`,
+        );
+      }
+      answers[at] = await askFor(child, part);
+    }
   }
-  const { expected } = must(
-    answers.find((answer): answer is TreePart => typeof answer !== "string"),
-    "a part",
-  );
+  const found = { recordCount: 0, leafPageCount: 0, overflowPageCount: 0, sum: new RecordSum() };
+  const checked: TreePart[] = [];
+  for (const answer of answers) {
+    if (answer.kind === "damaged") return { kind: "damaged", reason: `${file}: ${answer.reason}` };
+    if (answer.kind === "checked") checked.push(answer.part);
+  }
+  for (const part of checked) {
+    found.recordCount += part.recordCount;
+    found.leafPageCount += part.leafPageCount;
+    found.overflowPageCount += part.overflowPageCount;
+    found.sum.addSum(new RecordSum(part.sum));
+  }
+  const { expected } = must(checked[0], "a part");
   for (const count of ["recordCount", "leafPageCount", "overflowPageCount"] as const) {
     if (found[count] === expected[count]) continue;
     const reason = `${file}: its ${count} is ${found[count]}, and it says ${expected[count]}`;
     return { kind: "damaged", reason };
   }
   return { kind: "readable", ...(isSealed && { recordSum: found.sum.toBytes() }) };
+}
+
+async function askFor(child: URL, part: TreeCheckOptions): Promise<CheckAnswer> {
+  const answer = await askChild<CheckAnswer>(child, part);
+  return typeof answer === "string" ? { kind: "failed", reason: answer } : answer;
 }
 
 function absentIsEmpty(error: unknown): string {

@@ -229,6 +229,8 @@ export class RabbitMqLink {
       noDelay: true,
       ...(certificateAuthority !== undefined && { ca: [certificateAuthority] }),
       clientProperties: { connection_name: "netdisk" },
+    }).catch((error: unknown) => {
+      throw explainRefusal(error, url);
     });
     // Every failure comes to the session too; a listener must be there at all times.
     model.on("error", () => undefined);
@@ -293,4 +295,12 @@ function watch(channel: Channel, ended: Deferred<Error>, isWanted: () => boolean
   channel.on("close", () => {
     if (isWanted()) ended.resolve(new Error("RabbitMQ closed a channel."));
   });
+}
+
+/** amqplib tells in terms of the protocol that a broker does not open a virtual host, and drops the broker's words for it. */
+function explainRefusal(error: unknown, url: URL): unknown {
+  if (!(error instanceof Error) || !error.message.startsWith("Expected ConnectionOpenOk")) return error;
+  const virtualHost = decodeURIComponent(url.pathname.slice(1)) || "/";
+  const why = `it does not exist, or ${url.username || "the user"} may not use it`;
+  return new Error(`RabbitMQ does not open the virtual host "${virtualHost}": ${why}.`, { cause: error });
 }

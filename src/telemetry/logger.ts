@@ -7,6 +7,7 @@
  */
 import { pino, type DestinationStream, type Logger as PinoLogger } from "pino";
 import type { Clock } from "../std/clock.ts";
+import { LineOutput } from "../std/line-output.ts";
 
 /** How much an event matters: "debug" is for developers, "error" for operators to look at, "fatal" ends the process. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "fatal";
@@ -61,12 +62,13 @@ export function createLogger(options: LoggerOptions): Logger {
     formatters: { level: (label: string) => ({ level: label }) },
     messageKey: "event",
   };
-  const { destination } = options;
-  const root =
-    destination === undefined
-      ? pino(settings)
-      : pino(settings, { write: (line: string) => destination.write(line) } satisfies DestinationStream);
-  return new PinoModuleLogger(root, "node");
+  const onResumed = (count: number): void => logger.warn("log_lines_dropped", { count });
+  const { destination = new LineOutput({ onResumed }) } = options;
+  const root = pino(settings, {
+    write: (line: string) => destination.write(line),
+  } satisfies DestinationStream);
+  const logger = new PinoModuleLogger(root, "node");
+  return logger;
 }
 
 class PinoModuleLogger implements Logger {

@@ -1,12 +1,13 @@
 // Goal: no damage to the file of an LMDB store goes unnoticed, and none of it ends this process.
 // Method: real files, cut short and with flipped bits, after an orderly end and after none.
-import { cp, mkdtemp, open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import { utf8 } from "../../src/std/bytes.ts";
 import { CheckedOrderedStoreProvider, StoreDamageError } from "../../src/std/checked-ordered-store.ts";
 import { SystemClock } from "../../src/std/clock.ts";
+import { StoreCheckError } from "../../src/std/lmdb-store-check.ts";
 import { LmdbOrderedStoreProvider } from "../../src/std/lmdb-ordered-store.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
@@ -92,6 +93,50 @@ describe("The file of an LMDB store", function () {
     expect((await stat(join(path, "s", "data.mdb"))).size).to.be.above(0);
     await store.close();
     expect((await provider(path).check("s")).kind).to.equal("verified");
+  });
+
+  describe("whose check is ended by the machine, as one is for which there is no memory,", () => {
+    let marks: string;
+    /** Lets that many processes that are started from now on end at once. */
+    const endNext = async (count: number): Promise<void> => {
+      await Promise.all(Array.from({ length: count }, (_, at) => writeFile(join(marks, String(at)), "")));
+    };
+
+    beforeEach(async () => {
+      marks = await mkdtemp(join(directory, "marks-"));
+      const code = `import { readdirSync, rmSync } from "node:fs";
+        const [mark] = readdirSync(${JSON.stringify(marks)});
+        if (mark !== undefined) { rmSync(${JSON.stringify(`${marks}/`)} + mark); process.kill(process.pid, "SIGKILL"); }`;
+      process.env["NODE_OPTIONS"] = `--import=data:text/javascript,${encodeURIComponent(code)}`;
+    });
+
+    afterEach(() => {
+      delete process.env["NODE_OPTIONS"];
+    });
+
+    it("is checked again", async () => {
+      const path = await copy("ended-twice", false);
+      await endNext(2);
+      expect((await provider(path).check("s")).kind).to.equal("readable");
+      expect(await readdir(marks)).to.deep.equal([]);
+    });
+
+    it("is neither damaged nor sound after three times, and stays as it is", async () => {
+      const path = await copy("ended-thrice", false);
+      const before = await readFile(join(path, "s", "data.mdb"));
+      await endNext(3);
+      const error = await provider(path)
+        .check("s")
+        .then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
+
+      expect(error).to.be.instanceOf(StoreCheckError);
+      expect(String(error)).to.include("SIGKILL").and.include("left as it is");
+      expect(before.equals(await readFile(join(path, "s", "data.mdb")))).to.equal(true);
+      expect((await provider(path).check("s")).kind).to.equal("readable");
+    });
   });
 
   for (const isOrderly of [true, false]) {

@@ -1,7 +1,8 @@
 /** What goes wrong around a real cluster: quorum lost, disk full, bits flipped, ports and directories taken, nodes wiped. */
 import { expect } from "chai";
-import { mkdtempSync, rmSync, statfsSync } from "node:fs";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { must } from "../../src/std/assert.ts";
@@ -178,6 +179,41 @@ describe("Disks that take not a byte more", function () {
     node.start();
     await node.ready();
     expect(await stale(node.httpUrl)).to.equal("kept.txt");
+  });
+});
+
+describe("A node whose log has no room", function () {
+  this.timeout(60_000);
+
+  it("serves, and stops in order when it is told to", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "netdisk-log-"));
+    const [httpPort, port] = await freePorts(2);
+    const output = openSync("/dev/full", "w");
+    const parameters = ["serve", "--node-id", "n1", "--data-directory", directory];
+    const addresses = [
+      "--node-address",
+      `127.0.0.1:${port}`,
+      "--http-host",
+      "127.0.0.1",
+      "--http-port",
+      String(httpPort),
+    ];
+    const node = spawn(process.execPath, [PROGRAM, ...parameters, ...addresses], {
+      stdio: ["ignore", output, "pipe"],
+    });
+    try {
+      const base = `http://127.0.0.1:${httpPort}`;
+      await eventually("it serves", async () => (await fetch(`${base}/readyz`)).ok, { withinMs: 30_000 });
+      const { status } = await put(`${base}/api/files/content?path=/a.txt`, Buffer.from("a"));
+      expect(status).to.be.lessThan(300);
+      node.kill("SIGTERM");
+      const [code] = (await once(node, "exit")) as [number | null];
+      expect(code).to.equal(0);
+    } finally {
+      node.kill("SIGKILL");
+      closeSync(output);
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 });
 

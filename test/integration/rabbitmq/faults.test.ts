@@ -240,4 +240,20 @@ describe("RabbitMQ under torment", function () {
     await cluster.create(20);
     await cluster.allDone(40);
   });
+
+  it("says so when it has no such virtual host", async () => {
+    const link = new RabbitMqLink({ clock, url: `amqp://guest:guest@127.0.0.1:${broker.port}/not%2Fthere` });
+    link.start();
+    try {
+      await eventually("it was asked", () => link.health.detail.startsWith("RabbitMQ"), {
+        withinMs: WITHIN_MS,
+      });
+      expect(link.health.isUp).to.equal(false);
+      expect(link.health.detail).to.match(
+        /^RabbitMQ does not open the virtual host "not\/there": it does not exist, or \S+ may not use it\.$/,
+      );
+    } finally {
+      await link.stop();
+    }
+  });
 });

@@ -74,6 +74,20 @@ describe("RedisClient", function () {
     expect(client.health).to.deep.include({ isUp: true, detail: "" });
   });
 
+  it("is down, and touches no other database, when the server has not the one that it is told to use", async () => {
+    await command("FLUSHALL");
+    const inside = open({ database: 15 });
+    const outside = open({ database: 16 });
+    await untilUp(inside);
+    await eventually("it is said", () => outside.health.detail !== "It was not asked yet.", {
+      withinMs: 30_000,
+    });
+
+    expect(outside.health).to.deep.include({ isUp: false, detail: "ERR DB index is out of range" });
+    expect(await increment(inside)).to.equal(1);
+    expect(await command("DBSIZE")).to.equal(0);
+  });
+
   it("bears three kills and restarts under load", async () => {
     const client = open();
     await untilUp(client);

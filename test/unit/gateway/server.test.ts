@@ -86,6 +86,31 @@ describe("The parser of requests", () => {
     });
   }
 
+  it("refuses a body that is compressed for the way, and stores nothing", async () => {
+    const answer = await at.raw(
+      PUT("/s", "Connection: close\r\nTransfer-Encoding: gzip, chunked\r\n") + "1\r\nx\r\n0\r\n\r\n",
+    );
+    expect(answer)
+      .to.match(/^HTTP\/1\.1 415 /)
+      .and.include("MEDIA_TYPE_UNSUPPORTED");
+    expect((await at.fetch("/api/stat?path=/s")).status).to.equal(404);
+  });
+
+  it("answers a client that takes it for a proxy", async () => {
+    const answer = await at.raw("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    expect(answer)
+      .to.match(/^HTTP\/1\.1 405 /)
+      .and.include("METHOD_NOT_ALLOWED");
+  });
+
+  it("says that a name as it is typed must be percent-encoded", async () => {
+    const answer = await at.raw(
+      PUT(Buffer.from("/新.txt").toString("latin1"), "Content-Length: 1\r\n") + "x",
+    );
+    expect(answer).to.match(/^HTTP\/1\.1 400 /);
+    expect(answer).to.include("must be percent-encoded");
+  });
+
   it("needs no Host from a client of HTTP/1.0", async () => {
     expect(await at.raw("GET /livez HTTP/1.0\r\n\r\n")).to.include("200 OK");
   });

@@ -3,6 +3,7 @@ import { expect } from "chai";
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { must } from "../../../src/std/assert.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { SystemClock } from "../../../src/std/clock.ts";
 import type { DiskFile } from "../../../src/std/disk.ts";
@@ -84,6 +85,54 @@ describe("LmdbHeadroom", function () {
       }
       await store.close();
       expect((await provider().check("s")).kind).to.equal("verified");
+    });
+  }
+
+  const inOrder = (count: number, keyLength: number, valueLength: number): [string, Uint8Array][] =>
+    Array.from({ length: count }, (_, at) => [
+      String(at * 7919)
+        .padStart(8, "0")
+        .padEnd(keyLength, "k"),
+      new Uint8Array(valueLength).fill(at),
+    ]);
+  const hard: readonly [string, [string, Uint8Array][], [string, Uint8Array][]][] = [
+    ["records that fill half a page each, in order", [], inOrder(8000, 12, 1500)],
+    ["records of a third of a page", [], inOrder(4000, 20, 1340)],
+    [
+      "long keys in a deep tree that somebody reads",
+      inOrder(12_000, 1000, 20),
+      inOrder(12_000, 1000, 30).filter((_, at) => at % 8 === 0),
+    ],
+    [
+      "keys as long as names, in a deep tree that somebody reads",
+      inOrder(60_000, 259, 10),
+      inOrder(60_000, 259, 12).filter((_, at) => at % 200 === 0),
+    ],
+  ];
+  for (const [what, before, flushed] of hard) {
+    it(`has asked for every page for ${what}`, async () => {
+      const store = await provider().open("s");
+      const put = async (records: readonly [string, Uint8Array][]): Promise<number> => {
+        let sizeBytes = 0;
+        store.transaction((transaction) => {
+          for (const [key, value] of records) {
+            transaction.put(utf8(key), value);
+            sizeBytes += key.length + value.length;
+          }
+        });
+        await store.flush();
+        return sizeBytes;
+      };
+      if (before.length > 0) await put(before);
+      const frozen = must(store.frozenFile?.(), "a store in a file");
+      for (let round = 0; round < 3; round += 1) {
+        const tree = await treeOf(file);
+        const sizeBytes = await put(flushed);
+        const added = (await treeOf(file)).pageCount - tree.pageCount;
+        expect(added).to.be.at.most(pagesAddedMax(tree, { recordCount: flushed.length, sizeBytes }));
+      }
+      frozen.close();
+      await store.close();
     });
   }
 
