@@ -10,6 +10,7 @@ import { assert } from "../std/assert.ts";
 import type { Clock, Timer } from "../std/clock.ts";
 import { deferred, type Deferred } from "../std/deferred.ts";
 import { isNoSpace, isTooManyFiles } from "../std/disk.ts";
+import { StoreCheckError } from "../std/ordered-store.ts";
 import { sharedAbortController } from "./deadline.ts";
 
 /** Settings of a PacedLoop. */
@@ -93,6 +94,7 @@ function operatingError(error: unknown): DriveError | undefined {
   if (isTooManyFiles(error)) {
     return new DriveError("OVERLOADED", `The node has too many files open: ${message}`, {}, error);
   }
+  if (error instanceof StoreCheckError) return new DriveError("OVERLOADED", message, {}, error);
   return undefined;
 }
 

@@ -15,7 +15,7 @@ import { crc32 } from "./crc32.ts";
 import { errnoOf, isNoSpace } from "./disk.ts";
 import type { CheckAnswer } from "./lmdb-check-child.ts";
 import type { TreeCheckOptions, TreePart } from "./lmdb-tree-check.ts";
-import type { StoreCondition } from "./ordered-store.ts";
+import { StoreCheckError, type StoreCondition } from "./ordered-store.ts";
 import { removeLock } from "./lmdb-lock-file.ts";
 import { RecordSum } from "./record-sum.ts";
 
@@ -35,11 +35,6 @@ const PART_COUNT_MAX = 4;
 
 /** Times that a part is tried whose process ended without an answer, as one does for which there was no memory. */
 const CHECK_ATTEMPT_COUNT_MAX = 3;
-
-/** Thrown when a store could not be checked, which says nothing about it: it must neither be opened nor made anew. */
-export class StoreCheckError extends Error {
-  override readonly name = "StoreCheckError";
-}
 
 /**
  * Certifies the file of a store that was closed in order. On a full disk it stays without: the next start checks every record.

@@ -7,6 +7,13 @@
  */
 import { assert } from "./assert.ts";
 
+/** Thrown when a store could not be checked, which says nothing about it: it must neither be opened nor made anew. */
+export class StoreCheckError extends Error {
+  override readonly name = "StoreCheckError";
+  /** As errors of the operating system have one: it is the machine's, not a bug. */
+  readonly code = "STORE_NOT_CHECKED";
+}
+
 /**
  * Thrown when the disk has no space for what a store has in memory. Nothing is lost or torn: reads go on, and the next flush
  * tries again. The code is that of the operating system, by which isNoSpace() knows it.

@@ -4,12 +4,13 @@ import { cp, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { describeError } from "../../src/cli/output.ts";
 import { utf8 } from "../../src/std/bytes.ts";
 import { CheckedOrderedStoreProvider, StoreDamageError } from "../../src/std/checked-ordered-store.ts";
 import { SystemClock } from "../../src/std/clock.ts";
-import { StoreCheckError } from "../../src/std/lmdb-store-check.ts";
 import { LmdbOrderedStoreProvider } from "../../src/std/lmdb-ordered-store.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
+import { StoreCheckError } from "../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 
 describe("A store that checks its records", () => {
@@ -133,6 +134,7 @@ describe("The file of an LMDB store", function () {
         );
 
       expect(error).to.be.instanceOf(StoreCheckError);
+      expect(describeError(error)).to.include({ code: "STORE_NOT_CHECKED", remedy: "" });
       expect(String(error)).to.include("SIGKILL").and.include("left as it is");
       expect(before.equals(await readFile(join(path, "s", "data.mdb")))).to.equal(true);
       expect((await provider(path).check("s")).kind).to.equal("readable");

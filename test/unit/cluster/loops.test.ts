@@ -10,7 +10,7 @@ import { DriveError } from "../../../src/drive/errors.ts";
 import { DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
 import { clusterTime, counters, dropList, pendingWork } from "../../../src/metadata/view.ts";
 import { findMember } from "../../../src/metadata/members.ts";
-import { StoreFullError } from "../../../src/std/ordered-store.ts";
+import { StoreCheckError, StoreFullError } from "../../../src/std/ordered-store.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
@@ -263,12 +263,13 @@ describe("PacedLoop", () => {
     expect(clock.timerCount).to.equal(0);
   });
 
-  it("takes a full disk, and descriptors that ran out, for operating errors, whoever came upon them", async () => {
+  it("takes a full disk, and what the machine ran out of, for operating errors, whoever came upon them", async () => {
     const clock = new FakeClock();
     const failures = [
       Object.assign(new Error("no space left on device"), { code: "ENOSPC" }),
       new StoreFullError("/index/names"),
       Object.assign(new Error("too many open files"), { code: "EMFILE" }),
+      new StoreCheckError("the process ended without an answer (SIGKILL)"),
     ];
     const errors: DriveError[] = [];
     let rounds = 0;
@@ -285,11 +286,16 @@ describe("PacedLoop", () => {
     });
 
     loop.start();
-    await clock.advance(4500);
+    await clock.advance(5500);
     await loop.stop();
 
-    expect(rounds).to.equal(5);
-    expect(errors.map(({ reason }) => reason)).to.deep.equal(["NO_SPACE", "NO_SPACE", "OVERLOADED"]);
+    expect(rounds).to.equal(6);
+    expect(errors.map(({ reason }) => reason)).to.deep.equal([
+      "NO_SPACE",
+      "NO_SPACE",
+      "OVERLOADED",
+      "OVERLOADED",
+    ]);
     expect(errors.map(({ cause }) => cause)).to.deep.equal(failures);
   });
 });
