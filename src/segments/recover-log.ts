@@ -109,10 +109,7 @@ class LogRecovery {
       file = await this.#options.disk.open(path, "read");
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
-      this.#fault("missing", segmentId, 0, 0);
-      if (skip) return;
-      this.#chain = undefined;
-      this.#end = { segmentId, offset: 0, chain: 0, sealed: true };
+      this.#absent(segmentId, skip);
       return;
     }
     const salvaged = new SalvagedFile(file, this.#options.onFault === "report");
@@ -122,6 +119,14 @@ class LogRecovery {
     } finally {
       await file.close();
     }
+  }
+
+  /** A segment has no file. */
+  #absent(segmentId: number, skip: boolean): void {
+    this.#fault("missing", segmentId, 0, 0);
+    if (skip) return;
+    this.#chain = undefined;
+    this.#end = { segmentId, offset: 0, chain: 0, sealed: true };
   }
 
   /** Checks that a segment that is not scanned still ends with its footer: a file that was cut short does not. */
@@ -143,6 +148,10 @@ class LogRecovery {
     const { from, bodies, identitySeed } = this.#options;
     const sizeBytes = await file.size();
     const headerOffset = await this.#header(file, segmentId);
+    if (headerOffset === undefined) {
+      this.#absent(segmentId, false);
+      return;
+    }
     const resumed = from !== undefined && segmentId === from.segmentId;
     const offset = resumed ? Math.max(from.offset, headerOffset) : headerOffset;
     const scanner = new SegmentScanner({
@@ -183,8 +192,11 @@ class LogRecovery {
     this.#finish(scanner, { segmentId, isLast, sealed });
   }
 
-  /** Checks the header of a segment; returns where its records start, 0 when the header is damaged. */
-  async #header(file: SalvagedFile, segmentId: number): Promise<number> {
+  /**
+   * Checks the header of a segment; returns where its records start, 0 when the header is damaged, undefined when the file is that of
+   * another segment of this log, which somebody has put in the place of this one.
+   */
+  async #header(file: SalvagedFile, segmentId: number): Promise<number | undefined> {
     const { identity } = this.#options;
     const header = decodeSegmentHeader(await file.read(0, SEGMENT_HEADER_SIZE_BYTES_MAX));
     if (header === undefined) {
@@ -192,9 +204,10 @@ class LogRecovery {
       this.#chain = undefined;
       return 0;
     }
-    if (header.segmentId !== segmentId || !bytesEqual(header.identity, identity)) {
+    if (!bytesEqual(header.identity, identity)) {
       throw corruptError("the segment belongs to another store", file.path, 0);
     }
+    if (header.segmentId !== segmentId) return undefined;
     if (this.#chain === undefined) this.#chain = header.chainSeed;
     else if (this.#chain !== header.chainSeed && this.#options.from?.segmentId !== segmentId) {
       if (!this.#afterGap(segmentId)) this.#fault("misdirected", segmentId, 0, 0);

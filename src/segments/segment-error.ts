@@ -30,7 +30,7 @@ export interface SegmentFault {
     | "damaged"
     /** A valid record that does not continue the one before it: written to the wrong place, or a stale file. */
     | "misdirected"
-    /** A segment of the table that is not there. */
+    /** A segment of the table that is not there, or has the file of another one in its place. */
     | "missing"
     /** Records that were promised are gone from the end. */
     | "lost-tail";

@@ -401,6 +401,12 @@ export const FAULTS: readonly Fault[] = [
     ],
   },
   {
+    id: "D11",
+    what: "files of the chunk store that are removed, replaced or cut short under a running process",
+    doneAt: ["test/simulation/sim-file-loss.ts#loseFiles", "test/unit/chunks/lost-files.test.ts#"],
+    counts: ["node:file-loss", "node:lost files noticed"],
+  },
+  {
     id: "T1",
     what: "clocks that are years apart",
     doneAt: ["test/simulation/sim-machine.ts#YEAR_MS"],
@@ -451,6 +457,7 @@ export const NOT_COVERED: Readonly<Record<string, string>> = {
   D3: "Writes of one file are lost in any order; a rename is never half done, as on the journalling file systems that are supported.",
   D4: "Bits of a log that is open are not flipped (pages of it become unreadable, D6); damage to an open LMDB file is shown by unit tests and `test/e2e/damage.test.ts`.",
   D9: "A write of the newest round that never came is what a crash leaves, and is not told from it (the bound is in `src/consensus/DESIGN.md`).",
+  D11: "A file is not cut between the question for its size and the write that follows, which fills the gap: reads and the scrub find that. The same goes for files that were exchanged or filled up shortly before their process ends: in such runs every copy is read before it must be whole. Files of the Raft log are not taken away: a node holds them open, and its next start finds what is missing (D4).",
   ports:
     "Everything above the ports is outside of the simulators: gRPC, HTTP, LMDB, PostgreSQL, Redis, RabbitMQ. The torture run and the end-to-end tests have them.",
 };

@@ -6,7 +6,7 @@
 import { PLANTED_LEVEL_FAULTS } from "../../src/cluster/planted-faults.ts";
 import { FEATURE_LEVELS } from "../../src/drive/feature-levels.ts";
 import { PLANTED_FAULTS, type PlantedFault } from "../../src/raft/planted-faults.ts";
-import type { Disk } from "../../src/std/disk.ts";
+import type { Disk, FileStat } from "../../src/std/disk.ts";
 import { changedDisk } from "../support/changed-disk.ts";
 import { runCluster } from "./raft-cluster/cluster-run.ts";
 import type { SimPlan } from "./sim-plan.ts";
@@ -140,6 +140,28 @@ const namelessDisk = (disk: Disk): Disk => ({
   syncDirectory: () => Promise.resolve(),
 });
 
+/** Somebody removes and replaces files of the chunk store under a node that goes on. */
+const LOST_FILES: Partial<SimPlan> = {
+  faultMs: 6_000,
+  changes: [],
+  loss: 0,
+  clientCount: 4,
+  faults: [3_000, 5_000].map((atMs) => ({ atMs, kind: "file-loss", memberId: 1, durationMs: 0 })),
+};
+
+/** A disk whose user believes that every file is where and what it was when it was first asked for. */
+function trustingDisk(disk: Disk): Disk {
+  const known = new Map<string, FileStat>();
+  return {
+    ...changedDisk(disk, () => ({ isNamed: () => Promise.resolve(true) })),
+    stat: async (path) => {
+      const stat = known.get(path) ?? (await disk.stat(path));
+      if (stat !== undefined) known.set(path, { ...stat, sizeBytes: Number.MAX_SAFE_INTEGER });
+      return stat;
+    },
+  };
+}
+
 /** Checks that may find each bug of the core; another finding would be a bug of the simulator. */
 const FOUND_BY: Record<Exclude<PlantedFault, "wakeup-lost">, RegExp> = {
   "read-round-reused": /^R20:/u,
@@ -209,6 +231,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   nodeBug("G-12: names are not synced", /R\d+:|DATA_CORRUPT|did not start|C\d|K\d/u, {
     wrapDisk: namelessDisk,
     plan: POWER_LOSSES,
+  }),
+  nodeBug("D11: files that are lost under a running node are not missed", /K1|D11/u, {
+    wrapDisk: trustingDisk,
+    plan: LOST_FILES,
   }),
   nodeBug("C1: clients that read without linearizability", /C1: /u, {
     staleReads: true,

@@ -27,6 +27,10 @@ export const NODE_REGRESSION_SEEDS: readonly number[] = [
   70144,
   // What a leader had sent in the very turn in which it refused to run was not seen to be in its log.
   71015,
+  // A segment of the chunk log got the file of another one, and its node refused to start: that file "belongs to another store".
+  16,
+  // A copy that the tree wanted no more was told to be damaged by one process and again by the next: the check took it for news.
+  1241,
 ];
 
 /** Seeds of the whole-node simulation with storage-only nodes (`npm run simulate -- --storage --seed N`). */

@@ -21,7 +21,7 @@ import { bytesEqual, toHex } from "../../src/std/bytes.ts";
 import { ConfigChecks } from "./config-checks.ts";
 import { FeedChecks } from "./feed-checks.ts";
 import { FOUNDER_IDS, type SimCluster } from "./sim-cluster.ts";
-import type { SimMachine } from "./sim-machine.ts";
+import { nameOfExtent, type SimMachine } from "./sim-machine.ts";
 import { VoteChecks } from "./vote-checks.ts";
 
 const EXTENT_COUNT_MAX = 100_000;
@@ -253,6 +253,16 @@ export class SimChecks {
     return { copies, storageCopies, damaged };
   }
 
+  /** Copies that the tree counts on at a member. */
+  copiesAt(memberId: number): ReadonlySet<string> {
+    const first = must(this.#cluster.present[0]?.servingNode, "all nodes serve");
+    const all = listExtents(first.consensus.reader(), undefined, EXTENT_COUNT_MAX);
+    const held = all.filter(({ extent }) =>
+      extent.replicas.some((replica) => replica.memberId === memberId && replica.state === "verified"),
+    );
+    return new Set(held.map(nameOf));
+  }
+
   /** The state of every node, at an index that all of them remember: equal (R10). */
   checkEqualStates(): void {
     const nodes = this.#cluster.present.map((machine) => must(machine.servingNode, "all nodes serve"));
@@ -370,7 +380,7 @@ function checkBound(memberId: number, what: string, count: number, countMax: num
 }
 
 function nameOf({ contentId, extent }: KeyedExtent): string {
-  return `${contentId}/${extent.extentIndex}`;
+  return nameOfExtent({ contentId, extentIndex: extent.extentIndex });
 }
 
 function isSame(a: ConsensusStatus, b: ConsensusStatus): boolean {

@@ -4,10 +4,12 @@
  * The node is the one that production runs, built from simulated ports. A power loss takes every byte that was not synced, or
  * tears it; a kill takes only the process. What a dead incarnation still has under way hangs for ever.
  */
+import type { ExtentKey } from "../../src/drive/content.ts";
 import { hasReason, type DriveError } from "../../src/drive/errors.ts";
 import { DriveNode } from "../../src/node/drive-node.ts";
 import type { StoreKeeperOptions } from "../../src/node/drive-node-options.ts";
 import type { ServingNode } from "../../src/node/serving-node.ts";
+import { FILE_CHECK_INTERVAL_MS } from "../../src/node/store-keeper.ts";
 import { StorageNode } from "../../src/node/storage-node.ts";
 import { assert, must } from "../../src/std/assert.ts";
 import type { PlantedLevelFault } from "../../src/cluster/planted-faults.ts";
@@ -50,8 +52,15 @@ const COMPACTION_IDLE_MS = 2_000;
 /** When a store is scrubbed first: within most runs. */
 const SCRUB_FIRST_WAIT_MS = 5_000;
 
+/** A store that serves has looked at its files within this much virtual time, by whatever clock. */
+export const LOST_FILES_SEEN_MS = 1.5 * FILE_CHECK_INTERVAL_MS;
+/** The same though its process stood still for a while, or its disk was full. */
+const LOST_FILES_SEEN_LATE_MS = 2 * FILE_CHECK_INTERVAL_MS;
+
 /** The store is compared with the tree much more often than in production, so that a run sees it. */
 const SWEEP_INTERVAL_MS = 3_000;
+/** What a node logs when it finds copies damaged or missing. */
+const DAMAGE_EVENTS: readonly string[] = ["chunks_damaged", "copy_missing", "scrub_found_damage"];
 const YEAR_MS = 365 * 24 * 3600 * 1000;
 
 /** What a machine is part of. */
@@ -104,6 +113,14 @@ export class SimMachine {
   rottenIndex: number | undefined;
   /** Whether a page of its log became unreadable while its process ran, which nobody may have noticed yet. */
   isLogSpoiled = false;
+  /** Copies that its processes said to be damaged or missing, as nameOfExtent() names them, in the order in which they did. */
+  readonly badCopies: string[] = [];
+  /** Files that its processes said to be missing, replaced or cut short. */
+  lostFileCount = 0;
+  /** Whether a process ended before it could see that bytes of its files were exchanged or filled up: the next one may not see it. */
+  mayHideDamage = false;
+  /** When that last happened to a file. */
+  #exchangedMs = -Infinity;
   /** Called when what its disk was made to do has ended the process; undefined while nothing was. */
   onDiskError: ((error: Error) => void) | undefined;
   /** Whether the cluster was asked to remove its member: its process ends itself when it hears that it was. */
@@ -235,6 +252,7 @@ export class SimMachine {
     const { scheduler, network, prng, onStopping } = this.#options;
     onStopping(this);
     this.onDiskError = undefined;
+    this.mayHideDamage ||= scheduler.nowMs < this.#exchangedMs + LOST_FILES_SEEN_LATE_MS;
     const serving = this.servingNode;
     if (this.isLogSpoiled && serving !== undefined) {
       // From the next start on recovery knows, and mends.
@@ -418,10 +436,17 @@ export class SimMachine {
     this.disk.lose(`${DATA_DIRECTORY}/chunks`);
   }
 
+  /** A file of the chunk store was replaced or cut short under the running process. */
+  noteExchange(): void {
+    this.#exchangedMs = this.#options.scheduler.nowMs;
+  }
+
   #logger(process: SimProcess, module: string): Logger {
     const write =
       (level: string) =>
       (event: string, fields: object = {}): void => {
+        if (event === "segment_file_lost") this.lostFileCount += 1;
+        if (DAMAGE_EVENTS.includes(event)) this.badCopies.push(nameOfExtent(fields as ExtentKey));
         const text = `${this.#options.scheduler.nowMs.toFixed(1)} ${process.name} ${level} ${module} ${event} ${JSON.stringify(fields)}`;
         this.log.push(text.length > 600 ? `${text.slice(0, 600)}...` : text);
         if (this.log.length > 200) this.log.splice(0, 100);
@@ -447,6 +472,11 @@ function storesOf(process: SimProcess, stores: OrderedStoreProvider): OrderedSto
     list: () => whileAlive(() => stores.list()),
     remove: (name) => whileAlive(() => stores.remove(name)),
   };
+}
+
+/** An extent in messages. */
+export function nameOfExtent({ contentId, extentIndex }: ExtentKey): string {
+  return `${contentId}/${extentIndex}`;
 }
 
 /** The node id of a member's machine. */

@@ -7,7 +7,7 @@
 import { hasReason } from "../../src/drive/errors.ts";
 import type { Message } from "../../src/raft/types.ts";
 import { assert, must } from "../../src/std/assert.ts";
-import type { SeededPrng } from "../../src/std/prng.ts";
+import { SeededPrng } from "../../src/std/prng.ts";
 import type { SimCluster } from "./sim-cluster.ts";
 import {
   damageFile,
@@ -16,6 +16,7 @@ import {
   type DamagedFiles,
   type FileDamage,
 } from "./sim-damage.ts";
+import { loseFiles } from "./sim-file-loss.ts";
 import { CLUSTER_ID, type SimMachine } from "./sim-machine.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { FaultKind, PlannedFault, SimPlan } from "./sim-plan.ts";
@@ -38,6 +39,9 @@ const DAY_MS = 24 * 3600 * 1000;
 /** Bytes that a full disk may still have. */
 const LITTLE_SPACE_BYTES = 64 * 1024;
 
+/** Sets what is drawn for lost files apart from the draws of the other faults of a seed. */
+const FILE_LOSS_SEED = 0xf11e;
+
 /** Runs faults. */
 export class SimNemesis {
   /** How often each kind happened. */
@@ -53,6 +57,9 @@ export class SimNemesis {
   readonly #fail: (error: Error) => void;
   #isHealed = false;
   readonly #archive: Message[] = [];
+  /** Machines that have lost files of their chunk stores under a running process. */
+  readonly losers = new Set<SimMachine>();
+  readonly #lossPrng: SeededPrng;
   /** How often each kind happened to a storage-only node; those are in `counts` too. */
   readonly storageCounts = new Map<FaultKind, number>();
   /** When the disk of a machine was last made to fail, by its member. */
@@ -75,6 +82,7 @@ export class SimNemesis {
     this.#network = options.network;
     this.#scheduler = options.scheduler;
     this.#prng = options.prng;
+    this.#lossPrng = new SeededPrng(options.plan.seed ^ FILE_LOSS_SEED).fork();
     this.#stableIndexOf = options.stableIndexOf;
     this.#fail = options.fail;
   }
@@ -203,6 +211,12 @@ export class SimNemesis {
         const done = machine.servingNode === undefined ? undefined : spoilRunning(machine, this.#prng);
         if (done !== undefined) this.#scheduler.note(done);
         return done !== undefined;
+      }
+      case "file-loss": {
+        const lost = machine.servingPeer === undefined ? [] : loseFiles(machine, this.#lossPrng);
+        for (const each of lost) this.#scheduler.note(each);
+        if (lost.length > 0) this.losers.add(machine);
+        return lost.length > 0;
       }
       case "half-open": {
         const others = this.#cluster.memberIds.filter((id) => id !== memberId);

@@ -34,7 +34,8 @@ export type FaultKind =
   /** No operation of the disk ends for a while; in directed runs alone. */
   | "stuck-disk"
   | LaterKind
-  | TroubleKind;
+  | TroubleKind
+  | LastKind;
 
 /** Kinds that are drawn behind the others, so that older seeds keep their other faults. */
 export type LaterKind =
@@ -42,6 +43,9 @@ export type LaterKind =
 
 /** Kinds that are drawn behind those: connections that nobody reads from (N6), and disks under a running process. */
 export type TroubleKind = "half-open" | DiskTrouble;
+
+/** The kind that is drawn last: files of the chunk store that go under a running process (D11). */
+export type LastKind = "file-loss";
 
 /** One fault at its instant. */
 export interface PlannedFault {
@@ -124,8 +128,10 @@ export const CHUNK_DAMAGES: readonly FaultKind[] = [
   "unreadable-page",
   "read-error",
   "index-damage",
+  // Last: storage-only nodes draw in this order.
+  "file-loss",
 ];
-const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot", "read-error", ...LATER_KINDS];
+const DAMAGING: readonly FaultKind[] = ["bit-flip", "log-rot", "read-error", ...LATER_KINDS, "file-loss"];
 
 const TROUBLE_KINDS: readonly TroubleKind[] = [
   "half-open",
@@ -137,7 +143,7 @@ const TROUBLE_KINDS: readonly TroubleKind[] = [
 ];
 
 /** Every kind that seeds draw. */
-export const EVERY_KIND: readonly FaultKind[] = [...KINDS, ...LATER_KINDS, ...TROUBLE_KINDS];
+export const EVERY_KIND: readonly FaultKind[] = [...KINDS, ...LATER_KINDS, ...TROUBLE_KINDS, "file-loss"];
 
 const MEMBER_COUNT = 3;
 
@@ -217,7 +223,8 @@ export function drawPlan(seed: number, prng: Prng): SimPlan {
   if (prng.below(CHANGING_RUNS) > 0) {
     const later = drawLater(plan, prng);
     const troubles = drawTroubles(plan, prng);
-    return { ...plan, bounds, faults: inOrder([...faults, ...later, ...troubles]) };
+    const all = [...faults, ...later, ...troubles];
+    return { ...plan, bounds, faults: inOrder([...all, ...drawFileLosses(plan, all, prng)]) };
   }
   const changes = drawChanges(faultMs, prng);
   const all = inOrder([...faults, ...drawTroubles(plan, prng)]);
@@ -244,6 +251,25 @@ function drawLater({ faultMs, damagedMemberId }: SimPlan, prng: Prng): readonly 
     kind,
     memberId: damagedMemberId,
     durationMs: pick(prng, [20, 300, 1_500, 4_000]),
+  }));
+}
+
+/**
+ * In one of four runs; in every run in which nothing else damages copies, because there the store alone must find what is lost, and
+ * no look of the run helps it.
+ */
+function drawFileLosses(
+  { faultMs, damagedMemberId }: SimPlan,
+  others: readonly PlannedFault[],
+  prng: Prng,
+): readonly PlannedFault[] {
+  const isDrawn = prng.below(4) === 0;
+  if (!isDrawn && others.some(({ kind }) => CHUNK_DAMAGES.includes(kind))) return [];
+  return Array.from({ length: 1 + prng.below(3) }, () => ({
+    atMs: Math.floor(500 + prng.float() * (faultMs - 1000)),
+    kind: "file-loss",
+    memberId: damagedMemberId,
+    durationMs: 0,
   }));
 }
 

@@ -17,7 +17,7 @@ import { SimClient, SimValues, type SimClientCounts, type SimWorld } from "./sim
 import { SimGuard } from "./sim-guard.ts";
 import { checkLinearizable, type HistoryEvent } from "./sim-history.ts";
 import { FOUNDER_IDS, SimCluster } from "./sim-cluster.ts";
-import { SimMachine } from "./sim-machine.ts";
+import { LOST_FILES_SEEN_MS, SimMachine } from "./sim-machine.ts";
 import { SimNemesis } from "./sim-nemesis.ts";
 import { CALL_LOSS_FACTOR, SimNetwork, type SimNetworkCounts } from "./sim-network.ts";
 import { SimOperator, type MembershipKind } from "./sim-operator.ts";
@@ -43,6 +43,8 @@ const COLLECTED_MS_MAX = 150_000;
 /** No run takes longer: something waits for ever. */
 const VIRTUAL_MS_MAX = 1_500_000;
 const REPORT_MS = 5_000;
+/** A node has compared its inventory with the tree after a start. */
+const AUDITED_MS = 10_000;
 /** Passes over all copies after which no damage may be left. */
 const REPAIR_ROUND_COUNT_MAX = 12;
 const CLIENTS_MS_MAX = 400_000;
@@ -78,6 +80,10 @@ export interface SimResult {
   readonly faults: ReadonlyMap<FaultKind, number>;
   /** Those of them that happened to storage-only nodes. */
   readonly storageFaults: ReadonlyMap<FaultKind, number>;
+  /** Files of chunk stores that running nodes said to be missing, replaced or cut short. */
+  readonly lostFilesNoticed: number;
+  /** Copies that storage-only nodes themselves found damaged or missing. */
+  readonly storageBadCopies: number;
   /** Verified copies that storage-only nodes hold at the end. */
   readonly storageCopies: number;
   readonly changes: ReadonlyMap<MembershipKind, number>;
@@ -337,6 +343,11 @@ class SimRun {
       network: this.#network.counts,
       faults: this.#nemesis.counts,
       storageFaults: this.#nemesis.storageCounts,
+      lostFilesNoticed: this.#cluster.all.reduce((sum, { lostFileCount }) => sum + lostFileCount, 0),
+      storageBadCopies: this.#cluster.all.reduce(
+        (sum, { isStorageOnly, badCopies }) => sum + (isStorageOnly ? new Set(badCopies).size : 0),
+        0,
+      ),
       storageCopies: this.#storageCopies,
       changes: this.#operator.counts,
       upgrades: this.#upgrades.counts,
@@ -427,8 +438,10 @@ class SimRun {
   }
 
   async #finalChecks(): Promise<void> {
+    // What is lost under a running node it finds by itself, and tells the tree.
+    if (this.#nemesis.losers.size > 0) await this.#director.delay(LOST_FILES_SEEN_MS + REPORT_MS);
     await this.#until("three copies of everything", WHOLE_MS_MAX, () => this.#checks.openMatters());
-    let isDamaged = CHUNK_DAMAGES.some((kind) => this.#nemesis.counts.has(kind));
+    let isDamaged = this.#mayBeDamaged();
     for (let round = 1; isDamaged && round <= REPAIR_ROUND_COUNT_MAX; round += 1) {
       const { damaged } = await this.#checks.verify(true);
       this.#copiesRepaired += damaged;
@@ -437,6 +450,7 @@ class SimRun {
       if (isDamaged) await this.#director.delay(REPORT_MS);
       await this.#until("damage is repaired", WHOLE_MS_MAX, () => this.#checks.openMatters());
     }
+    await this.#restartLosers();
     const [first] = this.#clients;
     for (const memberId of this.#cluster.memberIds) await must(first, "a client").readAll(memberId);
     const { copies, storageCopies } = await this.#checks.verify(false);
@@ -451,6 +465,38 @@ class SimRun {
     this.#checks.checkTrees();
     this.#checks.checkEqualStates();
     await this.#checkFeed();
+  }
+
+  /** Whether copies may be damaged of which nobody knows, because nobody has read them. */
+  #mayBeDamaged(): boolean {
+    const { counts, losers } = this.#nemesis;
+    const found = CHUNK_DAMAGES.some((kind) => kind !== "file-loss" && counts.has(kind));
+    return found || [...losers].some(({ mayHideDamage }) => mayHideDamage);
+  }
+
+  /**
+   * Nothing that looks well to a node which has lost files under its feet is only held by files that are open: every copy is whole,
+   * and a new process finds nothing that the old one did not know.
+   */
+  async #restartLosers(): Promise<void> {
+    for (const machine of this.#nemesis.losers) {
+      this.#phase = `the end of ${machine.nodeId}, which has lost files`;
+      await this.#checks.verify(false);
+      const knownCount = machine.badCopies.length;
+      const wanted = this.#checks.copiesAt(machine.memberId);
+      machine.stop("kill");
+      machine.start();
+      await this.#until("it serves again", WHOLE_MS_MAX, () => this.#checks.openMatters());
+      await this.#director.delay(AUDITED_MS);
+      const found = machine.badCopies.slice(knownCount).filter((copy) => wanted.has(copy));
+      if (found.length > 0) {
+        throw new Error(
+          `D11: only the next process of ${machine.nodeId} found what is lost: ${found.join()}`,
+        );
+      }
+      await this.#checks.verify(false);
+    }
+    this.#phase = "final checks";
   }
 
   /** The feed explains the tree, and the watcher was told all of it. */

@@ -20,6 +20,8 @@ export class SimTotals {
       "copies verified": result.copiesVerified,
       "copies at storage-only nodes": result.storageCopies,
       "copies repaired": result.copiesRepaired,
+      "bad copies found by storage-only nodes": result.storageBadCopies,
+      "lost files noticed": result.lostFilesNoticed,
       "operations done": clients.done,
       "operations refused": clients.refused,
       "outcomes unknown": clients.unknown,

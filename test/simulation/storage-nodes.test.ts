@@ -30,6 +30,7 @@ const EVERY_KIND = [
   "lost-write of a storage-only node",
   "unreadable-page of a storage-only node",
   "index-damage of a storage-only node",
+  "file-loss of a storage-only node",
   "membership: add-storage",
   "membership: remove-storage",
   "membership: wipe-storage",
@@ -48,7 +49,11 @@ describe("simulation of storage-only nodes", () => {
 
   it("met every kind of fault of such a node, and clients were sent on to them, in these runs", () => {
     for (const kind of EVERY_KIND) expect(totals.get(kind), kind).to.be.greaterThan(0);
-    for (const figure of ["downloads for a ticket", "copies at storage-only nodes", "copies repaired"]) {
+    for (const figure of [
+      "downloads for a ticket",
+      "copies at storage-only nodes",
+      "bad copies found by storage-only nodes",
+    ]) {
       expect(totals.get(figure), figure).to.be.greaterThan(0);
     }
   });

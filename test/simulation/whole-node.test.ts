@@ -43,6 +43,8 @@ const EVERY_FAULT = [
   "unreadable-page",
   "state-damage",
   "index-damage",
+  "file-loss",
+  "lost files noticed",
   "clock-jump",
   "old-replay",
   "foreign-message",

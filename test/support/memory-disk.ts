@@ -65,6 +65,8 @@ interface FileNode {
   syncedCount: number;
   /** Pages that the disk cannot give back. */
   readonly unreadable: Set<number>;
+  /** Open files through which it is being changed, with the epoch of their process. */
+  readonly writers: Map<MemoryFile, number>;
 }
 
 interface DirectoryNode {
@@ -167,7 +169,17 @@ export class MemoryDisk implements Disk {
     const file = this.#fileAt(path);
     file.content = GrowingBytes.of(bytes);
     file.durable = GrowingBytes.of(bytes);
+    // A sync that is under way covers nothing that comes after this.
+    file.syncedCount += file.pending.length;
     file.pending = [];
+  }
+
+  /**
+   * Whether the living process is in the middle of changing the file at a path: a write or truncation is under way, or its writer has
+   * asked how long it is and not acted on the answer yet. What is cut off then is filled with zeros by a write that nobody could stop.
+   */
+  isBeingWritten(path: string): boolean {
+    return [...this.#fileAt(path).writers.values()].includes(this.#epoch);
   }
 
   /** Cuts off the end of a file as damage would, in place: who has it open sees it. */
@@ -449,6 +461,7 @@ class MemoryFile implements DiskFile {
   }
 
   async size(): Promise<number> {
+    if (this.#writable) this.#node.writers.set(this, this.#epoch);
     await this.#disk.alive(this.path, this.#epoch);
     return this.#node.content.length;
   }
@@ -471,18 +484,23 @@ class MemoryFile implements DiskFile {
     this.#open();
     if (!this.#writable) throw osError("EBADF", this.path);
     const bytes = Buffer.concat(parts);
-    await this.#begin("write", bytes.length);
-    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
-    const grows = Math.max(0, offset + bytes.length - this.#node.content.length);
-    const free = this.#disk.freeBytes;
-    const fits = grows > free ? Math.max(0, bytes.length - (grows - free)) : bytes.length;
-    if (fits > 0) {
-      const kept = Uint8Array.from(bytes.subarray(0, fits));
-      this.#node.content.write(offset, kept);
-      for (const page of pagesOf(offset, fits)) this.#node.unreadable.delete(page);
-      this.#node.pending.push({ kind: "write", offset, bytes: kept });
+    this.#node.writers.set(this, this.#epoch);
+    try {
+      await this.#begin("write", bytes.length);
+      if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
+      const grows = Math.max(0, offset + bytes.length - this.#node.content.length);
+      const free = this.#disk.freeBytes;
+      const fits = grows > free ? Math.max(0, bytes.length - (grows - free)) : bytes.length;
+      if (fits > 0) {
+        const kept = Uint8Array.from(bytes.subarray(0, fits));
+        this.#node.content.write(offset, kept);
+        for (const page of pagesOf(offset, fits)) this.#node.unreadable.delete(page);
+        this.#node.pending.push({ kind: "write", offset, bytes: kept });
+      }
+      if (fits < bytes.length) throw osError("ENOSPC", this.path);
+    } finally {
+      this.#node.writers.delete(this);
     }
-    if (fits < bytes.length) throw osError("ENOSPC", this.path);
   }
 
   #refuseUnreadable(offset: number, length: number): void {
@@ -507,10 +525,15 @@ class MemoryFile implements DiskFile {
   async truncate(sizeBytes: number): Promise<void> {
     this.#open();
     if (!this.#writable) throw osError("EBADF", this.path);
-    await this.#begin("truncate", sizeBytes);
-    if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
-    this.#node.content.resize(sizeBytes);
-    this.#node.pending.push({ kind: "truncate", sizeBytes });
+    this.#node.writers.set(this, this.#epoch);
+    try {
+      await this.#begin("truncate", sizeBytes);
+      if (!this.#disk.isAlive(this.#epoch)) await this.#disk.alive(this.path, this.#epoch);
+      this.#node.content.resize(sizeBytes);
+      this.#node.pending.push({ kind: "truncate", sizeBytes });
+    } finally {
+      this.#node.writers.delete(this);
+    }
   }
 
   async isNamed(): Promise<boolean> {
@@ -523,6 +546,7 @@ class MemoryFile implements DiskFile {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#node.writers.delete(this);
     await this.#begin("close", 0);
   }
 
@@ -652,6 +676,7 @@ function newFile(bytes: Uint8Array): FileNode {
     pending: [],
     syncedCount: 0,
     unreadable: new Set(),
+    writers: new Map(),
   };
 }
 

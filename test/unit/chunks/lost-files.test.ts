@@ -551,6 +551,36 @@ describe("Files lost under a running store", function () {
     }
   });
 
+  it("do not keep the next process from starting when a segment has got the file of another one", async () => {
+    // The second one is closed, the third one the last.
+    for (const victim of [2, 3]) {
+      for (const isIndexLost of [false, true]) {
+        const { fixture, store } = await setUp();
+        fixture.disk.replace(logPath(victim), fixture.disk.contentOf(logPath(1)));
+        expect(await wholeOf(store, COUNT), "open files go on").to.have.length(COUNT);
+        fixture.crash(new SeededPrng(17));
+        if (isIndexLost) await fixture.loseIndex();
+
+        const after = await fixture.open();
+
+        const lost =
+          victim === 2 ? range(PER_SEGMENT + 1, 2 * PER_SEGMENT) : range(2 * PER_SEGMENT + 1, COUNT);
+        const whole = await wholeOf(after, COUNT);
+        expect(range(1, COUNT).filter((contentId) => !whole.includes(contentId))).to.deep.equal(lost);
+        for (const contentId of lost) {
+          await after.removeExtent(extentKey(contentId));
+          await putSmall(after, contentId);
+        }
+        for (let result = await after.compact(now); result !== undefined; result = await after.compact(now));
+        fixture.faults.length = 0;
+        fixture.crash(new SeededPrng(18));
+        expect(await wholeOf(await fixture.open(), COUNT)).to.have.length(COUNT);
+        expect(fixture.faults).to.deep.equal([]);
+        expect(fixture.fatal).to.deep.equal([]);
+      }
+    }
+  });
+
   it("do not keep compaction from the others, and go from the log once nothing in them counts", async () => {
     const { fixture, store } = await setUp();
     fixture.disk.lose(logPath(1));

@@ -3,7 +3,8 @@ import { expect } from "chai";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { errnoOf } from "../../../src/std/disk.ts";
+import { deferred } from "../../../src/std/deferred.ts";
+import { errnoOf, type DiskFile } from "../../../src/std/disk.ts";
 import { SystemDisk } from "../../../src/std/system-disk.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
@@ -158,6 +159,80 @@ describe("MemoryDisk", () => {
     expect(String(error)).to.contain("ENOSPC");
     expect(disk.contentOf("/file")[99]).to.equal(5);
     expect(await disk.space("/")).to.deep.equal({ freeBytes: 0, totalBytes: 100 });
+  });
+
+  it("goes on with the old file for who has it open when it is lost or replaced, and shows a cut to everybody", async () => {
+    const disk = new MemoryDisk();
+    const open = async (path: string): Promise<DiskFile> => {
+      await write(disk, path, new Uint8Array(100).fill(1));
+      return disk.open(path, "existing");
+    };
+    const files = await Promise.all(["/lost", "/replaced", "/cut"].map(open));
+    disk.lose("/lost");
+    disk.replace("/replaced", new Uint8Array(7).fill(2));
+    disk.cut("/cut", 40);
+
+    for (const file of files) await file.write(100, [new Uint8Array(1).fill(3)]);
+    const seen = await Promise.all(files.map((file) => file.read(0, 200)));
+    expect(seen.map((bytes) => [bytes.length, bytes[0], bytes[40], bytes[100]])).to.deep.equal([
+      [101, 1, 1, 3],
+      [101, 1, 1, 3],
+      // The gap reads as zeros.
+      [101, 1, 0, 3],
+    ]);
+    for (const file of files) await file.sync();
+    await disk.syncDirectory("/");
+    disk.crash(new SeededPrng(1));
+    expect(disk.filesBelow("/")).to.deep.equal(["/cut", "/replaced"]);
+    expect([...disk.contentOf("/replaced")]).to.deep.equal([2, 2, 2, 2, 2, 2, 2]);
+    expect(disk.contentOf("/cut")).to.have.length(101);
+  });
+
+  it("says that a file is being written from the question for its size to the end of the write, while its process lives", async () => {
+    const disk = new MemoryDisk();
+    await write(disk, "/file", new Uint8Array(10));
+    const [reader, writer] = [await disk.open("/file", "read"), await disk.open("/file", "existing")];
+    const isWritten = (): boolean => disk.isBeingWritten("/file");
+    await reader.size();
+    expect(isWritten(), "a reader asked").to.equal(false);
+
+    await writer.size();
+    expect(isWritten(), "a writer asked").to.equal(true);
+    const writing = writer.write(10, [new Uint8Array(1)]);
+    expect(isWritten(), "it writes").to.equal(true);
+    await writing;
+    expect(isWritten(), "it has written").to.equal(false);
+
+    const truncating = writer.truncate(3);
+    expect(isWritten(), "it cuts").to.equal(true);
+    await truncating;
+    expect(isWritten(), "it has cut").to.equal(false);
+    await writer.size();
+    disk.kill();
+    expect(isWritten(), "its process is gone").to.equal(false);
+  });
+
+  it("makes nothing durable by a sync that began before a cut, of what is written after it", async () => {
+    const sizes = new Set<number>();
+    for (let seed = 0; seed < 20; seed += 1) {
+      const disk = new MemoryDisk();
+      await write(disk, "/file", new Uint8Array(10));
+      await disk.syncDirectory("/");
+      const file = await disk.open("/file", "existing");
+      await file.write(10, [new Uint8Array(10)]);
+      const released = deferred<void>();
+      disk.onOperation = (operation) => (operation === "sync" ? released.promise : undefined);
+      const syncing = file.sync();
+      disk.cut("/file", 5);
+      await file.write(5, [new Uint8Array(5000)]);
+      released.resolve();
+      await syncing;
+
+      disk.crash(new SeededPrng(seed));
+
+      sizes.add(disk.contentOf("/file").length);
+    }
+    expect([...sizes]).to.include.members([5, 5005]);
   });
 
   it("gives the same outcome for the same seed", async () => {

@@ -400,6 +400,42 @@ describe("SegmentLog", () => {
       await expectReason("DATA_CORRUPT", () => open(disk, { identity: utf8("another store") }));
     });
 
+    it("takes a segment for missing when it has the file of another one, and goes on behind it where damage is reported", async () => {
+      for (const victim of [1, 2, 4]) {
+        const disk = new MemoryDisk();
+        const { log } = await open(disk);
+        for (const text of texts(20)) await put(log, text);
+        expect(log.segmentIds).to.deep.equal([1, 2, 3, 4]);
+        const bytes = disk.contentOf(segmentPath("/log", 3));
+        disk.kill();
+        disk.replace(segmentPath("/log", victim), bytes);
+
+        const after = await open(disk, { onFault: "report" });
+        await put(after.log, "a record behind it");
+
+        const told = after.log.recovery.faults.map(({ kind, segmentId }) => ({ kind, segmentId }));
+        expect(told[0]).to.deep.equal({ kind: "missing", segmentId: victim });
+        disk.kill();
+        const { records } = await open(disk, { onFault: "report" });
+        expect(records).to.deep.equal([...after.records, "a record behind it"]);
+        expect(records, "none is there twice").to.have.length(new Set(records).size);
+      }
+    });
+
+    it("refuses a segment of another store in the place of one of its own, whatever is done with damage", async () => {
+      const disk = new MemoryDisk();
+      const { log } = await open(disk);
+      for (const text of texts(20)) await put(log, text);
+      const [identity, label] = [utf8("cluster/member/other"), utf8("")];
+      disk.kill();
+      disk.replace(
+        segmentPath("/log", 2),
+        encodeSegmentHeader({ segmentId: 2, chainSeed: 0, identity, label }),
+      );
+
+      await expectReason("DATA_CORRUPT", () => open(disk, { onFault: "report" }));
+    });
+
     it("removes a segment that a crash left without records, also when it cannot be read", async () => {
       const disk = new MemoryDisk();
       const { log } = await open(disk);
