@@ -1,8 +1,9 @@
 /**
  * Compares what our nodes do with what a scenario file of etcd-io/raft expects.
  *
- * Exactly equal: what raft-state, raft-log, status and compact print. Equal as multisets per directive: messages, each with
- * everything it carries, and what the harness says beside them (refused proposals, members that are not known, "no messages").
+ * Exactly equal: what raft-state, raft-log, status and compact print, also on lines below "log-level". Equal as multisets per
+ * directive: messages, each with everything it carries, and what the harness says beside them (refused proposals, members that
+ * are not known, "no messages", and states among messages).
  * Not compared: log lines, the layout of batches, the order of messages. Allowed differences:
  *
  *   1. Log:term/index of "MsgStorageAppend" itself, which nobody reads: the entries say it.
@@ -10,7 +11,7 @@
  *   3. The commit index and its term in requests for a vote and in refusals, which etcd's do not have (raft/DESIGN.md says why
  *      ours do). What follows from them is compared: commit indexes and roles.
  */
-import { parseScript, type DirectiveCase } from "./datadriven.ts";
+import { parseDirective, parseScript, type DirectiveCase } from "./datadriven.ts";
 import { InteractionGroup, RefusedFeatureError } from "./interaction.ts";
 
 /** Directives whose output is compared exactly. */
@@ -18,7 +19,7 @@ const EXACT_COMMANDS: ReadonlySet<string> = new Set(["raft-state", "raft-log", "
 
 /** What the harness says beside messages. */
 const WORDS =
-  /^(?:raft: .*|raft proposal dropped|no messages|no (?:append|apply) work to perform|index must be specified .*)$/;
+  /^(?:raft: .*|raft proposal dropped|no messages|no (?:append|apply) work to perform|index must be specified .*|\d+: State.*)$/;
 
 /** How a scenario file ended. */
 export type ReplayResult =
@@ -70,11 +71,20 @@ function runCase(group: InteractionGroup, directive: DirectiveCase, name: string
 }
 
 function compareCase(directive: DirectiveCase, actual: string): string | undefined {
-  const isExact = EXACT_COMMANDS.has(directive.command);
+  const isExact = isComparedExactly(directive);
   const wanted = isExact ? withoutLogLines(directive.expected) : messagesIn(directive.expected);
   const got = isExact ? withoutLogLines(actual) : messagesIn(actual);
   if (wanted === got) return undefined;
   return `line ${directive.line}: ${directive.command}\n--- expected\n${wanted}\n--- actual\n${got}`;
+}
+
+/** Whether all that `directive` and the lines below it print is compared exactly. */
+function isComparedExactly({ command, input }: DirectiveCase): boolean {
+  if (command === "propose-conf-change") return false;
+  const lines = input.split("\n").filter((line) => line.trim() !== "");
+  const commands = [command, ...lines.map((line) => parseDirective(line).command)];
+  const printing = commands.filter((name) => name !== "log-level");
+  return printing.length > 0 && printing.every((name) => EXACT_COMMANDS.has(name));
 }
 
 /** `text` without the lines that etcd's logger wrote. */

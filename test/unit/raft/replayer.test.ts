@@ -67,6 +67,8 @@ describe("the replayer of scenarios", () => {
       'raft-log 1\n----\n1/3 EntryNormal "other"': /line 22: raft-log/u,
       "status 1\n----\n1: StateReplicate match=4 next=5": /line 22: status/u,
       "stabilize\n----\n1->2 MsgHeartbeat Term:1 Log:0/0": /line 22: stabilize/u,
+      'log-level debug\nraft-log 1\n----\n1/3 EntryNormal "other"': /line 22: log-level/u,
+      "stabilize\nraft-state\n----\n1: StateFollower (Voter) Term:1 Lead:1": /line 22: stabilize/u,
       "propose 1 data\n----\nraft proposal dropped": /line 22: propose/u,
     };
 
