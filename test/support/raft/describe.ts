@@ -23,6 +23,7 @@ import {
   type Snapshot,
 } from "../../../src/raft/types.ts";
 import { bytesEqual, utf8 } from "../../../src/std/bytes.ts";
+import { readNumber } from "./datadriven.ts";
 
 /** Context of a change that was proposed with v1=true. */
 export const V1_CONTEXT = utf8("v1");
@@ -99,8 +100,8 @@ export function roleName(role: Role): string {
 export function parseSteps(text: string): ConfChangeStep[] {
   const words = text.split(/\s+/).filter((word) => word !== "");
   return words.map((word) => {
-    const memberId = Number(word.slice(1));
-    if (!Number.isSafeInteger(memberId)) throw new Error(`not a step: ${word}`);
+    if (!/^[vlru]\d+$/.test(word)) throw new Error(`not a step: ${word}`);
+    const memberId = readNumber(word.slice(1));
     for (const kind of ["add-voter", "add-learner", "remove", "update"] as const) {
       if (word.startsWith(STEP_LETTERS[kind])) return { kind, memberId };
     }

@@ -24,7 +24,13 @@ import {
   type Message,
   type Snapshot,
 } from "../../../src/raft/types.ts";
-import { parseDirective, type DirectiveArg, type DirectiveCase } from "./datadriven.ts";
+import {
+  parseDirective,
+  readBoolean,
+  readNumber,
+  type DirectiveArg,
+  type DirectiveCase,
+} from "./datadriven.ts";
 import {
   describeEntry,
   describeMessage,
@@ -61,6 +67,31 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
   stabilize: ["log-level"],
   "transfer-leadership": ["from", "to"],
   "propose-conf-change": ["v1", "transition"],
+};
+
+/** How many bare words directives take; those that are not here take as many ids as there are. */
+const WORD_COUNTS: Readonly<Record<string, number>> = {
+  _breakpoint: 0,
+  "add-nodes": 1,
+  campaign: 1,
+  compact: 2,
+  "duplicate-msgs": 1,
+  "forget-leader": 1,
+  "log-level": 1,
+  propose: 2,
+  "propose-conf-change": 1,
+  "raft-log": 1,
+  "raft-state": 0,
+  "read-index": 2,
+  "report-unreachable": 2,
+  restart: 1,
+  "send-snapshot": 2,
+  "set-randomized-election-timeout": 1,
+  status: 1,
+  tick: 2,
+  "tick-election": 1,
+  "tick-heartbeat": 1,
+  "transfer-leadership": 0,
 };
 
 /** Directives whose first words are texts, not ids. */
@@ -176,7 +207,7 @@ export class InteractionGroup {
       case "raft-state":
         return this.#printState();
       case "set-randomized-election-timeout":
-        node(0).raft.setElectionTimeoutTicks(Number(valueOf(args, "timeout")));
+        node(0).raft.setElectionTimeoutTicks(numberOf(args, "timeout"));
         return undefined;
       case "stabilize":
         return this.#stabilizeDirective(args, ids);
@@ -191,7 +222,7 @@ export class InteractionGroup {
       case "tick":
         return tick(node(0), must(ids[1], "tick needs a count"));
       case "transfer-leadership":
-        this.#node(Number(valueOf(args, "from"))).raft.transferLeader(Number(valueOf(args, "to")));
+        this.#node(numberOf(args, "from")).raft.transferLeader(numberOf(args, "to"));
         return undefined;
       case "forget-leader":
         node(0).raft.forgetLeader();
@@ -221,20 +252,25 @@ export class InteractionGroup {
   }
 
   #addNodes(args: readonly DirectiveArg[]): string | undefined {
-    const list = (key: string): number[] => (args.find((arg) => arg.key === key)?.values ?? []).map(Number);
-    const isOn = (key: string): boolean => valueOf(args, key) === "true";
+    const list = (key: string): number[] =>
+      (args.find((arg) => arg.key === key)?.values ?? []).map(readNumber);
+    const isOn = (key: string): boolean => readBoolean(valueOf(args, key) ?? "false");
     if (isOn("disable-conf-change-validation")) {
       throw new RefusedFeatureError("unchecked membership changes are refused");
     }
     const reads = valueOf(args, "read-only") ?? "safe";
     if (reads === "lease-based") throw new RefusedFeatureError("lease reads are refused");
     if (reads !== "safe") throw new Error(`invalid read-only option ${reads}`);
-    const index = Number(valueOf(args, "index") ?? 0);
+    const index = numberOf(args, "index", 0);
     const config = confState(list("voters"), list("learners"));
     const content = valueOf(args, "content") ?? "";
     const isBootstrapped = index > 0 || content !== "" || config.voters.length + config.learners.length > 0;
     if (isBootstrapped && index <= 1) return "index must be specified as > 1 due to bootstrap";
-    for (let i = Number(args[0]?.key); i > 0; i -= 1) {
+    const count = must(
+      args.find((arg) => arg.values.length === 0),
+      "add-nodes needs a count",
+    );
+    for (let i = readNumber(count.key); i > 0; i -= 1) {
       const id = this.#nodes.length + 1;
       const base = isBootstrapped
         ? { metadata: { index, term: 1, confState: config }, data: utf8(content) }
@@ -246,13 +282,13 @@ export class InteractionGroup {
         id,
         storage,
         prng: new SeededPrng(id),
-        electionTicks: Number(valueOf(args, "election-tick") ?? ELECTION_TICKS),
-        heartbeatTicks: Number(valueOf(args, "heartbeat-tick") ?? HEARTBEAT_TICKS),
+        electionTicks: numberOf(args, "election-tick", ELECTION_TICKS),
+        heartbeatTicks: numberOf(args, "heartbeat-tick", HEARTBEAT_TICKS),
         preVote: isOn("prevote"),
         checkQuorum: isOn("checkquorum"),
         entriesSizeBytesMax: UNLIMITED,
-        committedSizeBytesMax: Number(valueOf(args, "max-committed-size-per-ready") ?? UNLIMITED),
-        inflightMessagesMax: Number(valueOf(args, "inflight") ?? UNLIMITED),
+        committedSizeBytesMax: numberOf(args, "max-committed-size-per-ready", UNLIMITED),
+        inflightMessagesMax: numberOf(args, "inflight", UNLIMITED),
         inflightBytesMax: 0,
         uncommittedBytesMax: UNLIMITED,
         appliedIndex: index,
@@ -277,12 +313,16 @@ export class InteractionGroup {
 
   #proposeConfChange(directive: DirectiveCase): string | undefined {
     checkArguments(directive.command, directive.args);
-    const isV1 = valueOf(directive.args, "v1") === "true";
+    const isV1 = readBoolean(valueOf(directive.args, "v1") ?? "false");
     const name = valueOf(directive.args, "transition") ?? "auto";
     const transition = TRANSITIONS.get(name);
     if (transition === undefined) throw new Error(`unknown transition ${name}`);
     const steps = parseSteps(directive.input);
-    const outcome = this.#node(Number(directive.args[0]?.key)).raft.proposeConfChange({
+    const id = must(
+      directive.args.find((arg) => arg.values.length === 0),
+      "checked above",
+    ).key;
+    const outcome = this.#node(readNumber(id)).raft.proposeConfChange({
       transition,
       steps,
       context: isV1 ? V1_CONTEXT : new Uint8Array(0),
@@ -361,10 +401,13 @@ export class InteractionGroup {
     if (type !== undefined && !isMessageName(type)) throw new Error(`unknown message type ${type}`);
     const recipients: Recipient[] = [];
     for (const arg of args) {
-      if (arg.values.length === 0) recipients.push({ id: Number(arg.key), isDropped: false });
+      if (arg.values.length === 0) recipients.push({ id: readNumber(arg.key), isDropped: false });
       if (arg.key === "drop")
-        for (const id of arg.values) recipients.push({ id: Number(id), isDropped: true });
+        for (const id of arg.values) recipients.push({ id: readNumber(id), isDropped: true });
     }
+    const ids = recipients.map((recipient) => recipient.id);
+    if (new Set(ids).size < ids.length)
+      throw new Error("messages to one node twice, or delivered and dropped");
     let count = 0;
     for (const recipient of recipients) count += this.#deliver(recipient, type, "");
     if (count === 0) this.#print("no messages");
@@ -510,15 +553,17 @@ function tick(node: GroupNode, count: number): undefined {
   for (let i = 0; i < count; i += 1) node.raft.tick();
 }
 
-/** Throws for an argument that the directive does not know. */
+/** Throws for arguments that the directive does not know, or of which there are too many or too few. */
 function checkArguments(command: string, args: readonly DirectiveArg[]): void {
-  if (TEXT_COMMANDS.has(command)) return;
   for (const { key, values } of args) {
-    const isId = values.length === 0 && /^\d+$/.test(key);
-    if (!isId && KEYS[command]?.includes(key) !== true) {
+    const isWord = values.length === 0 && (TEXT_COMMANDS.has(command) || /^\d+$/.test(key));
+    if (!isWord && (values.length === 0 || KEYS[command]?.includes(key) !== true)) {
       throw new Error(`${command} does not know the argument ${key}`);
     }
   }
+  const count = args.filter((arg) => arg.values.length === 0).length;
+  const wanted = WORD_COUNTS[command] ?? count;
+  if (count !== wanted) throw new Error(`${command} takes ${wanted} words, not ${count}`);
 }
 
 function isQuietLevel(level = ""): boolean {
@@ -533,6 +578,11 @@ function isOwn(message: Message): boolean {
 
 function valueOf(args: readonly DirectiveArg[], key: string): string | undefined {
   return args.find((arg) => arg.key === key)?.values[0];
+}
+
+function numberOf(args: readonly DirectiveArg[], key: string, fallback?: number): number {
+  const text = valueOf(args, key);
+  return text === undefined ? must(fallback, `${key}= is needed`) : readNumber(text);
 }
 
 function errorOf(outcome: ProposeOutcome): string | undefined {

@@ -15,7 +15,7 @@ import {
 } from "../../../src/raft/conf-change.ts";
 import { committedIndex, voteResult, type QuorumConfig } from "../../../src/raft/quorum.ts";
 import { Tracker } from "../../../src/raft/tracker.ts";
-import type { DirectiveArg, DirectiveCase } from "./datadriven.ts";
+import { readBoolean, readNumber, type DirectiveArg, type DirectiveCase } from "./datadriven.ts";
 import { describeConfig, describeProgress, parseSteps } from "./describe.ts";
 
 /** Runs directives of one confchange file, each on the outcome of the ones before. */
@@ -41,14 +41,16 @@ export class ConfChangeRunner {
 
   #change(directive: DirectiveCase): ConfChangeResult {
     const steps = parseSteps(directive.input);
+    checkKeys(directive, directive.command === "enter-joint" ? ["autoleave"] : []);
     switch (directive.command) {
       case "simple":
         return simpleChange(this.#config, steps);
       case "enter-joint": {
-        const autoLeave = directive.args.find((arg) => arg.key === "autoleave")?.values[0] === "true";
-        return enterJoint(this.#config, autoLeave, steps);
+        const autoLeave = valuesOf(directive.args, "autoleave")?.[0] ?? "false";
+        return enterJoint(this.#config, readBoolean(autoLeave), steps);
       }
       case "leave-joint":
+        if (steps.length > 0) return { ok: false, reason: "this command takes no input" };
         return leaveJoint(this.#config);
       default:
         throw new Error(`unknown directive ${directive.command}`);
@@ -60,16 +62,18 @@ export class ConfChangeRunner {
 export function runQuorum(directive: DirectiveCase): string {
   const voters = ids(valuesOf(directive.args, "cfg"));
   const joint = valuesOf(directive.args, "cfgj");
-  const outgoing = joint === undefined || joint[0] === "zero" ? [] : ids(joint);
+  const outgoing = joint?.length === 1 && joint[0] === "zero" ? [] : ids(joint);
   const config: QuorumConfig = { voters, votersOutgoing: outgoing };
   switch (directive.command) {
     case "committed":
+      checkKeys(directive, ["cfg", "cfgj", "idx"]);
       return runCommitted(
         config,
         joint !== undefined,
         inOrder(config, valuesOf(directive.args, "idx") ?? [], readIndex),
       );
     case "vote":
+      checkKeys(directive, ["cfg", "cfgj", "votes"]);
       return runVote(config, inOrder(config, valuesOf(directive.args, "votes") ?? [], readVote));
     default:
       throw new Error(`unknown directive ${directive.command}`);
@@ -149,15 +153,26 @@ function inOrder<T>(
 }
 
 function readIndex(text: string): number | undefined {
-  return text === "_" ? undefined : Number(text);
+  if (text === "_") return undefined;
+  const index = readNumber(text);
+  assert(index > 0, "0 as an index cannot be told from none");
+  return index;
 }
 
 function readVote(text: string): boolean | undefined {
+  assert(["y", "n", "_"].includes(text), `unknown vote ${text}`);
   return text === "_" ? undefined : text === "y";
 }
 
 function ids(values: readonly string[] | undefined): number[] {
-  return (values ?? []).map(Number);
+  return [...new Set((values ?? []).map(readNumber))];
+}
+
+/** Throws for an argument that is not one of `keys`. */
+function checkKeys(directive: DirectiveCase, keys: readonly string[]): void {
+  for (const { key } of directive.args) {
+    if (!keys.includes(key)) throw new Error(`${directive.command} does not know the argument ${key}`);
+  }
 }
 
 function valuesOf(args: readonly DirectiveArg[], key: string): readonly string[] | undefined {

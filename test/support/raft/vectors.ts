@@ -1,10 +1,10 @@
 /**
  * Compares what our nodes do with what a scenario file of etcd-io/raft expects.
  *
- * Exactly equal: what raft-state, raft-log, status and compact print, also on lines below "log-level". Equal as multisets per
- * directive: messages, each with everything it carries, and what the harness says beside them (refused proposals, members that
- * are not known, "no messages", and states among messages).
- * Not compared: log lines, the layout of batches, the order of messages. Allowed differences:
+ * Exactly equal: what directives print that handle no messages, such as raft-state, raft-log, status and compact. Equal as
+ * multisets per directive: messages, each with everything it carries, and what the harness says beside them (refused proposals,
+ * members that are not known, "no messages", roles, progress). A directive counts with those in its input; where these print a
+ * log, entries count as messages do. Not compared: log lines, the layout of batches, the order of messages. Allowed differences:
  *
  *   1. Log:term/index of "MsgStorageAppend" itself, which nobody reads: the entries say it.
  *   2. Indentation, because it only shows nesting.
@@ -14,12 +14,25 @@
 import { parseDirective, parseScript, type DirectiveCase } from "./datadriven.ts";
 import { InteractionGroup, RefusedFeatureError } from "./interaction.ts";
 
-/** Directives whose output is compared exactly. */
-const EXACT_COMMANDS: ReadonlySet<string> = new Set(["raft-state", "raft-log", "status", "compact"]);
+/** Directives that print messages, whose order and layout are not compared. */
+const MESSAGE_COMMANDS: ReadonlySet<string> = new Set([
+  "deliver-msgs",
+  "process-append-thread",
+  "process-apply-thread",
+  "process-ready",
+  "send-snapshot",
+  "stabilize",
+]);
 
-/** What the harness says beside messages. */
+/** Directives that print entries. */
+const LOG_COMMANDS: ReadonlySet<string> = new Set(["raft-log", "compact"]);
+
+/** What is compared beside messages: roles, progress, and what the harness says. */
 const WORDS =
-  /^(?:raft: .*|raft proposal dropped|no messages|no (?:append|apply) work to perform|index must be specified .*|\d+: State.*)$/;
+  /^(?:\d+: State.*|raft: .*|raft proposal dropped|no messages|no (?:append|apply) work to perform|index must be specified .*)$/;
+
+/** What a log is printed as. */
+const LOG_LINE = /^(?:\d+\/\d+ Entry.*|log is empty: .*)$/;
 
 /** How a scenario file ended. */
 export type ReplayResult =
@@ -71,20 +84,20 @@ function runCase(group: InteractionGroup, directive: DirectiveCase, name: string
 }
 
 function compareCase(directive: DirectiveCase, actual: string): string | undefined {
-  const isExact = isComparedExactly(directive);
-  const wanted = isExact ? withoutLogLines(directive.expected) : messagesIn(directive.expected);
-  const got = isExact ? withoutLogLines(actual) : messagesIn(actual);
+  const commands = commandsOf(directive);
+  const isExact = !commands.some((command) => MESSAGE_COMMANDS.has(command));
+  const hasLog = commands.some((command) => LOG_COMMANDS.has(command));
+  const read = isExact ? withoutLogLines : (text: string) => messagesIn(text, hasLog);
+  const wanted = read(directive.expected);
+  const got = read(actual);
   if (wanted === got) return undefined;
   return `line ${directive.line}: ${directive.command}\n--- expected\n${wanted}\n--- actual\n${got}`;
 }
 
-/** Whether all that `directive` and the lines below it print is compared exactly. */
-function isComparedExactly({ command, input }: DirectiveCase): boolean {
-  if (command === "propose-conf-change") return false;
-  const lines = input.split("\n").filter((line) => line.trim() !== "");
-  const commands = [command, ...lines.map((line) => parseDirective(line).command)];
-  const printing = commands.filter((name) => name !== "log-level");
-  return printing.length > 0 && printing.every((name) => EXACT_COMMANDS.has(name));
+/** The directive and those in its input. */
+function commandsOf({ command, input }: DirectiveCase): string[] {
+  if (command === "propose-conf-change") return [command];
+  return [command, ...input.split("\n").map((line) => parseDirective(line).command)];
 }
 
 /** `text` without the lines that etcd's logger wrote. */
@@ -93,13 +106,13 @@ export function withoutLogLines(text: string): string {
   return lines.filter((line) => line !== "ok" && line !== "").join("\n");
 }
 
-/** The messages in `text`, and what the harness says beside them, one a line, sorted. */
-export function messagesIn(text: string): string {
+/** The messages in `text`, what the harness says beside them and, where asked for, entries, one a line, sorted. */
+export function messagesIn(text: string, hasLog = false): string {
   const messages: string[] = [];
   const lines = text.split("\n");
   for (let at = 0; at < lines.length; at += 1) {
     const line = (lines[at] ?? "").trim();
-    if (WORDS.test(line)) messages.push(line);
+    if (WORDS.test(line) || (hasLog && LOG_LINE.test(line))) messages.push(line);
     if (!/^(dropped: )?[0-9a-zA-Z]+->[0-9a-zA-Z]+ Msg/.test(line)) continue;
     let message = line.replace(/ Responses:\[$/, "");
     if (message.endsWith("Entries:[")) {

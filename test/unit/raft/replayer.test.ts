@@ -3,6 +3,8 @@
  * Method: scripts of our own that are wrong in one place.
  */
 import { expect } from "chai";
+import { parseScript } from "../../support/raft/datadriven.ts";
+import { ConfChangeRunner, runQuorum } from "../../support/raft/pure-vectors.ts";
 import { replayInteraction } from "../../support/raft/vectors.ts";
 
 const SINGLE = `
@@ -50,6 +52,50 @@ describe("the replayer of scenarios", () => {
     expect(() => replay("stabilize 1")).to.throw('own.txt, line 22: no "----" after stabilize 1');
   });
 
+  it("never guesses an argument, a value or where an output ends", () => {
+    for (const directive of [
+      "campaign 1 2",
+      "propose 1",
+      "propose 1 one two",
+      "propose 1 one=two",
+      "deliver-msgs 1 drop=(1)",
+      "add-nodes 1 prevote=yes",
+      "add-nodes 1 voters=(3,4 index=2",
+      "add-nodes 1 voters=(x) index=2",
+      "add-nodes 1 voters=(3) index=x",
+      "set-randomized-election-timeout 1",
+      "propose-conf-change 1 v1=maybe",
+      "propose-conf-change 1\nv",
+      "raft-state\n----",
+    ]) {
+      expect(() => replay(`${directive}\n----\nok`), directive).to.throw("own.txt, ");
+    }
+    for (const text of [
+      "vote cfg=(1) votes=(maybe)",
+      "vote cfg=(1) votes=(y) more=(1)",
+      "vote cfg=(1,2) votes=(y)",
+      "vote cfg=(1) cfgj=(zero,2) votes=(y,y)",
+      "committed cfg=(1) idx=(0)",
+      "committed cfg=(1) idx=(x)",
+    ]) {
+      expect(() => parseScript(`${text}\n----`).map((one) => runQuorum(one)), text).to.throw();
+    }
+    for (const text of ["simple\nv", "simple\nv-1", "simple now=1\nv1", "enter-joint autoleave=maybe\nv1"]) {
+      expect(
+        () => parseScript(`${text}\n----`).map((one) => new ConfChangeRunner().run(one)),
+        text,
+      ).to.throw();
+    }
+  });
+
+  it("reads comments, continued lines, doubled output, lines of blanks and line ends of Windows", () => {
+    const states = "1: StateLeader (Voter) Term:1 Lead:1\n2: StateFollower (Non-Voter) Term:0 Lead:0";
+    const text = `  # one more\nadd-nodes \\\n  1\n----\nok\n \t\nraft-state\n----\n----\n${states}\n----\n----\nraft-state\n----\n${states}`;
+
+    expect(replay(text)).to.deep.equal({ outcome: "equal", cases: 8 });
+    expect(replay(text.replaceAll("\n", "\r\n"))).to.deep.equal({ outcome: "equal", cases: 8 });
+  });
+
   it("says what it refuses on purpose", () => {
     const refused = {
       "add-nodes 1 index=2 read-only=lease-based": "lease reads are refused",
@@ -70,6 +116,9 @@ describe("the replayer of scenarios", () => {
       'log-level debug\nraft-log 1\n----\n1/3 EntryNormal "other"': /line 22: log-level/u,
       "stabilize\nraft-state\n----\n1: StateFollower (Voter) Term:1 Lead:1": /line 22: stabilize/u,
       "propose 1 data\n----\nraft proposal dropped": /line 22: propose/u,
+      "log-level debug\nraft-state\n----\n1: StateFollower (Voter) Term:1 Lead:1": /line 22: log-level/u,
+      'stabilize\nraft-log 1\n----\n1/3 EntryNormal "other"': /line 22: stabilize/u,
+      "tick-heartbeat 1\n----\nsomething else": /line 22: tick-heartbeat/u,
     };
 
     for (const [text, difference] of Object.entries(wrong)) {
