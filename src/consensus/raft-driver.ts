@@ -39,6 +39,7 @@ import type { Prng } from "../std/prng.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { Applier } from "./applier.ts";
+import { toldFatal } from "./history-refused.ts";
 import { LogWriter } from "./log-writer.ts";
 import type { PreparedGeneration, ReplicatedStore } from "./replicated-store.ts";
 import type { SegmentRaftLog } from "./segment-raft-log.ts";
@@ -247,7 +248,7 @@ export class RaftDriver<Result> {
     try {
       work();
     } catch (error) {
-      this.#options.hooks.onFatal(error as Error);
+      this.#options.hooks.onFatal(toldFatal(error));
       return;
     }
     this.wake();
@@ -263,7 +264,7 @@ export class RaftDriver<Result> {
         this.#handle(this.node.ready());
       }
     } catch (error) {
-      this.#options.hooks.onFatal(error as Error);
+      this.#options.hooks.onFatal(toldFatal(error));
     } finally {
       this.#isPumping = false;
     }

@@ -5,6 +5,7 @@
  * for the leader are passed on only if they were made here: a member that asks the wrong node is told by silence, so that
  * every message carries the identity of the node that sent it.
  */
+import { entriesLost, historiesDiffer } from "./history-error.ts";
 import { ACCEPTED, dropped, type ProposeOutcome } from "./outcome.ts";
 import type { RaftContext } from "./raft-context.ts";
 import { NO_MEMBER, type LogEntry, type Message } from "./types.ts";
@@ -23,10 +24,7 @@ export function stepFollower(raft: RaftContext, message: Message): ProposeOutcom
       return ACCEPTED;
     case "heartbeat":
       heardFromLeader(raft, message);
-      // The leader may still believe what was acknowledged before the damage.
-      raft.log.commitTo(
-        Math.min(message.commitIndex, raft.mending?.matchedIn(raft.term) ?? message.commitIndex),
-      );
+      takeCommit(raft, message.commitIndex);
       raft.send({ kind: "heartbeat-response", to: message.from, context: message.context });
       askToMend(raft);
       return ACCEPTED;
@@ -78,9 +76,25 @@ function forward(raft: RaftContext, message: Message, isAllowed: boolean): Propo
   return ACCEPTED;
 }
 
+/** Takes over how far a leader says that what it and this member share is committed. */
+function takeCommit({ log, mending, term }: RaftContext, commitIndex: number): void {
+  // The leader may still believe what was acknowledged before the damage.
+  const index = Math.min(commitIndex, mending?.matchedIn(term) ?? commitIndex);
+  if (index > log.lastIndex) throw entriesLost(index, log.lastIndex);
+  log.commitTo(index);
+}
+
+/** Every leader has everything that is committed (Raft 5.4, leader completeness): ends where one has another entry there. */
+function refuseOtherHistory({ log }: RaftContext, { index, logTerm }: Message): void {
+  if (index > log.commitIndex) return;
+  const ownTerm = log.findTerm(index);
+  if (ownTerm !== undefined && ownTerm !== logTerm) throw historiesDiffer(index, ownTerm, logTerm);
+}
+
 function takeAppend(raft: RaftContext, message: Message): void {
   const { log } = raft;
   if (takeFaultyAppend(raft, message)) return;
+  refuseOtherHistory(raft, message);
   if (message.index < log.commitIndex) {
     // Everything committed matches anyway: tell the leader how far that is.
     raft.mending?.matched(raft.term, log.commitIndex);

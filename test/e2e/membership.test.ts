@@ -214,6 +214,44 @@ describe("The membership of a cluster", function () {
     expect(await put(original, "still.txt")).to.equal(true);
   });
 
+  it("ends a node that was given an older copy of its data, and says what to do", async () => {
+    cluster = await startCluster({ nodes: 3 });
+    const leader = await cluster.leader();
+    const old = must(
+      cluster.nodes.find((node) => node !== leader),
+      "a follower",
+    );
+    await old.signal("SIGTERM");
+    const kept = `${old.dataDirectory}.kept`;
+    cpSync(old.dataDirectory, kept, { recursive: true });
+    old.start();
+    await old.ready();
+    for (let at = 0; at < 20; at += 1) expect(await put(leader, `acknowledged-${at}.txt`)).to.equal(true);
+    await eventually(
+      "the follower has them",
+      async () => {
+        const url = `${old.httpUrl}/api/stat?path=/acknowledged-19.txt&consistency=stale`;
+        return (await fetch(url)).status === 200;
+      },
+      { withinMs: 30_000 },
+    );
+    await old.kill();
+    rmSync(old.dataDirectory, { recursive: true });
+    cpSync(kept, old.dataDirectory, { recursive: true });
+
+    old.start();
+
+    expect(await old.ended(), old.logTail()).to.not.equal(0);
+    expect(old.logTail(5))
+      .to.include("it runs on an older copy of its data")
+      .and.include("netdisk cluster replace");
+    for (const node of cluster.nodes.filter((each) => each !== old)) {
+      const response = await fetch(`${node.httpUrl}/api/download?path=/acknowledged-19.txt&redirect=never`);
+      expect(await response.text()).to.equal("content of acknowledged-19.txt");
+    }
+    rmSync(kept, { recursive: true });
+  });
+
   it("finds nodes again at new addresses, one of them or all at once", async () => {
     cluster = await startCluster({ nodes: 3 });
     expect(await put(cluster.node(0), "before.txt")).to.equal(true);
