@@ -249,7 +249,7 @@ export class ApplyContext implements OrderedReader {
     const { changeCountMax } = this.limits;
     if (state.changeCount <= changeCountMax) return;
     const excess = state.changeCount - changeCountMax + Math.min(TRIM_COUNT, changeCountMax >>> 1);
-    for (const { key } of scanPrefix(this, makeKey(TABLE.change, []), excess)) {
+    for (const { key } of this.#oldest(TABLE.change, state.changesTrimmedIndex, excess)) {
       this.delete(key);
       state.changeCount -= 1;
       state.changesTrimmedIndex = Math.max(state.changesTrimmedIndex, numberInKey(key, 0));
@@ -261,10 +261,19 @@ export class ApplyContext implements OrderedReader {
     const { changeCountMax } = this.limits;
     if (state.copiesChangeCount <= changeCountMax) return;
     const excess = state.copiesChangeCount - changeCountMax + Math.min(TRIM_COUNT, changeCountMax >>> 1);
-    for (const { key } of scanPrefix(this, makeKey(TABLE.copiesChange, []), excess)) {
+    for (const { key } of this.#oldest(TABLE.copiesChange, state.copiesTrimmedIndex, excess)) {
       this.delete(key);
       state.copiesChangeCount -= 1;
       state.copiesTrimmedIndex = Math.max(state.copiesTrimmedIndex, numberInKey(key, 0));
     }
+  }
+
+  /**
+   * The first records of a table of events that was trimmed up to `trimmedIndex`. What was trimmed before stays in the store as
+   * removals until its next flush, tens of thousands of them in a busy minute, so the way from the beginning of the table is long.
+   */
+  #oldest(table: number, trimmedIndex: number, countMax: number): KeyValue[] {
+    const to = afterPrefix(makeKey(table, []));
+    return [...this.range({ from: makeKey(table, [trimmedIndex]), to, countMax })];
   }
 }

@@ -12,6 +12,7 @@ import {
 } from "../../../src/drive/limits.ts";
 import type { CommandBody } from "../../../src/metadata/commands.ts";
 import { readState } from "../../../src/metadata/context.ts";
+import { checkInvariants } from "../../../src/metadata/invariants.ts";
 import { STATE_KEY } from "../../../src/metadata/keys.ts";
 import { freeName, numberedName } from "../../../src/metadata/names.ts";
 import { stateCodec } from "../../../src/metadata/records.ts";
@@ -353,6 +354,13 @@ describe("cluster time, bootstrap and the feed", () => {
     expect(counters(h.store).changeCount).to.be.within(5, 10);
     expect(() => changesAfter(h.store, 4, 100)).to.throw("not kept");
     expect(changesAfter(h.store, h.index - 1, 100).map(({ entry }) => entry.name)).to.deep.equal(["n19"]);
+
+    // Six events a command: what is forgotten ends in the middle of one, and the rest of it goes next.
+    for (let i = 0; i < 10; i += 1) {
+      h.mkdir(`/p${i}/1/2/3/4/5`, { createParents: true });
+      expect(counters(h.store).changeCount).to.be.within(5, 10);
+      checkInvariants(h.store);
+    }
   });
 });
 
