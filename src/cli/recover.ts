@@ -1,7 +1,8 @@
 /**
  * `netdisk recover`: founds a new cluster out of one surviving member, when the majority of the old one is lost for good.
  *
- * Without --confirm nothing is changed: the command says what this member knows and what may be lost, and how to go on.
+ * Without --confirm nothing is changed: the command says what this member knows and what may be lost, and how to go on. Run again
+ * with the same --confirm it goes on where it was interrupted, or says that everything is done.
  */
 import { recoverQuorum, type QuorumRecoveryReport } from "../node/quorum-recovery.ts";
 import { ChannelPool } from "../rpc/channel-pool.ts";
@@ -41,7 +42,7 @@ export async function recover(io: CliIo, output: Output, options: RecoverOptions
 }
 
 function linesOf(report: QuorumRecoveryReport, directory: string): readonly string[] {
-  const { nodeId, oldClusterId, newClusterId, survivor, others, lastWriteMs } = report;
+  const { nodeId, oldClusterId, newClusterId, outcome, survivor, others, lastWriteMs } = report;
   const lines = [`Member ${report.memberId} (${nodeId}) of cluster ${oldClusterId}, in ${directory}`];
   if (survivor !== undefined) {
     const { last, commitIndex, term } = survivor;
@@ -51,10 +52,23 @@ function linesOf(report: QuorumRecoveryReport, directory: string): readonly stri
   }
   if (lastWriteMs !== undefined) lines.push(`  last written   ${new Date(lastWriteMs).toISOString()}`);
   for (const { address, memberId } of others) lines.push(`  no answer from ${address} (member ${memberId})`);
-  if (newClusterId !== undefined) {
+  if (outcome === "replaced") {
+    return [
+      `Member ${report.memberId} (${nodeId}), in ${directory}`,
+      `This was done before: the member has left the cluster ${oldClusterId} and belongs to ${newClusterId ?? ""} now. Nothing was changed.`,
+    ];
+  }
+  if (outcome === "unfinished") {
     return [
       ...lines,
-      `It is now the only member of the new cluster ${newClusterId}.`,
+      `An earlier run that founds the new cluster ${newClusterId ?? ""} was interrupted. Do not start the node before it is finished.`,
+      `To finish it, run the command again with: --confirm ${oldClusterId}`,
+    ];
+  }
+  if (outcome === "founded") {
+    return [
+      ...lines,
+      `It is now the only member of the new cluster ${newClusterId ?? ""}.`,
       "Members of the old cluster are refused from now on: empty their data directories before they join again.",
       `Start it with PEERS naming itself alone, then add members. The old data is kept in ${directory}/*.replaced-*.`,
     ];

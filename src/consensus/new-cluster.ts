@@ -3,7 +3,10 @@
  * the majority is lost for good.
  *
  * Everything in the member's log counts as committed from then on: some of it may never have been, but all that was ever
- * acknowledged and is known here is in it. The log itself begins anew behind the state. Nothing of the old data is changed.
+ * acknowledged and is known here is in it. The log itself begins anew behind the state.
+ *
+ * Nothing of the old data is changed: opening a log repairs its end and closing it marks what was promised, so both are done above
+ * an overlay. The stores are the caller's: to leave them alone too they are those of lmdb-store-view.ts.
  */
 import { DriveError } from "../drive/errors.ts";
 import { changeConfig, votersOnly } from "../raft/conf-change.ts";
@@ -18,6 +21,7 @@ import type {
   OrderedStoreProvider,
   OrderedTransaction,
 } from "../std/ordered-store.ts";
+import { OverlayDisk } from "../std/overlay-disk.ts";
 import type { LogPosition } from "./codec.ts";
 import { mergePromises, PromiseFile } from "./promises.ts";
 import { FIRST_GENERATION_NAME, ReplicatedStore } from "./replicated-store.ts";
@@ -136,7 +140,8 @@ export async function beginLog(
 }
 
 async function openSurvivor<Result>(options: SurvivorOptions<Result>): Promise<Opened<Result>> {
-  const { disk, clock, memberId, from } = options;
+  const { clock, memberId, from } = options;
+  const disk = new OverlayDisk(options.disk);
   const promises = await PromiseFile.open(disk, from.directory);
   if (promises.content === undefined || promises.content.isMending) {
     throw damaged(from.directory, "entries that it acknowledged may be missing from its log");
@@ -152,7 +157,10 @@ async function openSurvivor<Result>(options: SurvivorOptions<Result>): Promise<O
   });
   try {
     if (log.damage !== undefined) throw damaged(from.directory, "its log is damaged");
-    const store = await ReplicatedStore.open(storeOptions(options, from));
+    const ofStore = storeOptions({ ...options, disk }, from);
+    // One that is gone would be made anew, empty.
+    if (!(await ReplicatedStore.exists(ofStore))) throw damaged(from.directory, "its state is gone");
+    const store = await ReplicatedStore.open(ofStore);
     const { appliedIndex, confState } = store.state;
     if (appliedIndex < log.start.index || appliedIndex > log.lastIndex()) {
       await store.close();

@@ -6,8 +6,11 @@
  * The new cluster has an id of its own, so that whoever is left of the old one is refused from then on. A crash before the
  * identity is replaced leaves the old member as it was; after it, running the command again finishes the renames. The old data
  * stays in raft.replaced-* and stores.replaced-* until somebody removes it.
+ *
+ * Without a confirmation, and when it refuses, it changes nothing at all: survivors are compared by what it says, also by when they
+ * were written last.
  */
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { BootstrapReport } from "../cluster/bootstrap-rule.ts";
 import {
@@ -34,6 +37,8 @@ import { CheckedOrderedStoreProvider } from "../std/checked-ordered-store.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Disk } from "../std/disk.ts";
 import { LmdbOrderedStoreProvider } from "../std/lmdb-ordered-store.ts";
+import { LmdbStoreViewProvider } from "../std/lmdb-store-view.ts";
+import type { OrderedStoreProvider } from "../std/ordered-store.ts";
 import type { Prng } from "../std/prng.ts";
 import { lockDataDirectory } from "./data-lock.ts";
 
@@ -54,9 +59,14 @@ export interface QuorumRecoveryReport {
   readonly nodeId: string;
   readonly memberId: number;
   readonly oldClusterId: string;
-  /** Undefined while nothing was changed. */
+  /**
+   * What became of it. "reported": nothing was changed. "unfinished": nor was anything, but an earlier run that was interrupted is
+   * to be finished by a confirmation. "founded": the new cluster was founded. "replaced": an earlier run had done all of it.
+   */
+  readonly outcome: "reported" | "unfinished" | "founded" | "replaced";
+  /** The cluster that this member belongs to instead; undefined while that is the old one. */
   readonly newClusterId: string | undefined;
-  /** Undefined when an earlier run was finished. */
+  /** Undefined when an earlier run had made the new cluster. */
   readonly survivor: Survivor | undefined;
   /** The others that belonged to the cluster by what this member knows; none of them answered. */
   readonly others: readonly MemberAt[];
@@ -78,7 +88,8 @@ interface Marker {
 /**
  * Reports on a survivor, and makes it a cluster of its own when that is confirmed.
  * @throws DriveError DATA_DIRECTORY_IN_USE, DATA_CORRUPT, VERSION_UNSUPPORTED, MEMBERSHIP_CHANGE_UNSAFE (others answer), ARGUMENT_INVALID (the
- *   confirmation names another cluster, or this node never took part in one)
+ *   confirmation names another cluster than that of the member, or one that it was taken out of before, or this node never took part in
+ *   one)
  */
 export async function recoverQuorum(options: QuorumRecoveryOptions): Promise<QuorumRecoveryReport> {
   // Locking would make it, and a look at the wrong place must leave nothing there.
@@ -98,12 +109,11 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
     throw noMember(directory);
   }
   const { nodeId, memberId, cluster } = identity;
-  const marker = await readMarker(options);
-  if (marker?.newClusterId === cluster.clusterId) {
-    await finish(options, marker);
-    return { nodeId, memberId, ...marker, survivor: undefined, others: [], lastWriteMs: undefined };
+  const earlier = await recoverEarlier(options, cluster.clusterId);
+  if (earlier !== undefined) {
+    return { nodeId, memberId, ...earlier, survivor: undefined, others: [], lastWriteMs: undefined };
   }
-  await removeUnfinished(options);
+  const lastWriteMs = newestWriteMs(`${directory}/raft/log`);
   const survivor = await surveySurvivor(survivorOptions(options, identity, cluster), (reader) => {
     checkSupported(reader, FEATURE_LEVELS);
     return {
@@ -114,19 +124,13 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
   const others = othersOf(identity, cluster, survivor.seen);
   await refuseWhileOthersAnswer(options, cluster, others);
   const oldClusterId = cluster.clusterId;
-  const lastWriteMs = newestWriteMs(`${directory}/raft/log`);
   const report = { nodeId, memberId, oldClusterId, survivor, others, lastWriteMs };
-  if (confirmedClusterId === undefined) return { ...report, newClusterId: undefined };
-  if (confirmedClusterId !== oldClusterId) {
-    throw new DriveError(
-      "ARGUMENT_INVALID",
-      `The cluster of ${directory} is ${oldClusterId}, not ${confirmedClusterId}.`,
-      { cluster_id: oldClusterId },
-    );
-  }
+  if (confirmedClusterId === undefined) return { ...report, outcome: "reported", newClusterId: undefined };
+  if (confirmedClusterId !== oldClusterId) throw otherCluster(directory, oldClusterId, confirmedClusterId);
+  await removeUnfinished(options);
   const newClusterId = makeClusterId(prng);
   await writeAtomicFile(disk, markerFile(directory), utf8(JSON.stringify({ oldClusterId, newClusterId })));
-  const to = dataOf(options, ".recovered", newClusterId);
+  const to = newData(options, newClusterId);
   await disk.makeDirectory(`${directory}/stores.recovered`);
   await makeNewCluster({ ...survivorOptions(options, identity, cluster), to }, (transaction) => {
     const record = clusterInfo(transaction);
@@ -136,7 +140,47 @@ async function recoverLocked(options: QuorumRecoveryOptions): Promise<QuorumReco
   await disk.syncDirectory(directory);
   await storeIdentity(disk, directory, { ...identity, cluster: foundedBy(identity, cluster, newClusterId) });
   await finish(options, { oldClusterId, newClusterId });
-  return { ...report, newClusterId };
+  return { ...report, outcome: "founded", newClusterId };
+}
+
+/**
+ * Finishes an earlier run that had put the new identity in place, when that is confirmed, or finds that one was finished.
+ * @param clusterId of the member's identity
+ * @returns undefined when no earlier run got as far
+ * @throws DriveError ARGUMENT_INVALID when the confirmation names another cluster than the run that is to be finished
+ */
+async function recoverEarlier(
+  options: QuorumRecoveryOptions,
+  clusterId: string,
+): Promise<Pick<QuorumRecoveryReport, "oldClusterId" | "newClusterId" | "outcome"> | undefined> {
+  const { disk, directory, confirmedClusterId } = options;
+  const marker = await readMarker(options);
+  if (marker?.newClusterId === clusterId) {
+    if (confirmedClusterId === undefined) return { ...marker, outcome: "unfinished" };
+    if (confirmedClusterId !== marker.oldClusterId) {
+      throw otherCluster(directory, marker.oldClusterId, confirmedClusterId);
+    }
+    await finish(options, marker);
+    return { ...marker, outcome: "founded" };
+  }
+  if (confirmedClusterId === undefined || confirmedClusterId === clusterId) return undefined;
+  // Who ran the command until it was killed, right behind its last step too, may run it again.
+  const isReplaced = (await disk.list(directory)).includes(replacedName("raft", confirmedClusterId));
+  if (!isReplaced) return undefined;
+  return { oldClusterId: confirmedClusterId, newClusterId: clusterId, outcome: "replaced" };
+}
+
+function otherCluster(directory: string, clusterId: string, confirmedClusterId: string): DriveError {
+  return new DriveError(
+    "ARGUMENT_INVALID",
+    `The cluster of ${directory} is ${clusterId}, not ${confirmedClusterId}.`,
+    { cluster_id: clusterId },
+  );
+}
+
+/** Name of what an old cluster's data is kept as. */
+function replacedName(name: "raft" | "stores", oldClusterId: string): string {
+  return `${name}.replaced-${oldClusterId}`;
 }
 
 function noMember(directory: string): DriveError {
@@ -145,10 +189,10 @@ function noMember(directory: string): DriveError {
 
 /** Puts the new data in the place of the old. May have been done in part. */
 async function finish({ disk, directory }: QuorumRecoveryOptions, { oldClusterId }: Marker): Promise<void> {
-  for (const name of ["raft", "stores"]) {
+  for (const name of ["raft", "stores"] as const) {
     const path = `${directory}/${name}`;
     if (!(await disk.exists(`${path}.recovered`))) continue;
-    if (await disk.exists(path)) await disk.rename(path, `${path}.replaced-${oldClusterId}`);
+    if (await disk.exists(path)) await disk.rename(path, `${directory}/${replacedName(name, oldClusterId)}`);
     await disk.rename(`${path}.recovered`, path);
     await disk.syncDirectory(directory);
   }
@@ -201,18 +245,25 @@ function survivorOptions(
 ): Parameters<typeof surveySurvivor<CommandResult, unknown>>[0] {
   const { disk, clock } = options;
   const initialVoters = cluster.members.map((member) => member.memberId);
-  const from = dataOf(options, "", cluster.clusterId);
+  const from = oldData(options, cluster.clusterId);
   return { disk, clock, memberId, initialVoters, stateMachine: new MetadataStateMachine(), from };
 }
 
-function dataOf({ directory, clock }: QuorumRecoveryOptions, suffix: string, clusterId: string): MemberData {
-  const lmdb = new LmdbOrderedStoreProvider({
-    directory: `${directory}/stores${suffix}`,
-    clock,
-    isSealed: true,
-  });
-  const stores = new CheckedOrderedStoreProvider(lmdb, () => undefined);
-  return { directory: `${directory}/raft${suffix}`, stores, clusterId };
+/** What is there, to look at. */
+function oldData({ directory, clock }: QuorumRecoveryOptions, clusterId: string): MemberData {
+  const lmdb = new LmdbStoreViewProvider({ directory: `${directory}/stores`, clock, isSealed: true });
+  return { directory: `${directory}/raft`, stores: checked(lmdb), clusterId };
+}
+
+/** What is made beside it. */
+function newData({ directory, clock }: QuorumRecoveryOptions, clusterId: string): MemberData {
+  const settings = { directory: `${directory}/stores.recovered`, clock, isSealed: true };
+  const stores = checked(new LmdbOrderedStoreProvider(settings));
+  return { directory: `${directory}/raft.recovered`, stores, clusterId };
+}
+
+function checked(stores: OrderedStoreProvider): OrderedStoreProvider {
+  return new CheckedOrderedStoreProvider(stores, () => undefined);
 }
 
 function markerFile(directory: string): AtomicFileName {
@@ -225,7 +276,10 @@ async function readMarker({ disk, directory }: QuorumRecoveryOptions): Promise<M
   return JSON.parse(Buffer.from(found.content).toString("utf8")) as Marker;
 }
 
+/** When a segment below was written last; undefined where there is none. */
 function newestWriteMs(directory: string): number | undefined {
+  // Whether a log must be there is for the survey to say.
+  if (!existsSync(directory)) return undefined;
   const times = readdirSync(directory)
     .filter((name) => name.endsWith(".seg"))
     .map((name) => statSync(join(directory, name)).mtimeMs);

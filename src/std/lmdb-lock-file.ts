@@ -28,15 +28,20 @@ export async function moveLockToMemory(
   memoryDirectory = MEMORY_DIRECTORY,
 ): Promise<boolean> {
   await removeLock(directory, memoryDirectory);
-  let made: string;
-  try {
-    made = await mkdtemp(join(memoryDirectory, `${PREFIX}${await ownerName()}-`));
-  } catch {
-    // Not there, not ours to write, or full: LMDB then makes its file beside the data, as it always did.
-    return false;
-  }
+  const made = await makeLockFolder(memoryDirectory);
+  // LMDB then makes its file beside the data, as it always did.
+  if (made === undefined) return false;
   await symlink(join(made, LOCK_NAME), join(directory, LOCK_NAME));
   return true;
+}
+
+/** Makes a folder of this process for a lock. @returns undefined where that is not possible: not there, not ours to write, or full */
+export async function makeLockFolder(memoryDirectory = MEMORY_DIRECTORY): Promise<string | undefined> {
+  try {
+    return await mkdtemp(join(memoryDirectory, `${PREFIX}${await ownerName()}-`));
+  } catch {
+    return undefined;
+  }
 }
 
 /** Removes the lock of an environment that is not open, wherever it is: one of a process that was killed, too. */

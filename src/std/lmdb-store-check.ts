@@ -16,7 +16,6 @@ import { errnoOf, isNoSpace } from "./disk.ts";
 import type { CheckAnswer } from "./lmdb-check-child.ts";
 import type { TreeCheckOptions, TreePart } from "./lmdb-tree-check.ts";
 import { StoreCheckError, type StoreCondition } from "./ordered-store.ts";
-import { removeLock } from "./lmdb-lock-file.ts";
 import { RecordSum } from "./record-sum.ts";
 
 /** Name of the file in the directory of a store. */
@@ -55,7 +54,7 @@ export async function withdrawCertificate(path: string): Promise<void> {
 }
 
 /**
- * Looks at a store that is not open.
+ * Looks at a store that is not open, and changes nothing.
  * @param isSealed whether its values end with the checksum of checked-ordered-store.ts, which is checked then
  * Errors: StoreCheckError; those of the file system other than absence and EIO.
  */
@@ -66,8 +65,6 @@ export async function checkLmdbStore(path: string, isSealed: boolean): Promise<S
     if (size === 0) return { kind: "damaged", reason: `${file} is empty` };
     const certificate = await readFile(join(path, CERTIFICATE_NAME), "utf8").catch(absentIsEmpty);
     if (certificate !== "" && certificate === (await describe(file))) return { kind: "verified" };
-    // That of a process that was killed, perhaps before the machine started anew: it would lead to a file that cannot be made.
-    await removeLock(path);
     return await checkParts(file, size, isSealed);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return { kind: "absent" };

@@ -5,6 +5,7 @@ import { expect } from "chai";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { must } from "../../../src/std/assert.ts";
+import { directoryState } from "../../support/directory-state.ts";
 import { eventually } from "../../support/eventually.ts";
 import type { RunResult } from "../../support/run-program.ts";
 import { useCluster } from "../../support/use-cluster.ts";
@@ -46,7 +47,9 @@ describe("The runbook, when the majority is gone for good", function () {
     expect(refused.stderr).to.include("its cluster is not lost");
 
     await Promise.all([lost.kill(), other.kill()]);
+    const before = directoryState(survivor.dataDirectory);
     const report = await recover();
+    expect(directoryState(survivor.dataDirectory)).to.deep.equal(before);
     expect(report.stderr).to.equal("");
     expect(report.stdout).to.include("WHAT MAY BE LOST").and.include("last entry");
     expect(report.stdout).to.include(`no answer from ${lost.grpcAddress}`);
@@ -59,6 +62,9 @@ describe("The runbook, when the majority is gone for good", function () {
     expect(done.exitCode).to.equal(0);
     expect(done.stdout).to.include("only member of the new cluster");
     expect(existsSync(join(survivor.dataDirectory, `raft.replaced-${clusterId}`))).to.equal(true);
+    const again = await recover(clusterId);
+    expect(again.exitCode).to.equal(0);
+    expect(again.stdout).to.include("This was done before");
     survivor.start({ PEERS: survivor.grpcAddress });
     await survivor.ready(60_000);
     operator.addresses = survivor.grpcAddress;

@@ -1,7 +1,20 @@
-// Goal: a recovery that is interrupted anywhere leaves the old member or the new cluster, and is finished by running it again.
-// Method: a real data directory of a member, and a disk that gives up at each of its operations in turn.
+// Goal: a recovery that is interrupted anywhere leaves the old member or the new cluster, and is finished by running it again; a report
+// changes nothing. Method: a real data directory of a member, every byte and time in it compared, and a disk that gives up at each of
+// its operations in turn.
 import { expect } from "chai";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findIdentity, storeIdentity } from "../../../src/cluster/bootstrap-identity.ts";
@@ -21,6 +34,7 @@ import { LmdbOrderedStoreProvider } from "../../../src/std/lmdb-ordered-store.ts
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { SystemDisk } from "../../../src/std/system-disk.ts";
 import { silentLogger } from "../../../src/telemetry/logger.ts";
+import { directoryState } from "../../support/directory-state.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 
 const OLD = "0123456789abcdef0123456789abcdef";
@@ -92,6 +106,19 @@ async function makeMember(
   await store.close();
 }
 
+/** Of the state of a data directory, the files below `raft` and `stores`, under their names there. */
+function oldDataIn(
+  state: Readonly<Record<string, string>>,
+): Record<"raft" | "stores", Record<string, string>> {
+  const below = (folder: string): Record<string, string> =>
+    Object.fromEntries(
+      Object.entries(state)
+        .filter(([path]) => path.startsWith(`${folder}/`))
+        .map(([path, described]) => [path.slice(folder.length + 1), described]),
+    );
+  return { raft: below("raft"), stores: below("stores") };
+}
+
 /** A disk of a process that dies at its `limit`-th operation. */
 function dyingDisk(limit: number): { readonly disk: Disk; readonly count: () => number } {
   const disk = new SystemDisk();
@@ -132,6 +159,18 @@ describe("recoverQuorum", function () {
   function copy(name: string): string {
     const directory = join(root, name);
     cpSync(pristine, directory, { recursive: true });
+    return directory;
+  }
+
+  /** A member that was killed in the middle of a write, after an earlier recovery was interrupted. */
+  function killed(name: string): string {
+    const directory = copy(name);
+    rmSync(join(directory, "stores/state-1/closed.crc"));
+    symlinkSync("/dev/shm/netdisk-lock-0-0-0-gone/lock.mdb", join(directory, "stores/state-1/lock.mdb"));
+    mkdirSync(join(directory, "stores/state-2"));
+    appendFileSync(join(directory, "raft/log/0000000001.seg"), Buffer.alloc(20, 7));
+    writeFileSync(join(directory, "raft/log/leftover.tmp"), "x");
+    mkdirSync(join(directory, "raft.recovered"));
     return directory;
   }
 
@@ -192,6 +231,58 @@ describe("recoverQuorum", function () {
     expect((await findIdentity(new SystemDisk(), directory))?.cluster?.clusterId).to.equal(OLD);
   });
 
+  for (const [title, make] of [
+    ["closed in order", copy],
+    ["was killed", killed],
+  ] as const) {
+    it(`changes no byte and no time of a member that ${title}, however often it reports or refuses`, async () => {
+      const directory = make(title.replaceAll(" ", "-"));
+      const segment = join(directory, "raft/log/0000000001.seg");
+      utimesSync(segment, 1_700_000_000, 1_700_000_000);
+      const before = directoryState(directory);
+      const lastWriteMs = statSync(segment).mtimeMs;
+
+      const first = await run(directory, undefined);
+      expect(first.lastWriteMs).to.equal(lastWriteMs);
+      expect(first.survivor?.last).to.deep.equal({ index: 2, term: 4 });
+      expect(directoryState(directory)).to.deep.equal(before);
+      expect(await run(directory, undefined)).to.deep.equal(first);
+      await expectReason("ARGUMENT_INVALID", () => run(directory, "f".repeat(32)));
+      expect(directoryState(directory)).to.deep.equal(before);
+
+      const { raft, stores } = oldDataIn(before);
+      await run(directory, OLD);
+      await expectNewCluster(directory);
+      expect(directoryState(join(directory, `raft.replaced-${OLD}`))).to.include(raft);
+      expect(directoryState(join(directory, `stores.replaced-${OLD}`))).to.include(stores);
+    });
+  }
+
+  it("says that it is done when it is confirmed again, and refuses the id of a third cluster", async () => {
+    const directory = copy("again");
+    const { newClusterId } = await run(directory, OLD);
+    const before = directoryState(directory);
+
+    const again = await run(directory, OLD);
+    expect(again).to.include({ outcome: "replaced", oldClusterId: OLD, newClusterId });
+    const error = await expectReason("ARGUMENT_INVALID", () => run(directory, "f".repeat(32)));
+    expect(String(error)).to.include(`is ${newClusterId}, not`);
+    const report = await run(directory, undefined);
+    expect(report).to.include({ outcome: "reported", oldClusterId: newClusterId, newClusterId: undefined });
+    expect(directoryState(directory)).to.deep.equal(before);
+  });
+
+  it("refuses a member whose state is gone, and does not make an empty one in its place", async () => {
+    const directory = copy("no-state");
+    rmSync(join(directory, "raft/CURRENT"));
+    const before = directoryState(directory);
+
+    const error = await expectReason("DATA_CORRUPT", () => run(directory, undefined));
+
+    expect(String(error)).to.include("its state is gone");
+    expect(directoryState(directory)).to.deep.equal(before);
+  });
+
   it("refuses data of a feature level that this version does not support", async () => {
     const directory = join(root, "newer");
     const level = FEATURE_LEVELS.max + 1;
@@ -230,6 +321,7 @@ describe("recoverQuorum", function () {
 
   it("goes on after it died at every other operation of the disk", async () => {
     let deaths = 0;
+    let unfinished = 0;
     for (let limit = 1; ; limit += 2) {
       const directory = copy(`death-${limit}`);
       const { disk } = dyingDisk(limit);
@@ -240,12 +332,24 @@ describe("recoverQuorum", function () {
       if (died) {
         deaths += 1;
         const identity = await findIdentity(new SystemDisk(), directory);
-        await run(directory, identity?.cluster?.clusterId === OLD ? OLD : undefined);
+        const before = directoryState(directory);
+        const { outcome } = await run(directory, undefined);
+        expect(directoryState(directory)).to.deep.equal(before);
+        if (outcome === "unfinished") {
+          unfinished += 1;
+          await expectReason("ARGUMENT_INVALID", () => run(directory, "f".repeat(32)));
+        }
+        // The same word again, wherever it was interrupted.
+        const { newClusterId } = await run(directory, OLD);
+        const after = await findIdentity(new SystemDisk(), directory);
+        expect(newClusterId).to.equal(after?.cluster?.clusterId);
+        if (identity?.cluster?.clusterId !== OLD) expect(after).to.deep.equal(identity);
       }
       await expectNewCluster(directory);
       rmSync(directory, { recursive: true, force: true });
       if (!died) break;
     }
     expect(deaths).to.be.above(30);
+    expect(unfinished).to.be.above(3);
   });
 });
