@@ -22,6 +22,13 @@ const LOOK_AT = {
 
 const CONFLICT = "Choose another name, or use --on-conflict rename or replace.";
 
+/** Where the cluster that is given up for lost is not. */
+const START_OTHERS =
+  "Start the other members instead of this; if they are truly gone, stop what answers at that address, then run the command again.";
+
+/** Details of an error. */
+type Metadata = Readonly<Record<string, string>>;
+
 type Advice = string | (Readonly<Record<string, string>> & { readonly other: string });
 
 const ADVICE: Readonly<Partial<Record<ErrorReason, Advice>>> = {
@@ -104,8 +111,38 @@ export class AdvisedError extends DriveError {
   }
 }
 
-/** What somebody who ran `command` ("mkdir"; undefined: none yet) can do about `reason`; empty when the message says it. */
-export function adviceFor(reason: ErrorReason, command: string | undefined): string {
+/** What makes a removal unsafe, as the metadata `harm` of the error says it: --force does not help against each. */
+const UNSAFE_REMOVAL: Readonly<Record<string, string>> = {
+  "no-voter": 'Add another node first ("netdisk cluster add"); to end the cluster, stop its nodes.',
+  "no-quorum":
+    "Bring back or replace the nodes that are down first; --force removes it all the same, and the cluster may then take no changes until they are up.",
+  "last-copies":
+    "Bring back the nodes that are away, or wait for repair; --force removes it all the same, and gives up what only it has.",
+};
+
+/** What to do where a change of the membership would do harm. */
+function adviceForUnsafe(command: string | undefined, { harm, path }: Metadata): string {
+  switch (command ?? "") {
+    case "add":
+      return 'Remove a voter first, or add one that has no vote with "netdisk cluster add --storage-only".';
+    case "remove":
+      return UNSAFE_REMOVAL[harm ?? ""] ?? REASONS.MEMBERSHIP_CHANGE_UNSAFE.remedy;
+    case "rebuild":
+      // The message says what to do with a tree that is there.
+      return path === undefined ? START_OTHERS : "";
+    case "recover":
+      return START_OTHERS;
+    default:
+      return REASONS.MEMBERSHIP_CHANGE_UNSAFE.remedy;
+  }
+}
+
+/**
+ * What somebody who ran `command` ("mkdir"; undefined: none yet) can do about `reason`; empty when the message says it.
+ * @param metadata of the error
+ */
+export function adviceFor(reason: ErrorReason, command: string | undefined, metadata: Metadata = {}): string {
+  if (reason === "MEMBERSHIP_CHANGE_UNSAFE") return adviceForUnsafe(command, metadata);
   const advice = ADVICE[reason];
   if (advice === undefined) return REASONS[reason].remedy;
   if (typeof advice === "string") return advice;

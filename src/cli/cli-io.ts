@@ -17,6 +17,8 @@ import type { LogDestination, Logger } from "../telemetry/logger.ts";
 export interface DriveConnection {
   readonly drive: DriveApi;
   readonly admin: ClusterAdmin;
+  /** From now on these nodes are asked ("host:port", at least one); calls under way at others end there. */
+  setAddresses(addresses: readonly string[]): void;
   /** Closes all connections; harmless when closed. */
   close(): Promise<void>;
 }

@@ -13,6 +13,7 @@ import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "../std/format.ts";
 import { joinCommand } from "./join-command.ts";
 import { NODE_ENVIRONMENT, shellCommand } from "./serve.ts";
+import { findNode, watchingAddresses } from "./watching-addresses.ts";
 
 /** Random bytes of the secret of a token. */
 const SECRET_SIZE_BYTES = 16;
@@ -45,9 +46,7 @@ export async function addNode(
     admin.createJoinToken({ secret, lifetimeMs, replacesNode, storageOnly }, { requestId, signal }),
   );
   const known = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
-  const replaced = known.nodes.find(
-    ({ nodeId, memberId }) => nodeId === replacesNode || String(memberId) === replacesNode,
-  );
+  const replaced = findNode(known.nodes, replacesNode);
   const { command, hint } = joinCommand(made.token, nodes, known.nodes, replaced);
   if (output.json) await output.record({ type: "token", ...made, command, environment: NODE_ENVIRONMENT });
   else {
@@ -59,6 +58,8 @@ export async function addNode(
     if (hint !== undefined) output.note(hint);
   }
   if (!settings.wait) return EXIT_OK;
+  if (replacesNode !== undefined)
+    context.askAt(watchingAddresses(nodes.split(","), known, replacesNode).after);
   const knownId = before.change?.changeId ?? 0;
   const isOurs = (change: MembershipProgress): boolean =>
     change.changeId > knownId && (change.kind === "add" || change.kind === "replace");
@@ -74,12 +75,17 @@ export async function removeNode(
   node: string,
   settings: { readonly force: boolean; readonly wait: boolean },
 ): Promise<number> {
-  const { admin, patience } = context;
+  const { admin, drive, patience, nodes } = context;
   const requestId = patience.requestId();
+  const known = await patience.read((signal) => drive.cluster({ consistency: "stale", signal }));
+  const addresses = watchingAddresses(nodes.split(","), known, node);
+  // The answer itself may be lost with the node: the others give it again.
+  context.askAt(addresses.before);
   const { changeId } = await patience.run((signal) =>
     admin.removeNode(node, { force: settings.force }, { requestId, signal }),
   );
   if (!settings.wait) return told(context, changeId);
+  context.askAt(addresses.after);
   const code = await watch(context, (change) => change.changeId === changeId);
   if (code === EXIT_OK) await noteFewNodes(context);
   return code;
@@ -121,13 +127,15 @@ export function describeChange(change: MembershipProgress): string {
     replace: `replacing ${formerNodeId} by ${nodeId}`,
     transfer: nodeId === "" ? "handing leadership over" : `handing leadership to ${nodeId}`,
   }[kind];
+  // A node that is there and waits for others.
+  const held = reason === "" ? undefined : `held back: ${reason}`;
   const how = {
-    joining: "admitted, not started yet",
+    joining: held === undefined ? "admitted, not started yet" : `started, ${held}`,
     "catching-up":
       appliedIndex === 0
         ? "added as learner, catching up"
         : `added as learner, catching up ${formatCount(appliedIndex)} of ${formatCount(targetIndex)}`,
-    promoting: "caught up, about to vote",
+    promoting: `caught up, ${held ?? "about to vote"}`,
     removing: "leaving",
     transferring: "under way",
     done: "done",

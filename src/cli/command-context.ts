@@ -28,6 +28,8 @@ export interface CommandContext {
   readonly patience: Patience;
   /** The nodes talked to, as given: "host:port,host:port". */
   readonly nodes: string;
+  /** From now on these nodes are asked ("host:port", at least one), and spoken of when none answers. */
+  readonly askAt: (addresses: readonly string[]) => void;
   /** What to show for an error of the drive: when a node could not be reached, whether any answers, and what to do. */
   readonly explain: (error: unknown) => Promise<unknown>;
 }

@@ -45,7 +45,7 @@ const SYSTEM_MESSAGES: Readonly<Record<string, string>> = {
 export function describeError(error: unknown, command?: string): ErrorJson {
   if (error instanceof DriveError) {
     const { reason, message, metadata, spec } = error;
-    const remedy = error instanceof AdvisedError ? error.remedy : adviceFor(reason, command);
+    const remedy = error instanceof AdvisedError ? error.remedy : adviceFor(reason, command, metadata);
     return { code: reason, message, remedy, outcome: spec.outcome, metadata };
   }
   if (error instanceof UsageError) {

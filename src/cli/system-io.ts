@@ -57,6 +57,10 @@ export function systemIo(options: SystemOptions): CliIo {
       return {
         drive,
         admin,
+        setAddresses: (current) => {
+          drive.setAddresses(current);
+          admin.setAddresses(current);
+        },
         close: () => {
           admin.close();
           drive.close();

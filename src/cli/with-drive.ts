@@ -51,13 +51,14 @@ export async function withDrive(
   options: DriveOptions,
   action: Action,
 ): Promise<number> {
-  const addresses = options.nodes ?? nodesOfEnvironment(io) ?? DEFAULT_NODES;
+  const given = options.nodes ?? nodesOfEnvironment(io) ?? DEFAULT_NODES;
+  let addresses = given;
   const interrupted = new AbortController();
   // Every step in flight listens, and how many those are is bounded elsewhere.
   setMaxListeners(0, interrupted.signal);
   const stopListening = io.signals.listen(() => interrupted.abort(new InterruptedError("interrupted")));
   const timeoutMs = (options.timeout ?? TIMEOUT_SECONDS_DEFAULT) * 1000;
-  const connection = io.connect(addresses, timeoutMs);
+  const connection = io.connect(given, timeoutMs);
   const progress = { ended: false };
   const explain = (error: unknown): Promise<unknown> => explainUnreachable(error, io, addresses);
   try {
@@ -82,8 +83,11 @@ export async function withDrive(
       },
     });
     const { drive, admin } = connection;
-    const nodes = addresses.join(",");
-    return await action({ io, output, drive, admin, patience, nodes, explain });
+    const askAt = (current: readonly string[]): void => {
+      addresses = current;
+      connection.setAddresses(current);
+    };
+    return await action({ io, output, drive, admin, patience, nodes: given.join(","), askAt, explain });
   } catch (error) {
     if (interrupted.signal.aborted) throw interrupted.signal.reason;
     throw await explain(error);

@@ -26,7 +26,7 @@ import {
 } from "./consensus-membership.ts";
 import { sharedAbortController } from "./deadline.ts";
 import type { FailureDetector } from "./failure-detector-port.ts";
-import { findLastCopies, findNoQuorum } from "./membership-safety.ts";
+import { findHeldBack, findLastCopies, findNoQuorum, LastCopiesOfFormer } from "./membership-safety.ts";
 import type { MetadataClient } from "./metadata-client.ts";
 
 /** A learner this many log entries behind the leader, or fewer, has caught up. */
@@ -38,8 +38,6 @@ export const TRANSFER_ATTEMPT_COUNT_MAX = 3;
 /** Pause between rounds while there is something to wait for. */
 export const MEMBERSHIP_IDLE_MS = 200;
 const MEMBERSHIP_BUSY_MS = 10;
-/** Pause between looks for last copies while they hold a change back: one look at 10,000 extents takes the leader 0.1 s and more. */
-export const LAST_COPIES_IDLE_MS = 5000;
 
 /** What a MembershipDriver needs. */
 export interface MembershipDriverOptions {
@@ -63,11 +61,11 @@ export class MembershipDriver {
   #attempts = { changeId: 0, count: 0 };
   /** Why a change waits, as it was told last. */
   #heldBack = { changeId: 0, reason: "" };
-  /** What the last look for last copies found, unless that was nothing. */
-  #lastCopies: { readonly changeId: number; readonly atMs: number; readonly reason: string } | undefined;
+  readonly #lastCopies: LastCopiesOfFormer;
 
   constructor(options: MembershipDriverOptions) {
     this.#options = options;
+    this.#lastCopies = new LastCopiesOfFormer(options.clock, () => options.metadata.port.reader());
   }
 
   /** Begins to work when this node leads and there is a change to make; it then goes on by itself. */
@@ -167,7 +165,7 @@ export class MembershipDriver {
   async #addStorage(change: MembershipChange): Promise<"busy" | "idle"> {
     const isRegistered = findMember(this.#options.metadata.port.reader(), change.memberId) !== undefined;
     if (!isRegistered) return this.#waitFor(change);
-    const unsafe = this.#findLastCopiesOfFormer(change);
+    const unsafe = this.#lastCopies.find(change);
     return unsafe === undefined ? this.#end(change, "") : this.#holdBack(change, unsafe);
   }
 
@@ -180,9 +178,8 @@ export class MembershipDriver {
 
   async #promote(view: MembershipView, change: MembershipChange): Promise<"busy" | "idle"> {
     const { memberId, formerMemberId } = change;
-    const after = [...view.config.voters.filter((id) => id !== formerMemberId), memberId];
-    const unsafe =
-      findNoQuorum(after, (id) => this.#isLive(view, id)) ?? this.#findLastCopiesOfFormer(change);
+    const isLive = (id: number): boolean => this.#isLive(view, id);
+    const unsafe = findHeldBack(change, view.config.voters, isLive, this.#lastCopies);
     if (unsafe !== undefined) return this.#holdBack(change, unsafe);
     if (formerMemberId === this.#self && (await this.#handOver(view, change.changeId, 0))) return "busy";
     const steps: MemberStep[] = [{ kind: "add-voter", memberId }];
@@ -193,21 +190,9 @@ export class MembershipDriver {
     return "busy";
   }
 
-  /** Why the member that is replaced may not go yet, by what it holds. */
-  #findLastCopiesOfFormer({ changeId, formerMemberId }: MembershipChange): string | undefined {
-    if (formerMemberId === 0) return undefined;
-    const { clock, metadata } = this.#options;
-    const atMs = clock.monotonicMs();
-    const known = this.#lastCopies;
-    if (known?.changeId === changeId && atMs - known.atMs < LAST_COPIES_IDLE_MS) return known.reason;
-    const reason = findLastCopies(metadata.port.reader(), formerMemberId);
-    this.#lastCopies = reason === undefined ? undefined : { changeId, atMs, reason };
-    return reason;
-  }
-
   /**
    * Waits: whoever is away may come back, repair may make the missing copies, and the operator can give the change up by removing the
-   * new member. Says why, once.
+   * new member. Says why, once; Membership tells whoever asks.
    */
   #holdBack({ changeId, memberId }: MembershipChange, reason: string): "idle" {
     if (this.#heldBack.changeId === changeId && this.#heldBack.reason === reason) return "idle";

@@ -6,12 +6,16 @@
  */
 import { membersBeingForgotten } from "../metadata/evict.ts";
 import { findExtent } from "../metadata/extents.ts";
+import type { MembershipChange } from "../metadata/membership.ts";
 import { underReplicated, type UnderReplicated } from "../metadata/view.ts";
+import type { Clock } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { VOTER_COUNT_MAX } from "../drive/limits.ts";
 
 /** Extents with so few verified copies that one may be the last, which are looked at before a removal; with more, it is refused. */
 export const LAST_COPY_LOOK_COUNT_MAX = 10_000;
+/** Pause between looks for last copies while they hold a change back: one look at 10,000 extents takes 0.1 s and more. */
+export const LAST_COPIES_IDLE_MS = 5000;
 /** Extents read at once. */
 const PAGE_COUNT = 500;
 
@@ -65,6 +69,44 @@ export function findLastCopies(reader: OrderedReader, memberId: number): string 
       return `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have hardly a copy: wait until repair has made the others.`;
     }
   }
+}
+
+/** Why the member that a change replaces may not go yet, by what it holds; what was found is good for LAST_COPIES_IDLE_MS. */
+export class LastCopiesOfFormer {
+  readonly #clock: Clock;
+  readonly #reader: () => OrderedReader;
+  /** What the last look found, unless that was nothing. */
+  #found: { readonly changeId: number; readonly atMs: number; readonly reason: string } | undefined;
+
+  constructor(clock: Clock, reader: () => OrderedReader) {
+    this.#clock = clock;
+    this.#reader = reader;
+  }
+
+  /** The reason in a sentence; undefined when it may go, or nobody is replaced. */
+  find({ changeId, formerMemberId }: MembershipChange): string | undefined {
+    if (formerMemberId === 0) return undefined;
+    const atMs = this.#clock.monotonicMs();
+    const known = this.#found;
+    if (known?.changeId === changeId && atMs - known.atMs < LAST_COPIES_IDLE_MS) return known.reason;
+    const reason = findLastCopies(this.#reader(), formerMemberId);
+    this.#found = reason === undefined ? undefined : { changeId, atMs, reason };
+    return reason;
+  }
+}
+
+/**
+ * Why the new member of a change may not vote in the place of its former one yet; undefined when it may.
+ * @param isLive whether a member is up and reachable
+ */
+export function findHeldBack(
+  change: MembershipChange,
+  voters: readonly number[],
+  isLive: (memberId: number) => boolean,
+  lastCopies: LastCopiesOfFormer,
+): string | undefined {
+  const after = [...voters.filter((id) => id !== change.formerMemberId), change.memberId];
+  return findNoQuorum(after, isLive) ?? lastCopies.find(change);
 }
 
 function describe(lastCount: number): string | undefined {

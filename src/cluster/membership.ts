@@ -28,11 +28,12 @@ import {
   removedMembers,
   type MembershipChange,
 } from "../metadata/membership.ts";
+import type { Clock } from "../std/clock.ts";
 import { isInConfig, votersOf, type ConsensusMembership, type MemberConfig } from "./consensus-membership.ts";
 import type { FailureDetector } from "./failure-detector-port.ts";
 import { findToken, formatToken, hashOfToken, isSecret } from "./join-token.ts";
 import { CATCH_UP_ENTRY_COUNT_MAX } from "./membership-driver.ts";
-import { findLastCopies, findNoQuorum } from "./membership-safety.ts";
+import { findHeldBack, findLastCopies, findNoQuorum, LastCopiesOfFormer } from "./membership-safety.ts";
 import type { MetadataClient } from "./metadata-client.ts";
 import type { NodeDirectory } from "./node-directory.ts";
 
@@ -54,6 +55,7 @@ export interface JoinRequest {
 /** What Membership needs. */
 export interface MembershipOptions {
   readonly clusterId: string;
+  readonly clock: Clock;
   readonly metadata: MetadataClient;
   readonly directory: NodeDirectory;
   readonly detector: FailureDetector;
@@ -63,9 +65,11 @@ export interface MembershipOptions {
 /** The membership as this node can change and see it. */
 export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   readonly #options: MembershipOptions;
+  readonly #lastCopies: LastCopiesOfFormer;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
+    this.#lastCopies = new LastCopiesOfFormer(options.clock, () => options.metadata.port.reader());
   }
 
   async createJoinToken(request: JoinTokenRequest, options: AdminOptions = {}): Promise<JoinToken> {
@@ -132,15 +136,15 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     await metadata.port.linearize(options);
     const memberId = this.#resolve(node);
     const { config } = consensus.view();
+    const refuse = (harm: Harm, reason: string | undefined): void => {
+      if (reason !== undefined) throw unsafe(memberId, this.#nameOf(memberId), harm, reason);
+    };
+    if (votersOf(config).every((id) => id === memberId)) refuse("no-voter", "It is the only voter.");
     if (!settings.force) {
       const after = config.voters.filter((id) => id !== memberId);
       const isVoter = config.voters.includes(memberId);
-      const reason =
-        (isVoter ? findNoQuorum(after, (id) => this.#isLive(id)) : undefined) ??
-        findLastCopies(metadata.port.reader(), memberId);
-      if (reason !== undefined) throw unsafe(memberId, this.#nameOf(memberId), reason);
-    } else if (votersOf(config).every((id) => id === memberId)) {
-      throw unsafe(memberId, this.#nameOf(memberId), "It is the only voter.");
+      refuse("no-quorum", isVoter ? findNoQuorum(after, (id) => this.#isLive(id)) : undefined);
+      refuse("last-copies", findLastCopies(metadata.port.reader(), memberId));
     }
     const body = { kind: "remove-member", memberId, isForced: settings.force } as const;
     return { changeId: (await metadata.apply(body, "membership", options)).changeId };
@@ -189,8 +193,20 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
       ...{ changeId, kind, phase, memberId, formerMemberId, appliedIndex, targetIndex },
       nodeId: memberId === 0 ? "" : change.nodeId || this.#nameOf(memberId),
       formerNodeId: formerMemberId === 0 ? "" : this.#nameOf(formerMemberId),
-      reason: failure,
+      reason: change.hasEnded ? failure : (this.#findHeldBack(change, phase, config) ?? ""),
     };
+  }
+
+  /** Why a new member that is ready waits, as far as this node can see it: the judgement that counts is the leader's. */
+  #findHeldBack(change: MembershipChange, phase: MembershipPhase, config: MemberConfig): string | undefined {
+    const { metadata, consensus } = this.#options;
+    const { memberId, isStorageOnly } = change;
+    if (findMember(metadata.port.reader(), memberId) === undefined) return undefined;
+    if (isStorageOnly) return this.#lastCopies.find(change);
+    if (phase !== "promoting" || !config.learners.includes(memberId)) return undefined;
+    const { progress } = consensus.view();
+    const isLive = (id: number): boolean => progress.get(id)?.isActive === true || this.#isLive(id);
+    return findHeldBack(change, config.voters, isLive, this.#lastCopies);
   }
 
   #nameOf(memberId: number): string {
@@ -247,9 +263,13 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   }
 }
 
-function unsafe(memberId: number, name: string, reason: string): DriveError {
+/** What a removal would do: metadata by which a command line gives advice. Nothing makes the first one possible. */
+type Harm = "no-voter" | "no-quorum" | "last-copies";
+
+function unsafe(memberId: number, name: string, harm: Harm, reason: string): DriveError {
   return new DriveError("MEMBERSHIP_CHANGE_UNSAFE", `${name} cannot be removed now. ${reason}`, {
     member_id: String(memberId),
+    harm,
     reason,
   });
 }

@@ -361,7 +361,7 @@ export const REASONS = {
     code: "failed_precondition",
     httpStatus: 409,
     outcome: "definite",
-    remedy: "Bring back or replace the nodes that are away first; --force makes the change all the same.",
+    remedy: "Mend first what the message names.",
   },
   MEMBER_NOT_FOUND: {
     code: "not_found",

@@ -228,7 +228,7 @@ export class DriveNode implements ServingNode {
     });
     const changes = { metadata, detector, consensus: new ConsensusMembershipPort(consensus) };
     const membership = new Membership({
-      ...changes,
+      ...{ ...changes, clock },
       clusterId: this.#options.clusterId,
       directory: plane.directory,
     });

@@ -921,7 +921,7 @@ export type MembershipProgress = Message<"netdisk.v1.MembershipProgress"> & {
   targetIndex: bigint;
 
   /**
-   * Why it failed; empty when it did not.
+   * Why it failed, or what holds the new member back; empty otherwise.
    *
    * @generated from field: string reason = 10;
    */

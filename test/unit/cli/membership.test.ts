@@ -8,7 +8,9 @@ import type {
   MembershipStatus,
   TreeBackup,
 } from "../../../src/drive/cluster-admin.ts";
+import type { ClusterStatus } from "../../../src/drive/drive-api.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
+import { must } from "../../../src/std/assert.ts";
 import { MemoryDrive } from "../../support/memory-drive.ts";
 import { netdisk } from "./run-cli.ts";
 
@@ -158,13 +160,55 @@ describe("netdisk cluster", () => {
 
   it("remove says why it is refused, with what to do, and does not wait when told so", async () => {
     const admin = new ScriptedAdmin(undefined);
-    admin.refusal = new DriveError("MEMBERSHIP_CHANGE_UNSAFE", "Member 2 cannot be removed now.");
+    const harm = { harm: "last-copies" };
+    admin.refusal = new DriveError("MEMBERSHIP_CHANGE_UNSAFE", "Member 2 cannot be removed now.", harm);
     const refused = await run(["remove", "node2"], admin);
     expect(refused.code).to.equal(1);
     expect(refused.err).to.include("cannot be removed now").and.include("MEMBERSHIP_CHANGE_UNSAFE");
+    expect(refused.err).to.include("--force removes it all the same");
     admin.refusal = undefined;
     expect((await run(["remove", "node2", "--no-wait"], admin)).out).to.include("Change 7 has begun");
   });
+
+  /** Nodes of which `answering` answers. */
+  async function driveOf(answering: string, ...nodeIds: readonly string[]): Promise<MemoryDrive> {
+    const status: ClusterStatus = await new MemoryDrive().cluster();
+    const [node] = status.nodes;
+    const nodes = nodeIds.map((nodeId, at) => ({
+      ...must(node, "a node"),
+      ...{ nodeId, memberId: at + 1, address: `${nodeId}:1`, health: "up" as const },
+    }));
+    const cluster = () => Promise.resolve({ ...status, nodeId: answering, nodes });
+    return Object.assign(new MemoryDrive(), { cluster });
+  }
+
+  for (const { command, kind } of [
+    { command: ["remove", "node1"], kind: "remove" },
+    { command: ["replace", "node1", "--wait"], kind: "replace" },
+  ] as const) {
+    it(`${kind} watches through the others when the only node that was named goes`, async () => {
+      const change = { ...DONE, kind, formerMemberId: 1, formerNodeId: "node1" };
+      const steps = [{ ...change, changeId: 6 }, { ...change, phase: "removing" as const }, change];
+      const admin = new ScriptedAdmin(...(kind === "remove" ? steps.slice(1) : steps));
+      let asked: readonly string[] = ["node1:1"];
+      const look = admin.membership.bind(admin);
+      admin.membership = async () => {
+        const status = await look();
+        // From the moment the change has begun nobody is at the address of the one that goes.
+        if (status.change?.changeId === 7 && asked.includes("node1:1"))
+          throw new DriveError("PEER_UNREACHABLE", "Connection refused.");
+        return status;
+      };
+
+      const { code, err } = await netdisk(["cluster", ...command, "--nodes", "node1:1", "--timeout", "1"], {
+        ...{ drive: await driveOf("node1", "node1", "node2", "node3"), admin },
+        onAddresses: (addresses) => (asked = addresses),
+      });
+
+      expect(code, err).to.equal(0);
+      expect(asked).to.deep.equal(["node2:1", "node3:1"]);
+    });
+  }
 
   it("transfer hands leadership over, to anybody when nobody is named", async () => {
     const change = { ...DONE, kind: "transfer" as const, nodeId: "" };
@@ -172,6 +216,16 @@ describe("netdisk cluster", () => {
     expect((await run(["transfer"], admin)).out).to.include("handing leadership over: done");
     await run(["transfer", "node2"], admin);
     expect(admin.calls).to.deep.equal([{ transferTo: undefined }, { transferTo: "node2" }]);
+  });
+
+  it("status and who waits are told that a change is held back, and why", async () => {
+    const held = { ...DONE, phase: "promoting" as const, reason: "Only 1 are up." };
+    const { out } = await run(["status"], new ScriptedAdmin(held));
+    expect(out).to.include("Membership: adding node4: caught up, held back: Only 1 are up.");
+
+    const admin = new ScriptedAdmin(undefined, { ...held, phase: "joining" }, DONE);
+    const lines = (await run(["add", "--wait"], admin)).out;
+    expect(lines).to.include("adding node4: started, held back: Only 1 are up.\nadding node4: done");
   });
 
   it("status shows a change under way and the two configurations of a joint one", async () => {

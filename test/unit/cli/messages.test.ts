@@ -76,6 +76,33 @@ describe("the advice of the command line", () => {
   }
 });
 
+describe("a change of the membership that would do harm", () => {
+  const advice = (command: string, metadata = {}) => adviceFor("MEMBERSHIP_CHANGE_UNSAFE", command, metadata);
+
+  it("is to be forced only where force helps, and what that costs is said", () => {
+    expect(advice("remove", { harm: "no-quorum" }))
+      .to.include("--force")
+      .and.include("no changes");
+    expect(advice("remove", { harm: "last-copies" }))
+      .to.include("--force")
+      .and.include("gives up");
+    for (const command of ["add", "replace", "remove", "recover", "rebuild"])
+      expect(advice(command), command).to.not.include("--force");
+    expect(advice("remove", { harm: "no-voter" }))
+      .to.include("cluster add")
+      .and.not.include("--force");
+    expect(REASONS.MEMBERSHIP_CHANGE_UNSAFE.remedy).to.not.include("--force");
+  });
+
+  it("asks to start the others, where they answer although they are taken for lost", () => {
+    for (const command of ["recover", "rebuild"])
+      expect(advice(command, { address: "h:1" }))
+        .to.include("Start the other members")
+        .and.include("stop what answers at that address");
+    expect(advice("rebuild", { path: "/d/raft" }), "the message says it").to.equal("");
+  });
+});
+
 describe("moving a folder to where a file is", () => {
   it("is refused in the words of the drive, with advice that can be followed", () => {
     for (const command of ["mv", "cp"])

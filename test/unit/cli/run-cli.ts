@@ -46,6 +46,8 @@ export interface CliWorld {
   /** Gets what is written to stderr, as it is written. */
   readonly onNote?: (text: string) => void;
   readonly onConnect?: (addresses: readonly string[]) => void;
+  /** Gets the nodes that a command asks from now on. */
+  readonly onAddresses?: (addresses: readonly string[]) => void;
 }
 
 /** A stream that keeps what is written to it. */
@@ -105,7 +107,12 @@ export async function netdisk(args: readonly string[], world: CliWorld = {}): Pr
     connect: (addresses) => {
       world.onConnect?.(addresses);
       if (world.drive === undefined) throw new Error("this test has no drive");
-      return { drive: world.drive, admin: world.admin ?? NO_ADMIN, close: () => Promise.resolve() };
+      return {
+        drive: world.drive,
+        admin: world.admin ?? NO_ADMIN,
+        setAddresses: (current) => world.onAddresses?.(current),
+        close: () => Promise.resolve(),
+      };
     },
     createNode: (config, logger) => {
       if (world.createNode === undefined) throw new Error("this test has no node");

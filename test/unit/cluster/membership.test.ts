@@ -12,11 +12,11 @@ import { findToken, formatToken, isSecret } from "../../../src/cluster/join-toke
 import {
   CATCH_UP_ENTRY_COUNT_MAX,
   JOIN_TIMEOUT_MS,
-  LAST_COPIES_IDLE_MS,
   MEMBERSHIP_IDLE_MS,
   MembershipDriver,
   TRANSFER_ATTEMPT_COUNT_MAX,
 } from "../../../src/cluster/membership-driver.ts";
+import { LAST_COPIES_IDLE_MS } from "../../../src/cluster/membership-safety.ts";
 import { Membership } from "../../../src/cluster/membership.ts";
 import { MetadataClient } from "../../../src/cluster/metadata-client.ts";
 import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
@@ -134,7 +134,7 @@ describe("Membership", () => {
   function membershipAt(memberId: number): Membership {
     const port = tree.port(memberId);
     return new Membership({
-      ...{ clusterId: "test-cluster", detector, consensus: consensus.at(memberId) },
+      ...{ clusterId: "test-cluster", clock, detector, consensus: consensus.at(memberId) },
       metadata: new MetadataClient(port, new SeededPrng((seed += 1))),
       directory: new NodeDirectory(port, clock),
     });
@@ -339,7 +339,9 @@ describe("Membership", () => {
         await rounds(LAST_COPIES_IDLE_MS / MEMBERSHIP_IDLE_MS);
         expect(looks(), "a look costs the leader too much to have one in each round").to.be.within(1, 2);
         expect(consensus.config.voters).to.deep.equal([1, 2, 3]);
-        expect((await change())?.phase).to.not.equal("done");
+        const waiting = await change();
+        expect(waiting?.phase).to.not.equal("done");
+        expect(waiting?.reason, "whoever asks is told why").to.include("only good copy of 1 extents");
         expect(findMember(tree.store, former)?.nodeId).to.equal(`node-${former}`);
 
         tree.apply({ kind: "add-replica", seal: sealOf(contentId, 2) });
@@ -402,6 +404,7 @@ describe("Membership", () => {
         membershipAt(1).removeNode("node-2", { force: false }),
       );
       expect(refused.message).to.include("only 1 are up, and 2 are needed");
+      expect(refused.metadata["harm"]).to.equal("no-quorum");
       await membershipAt(1).removeNode("node-3", { force: false });
       await rounds(2);
       expect(consensus.config.voters).to.deep.equal([1, 2]);
@@ -409,9 +412,11 @@ describe("Membership", () => {
       await membershipAt(1).removeNode("node-2", { force: true });
       await rounds(2);
       expect(consensus.config.voters).to.deep.equal([1]);
-      await expectReason("MEMBERSHIP_CHANGE_UNSAFE", () =>
-        membershipAt(1).removeNode("node-1", { force: true }),
-      );
+      for (const force of [true, false]) {
+        const last = () => membershipAt(1).removeNode("node-1", { force });
+        const { metadata } = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", last);
+        expect(metadata["harm"], "no force helps").to.equal("no-voter");
+      }
     });
 
     it("fails, and keeps the member, when it has become unsafe since it was asked for", async () => {
