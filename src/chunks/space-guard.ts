@@ -11,6 +11,7 @@
 import { DriveError } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import type { Disk, DiskSpace } from "../std/disk.ts";
+import { formatBytes } from "../std/format.ts";
 
 /** Bytes taken after which the file system is asked again: others write to it too. */
 const REFRESH_INTERVAL_BYTES = 32 * 1024 * 1024;
@@ -140,12 +141,12 @@ export class SpaceGuard {
   }
 
   #noSpace(use: SpaceUse): DriveError {
-    const freeBytes = String(this.space.freeBytes);
+    const { freeBytes } = this.space;
     const reserveBytes = this.#keptFrom(use);
     return new DriveError(
       "NO_SPACE",
-      `The disk is full: it has ${freeBytes} bytes left, and ${reserveBytes} of them are kept in reserve.`,
-      { free_bytes: freeBytes, reserve_bytes: String(reserveBytes) },
+      `The disk is full: it has ${formatBytes(freeBytes)} left, and ${formatBytes(reserveBytes)} are kept in reserve.`,
+      { free_bytes: String(freeBytes), reserve_bytes: String(reserveBytes) },
     );
   }
 }

@@ -293,7 +293,7 @@ export const REASONS = {
     code: "resource_exhausted",
     httpStatus: 507,
     outcome: "definite",
-    remedy: "Free space on the nodes, or add one.",
+    remedy: "Free space on the nodes, or add nodes: two of them must have room.",
   },
   QUOTA_EXCEEDED: {
     code: "resource_exhausted",
