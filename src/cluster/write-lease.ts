@@ -6,6 +6,9 @@
  * the renewal was proposed. Cluster time may lag behind by one advance when the renewal is applied, and clocks drift, so the
  * lease is given up that much earlier. A wrong judgement does no harm: the tree checks the lease again when the write is
  * committed and answers SEAL_REJECTED.
+ *
+ * Whatever lies in a block of a live lease is spared by collection, also what a process that was killed left behind. So a block
+ * is used for LEASE_BLOCK_USE_MS at most: the tree keeps the last few blocks alone, and forgets each some renewals later.
  */
 import { CLOCK_ADVANCE_MS_MAX, WRITE_LEASE_MS } from "../drive/limits.ts";
 import type { Clock } from "../std/clock.ts";
@@ -18,6 +21,8 @@ export const LEASE_USABLE_MS = WRITE_LEASE_MS - CLOCK_ADVANCE_MS_MAX - LEASE_DRI
 export const LEASE_ID_COUNT = 100_000;
 /** With fewer ids than this left, the next block is asked for. */
 export const LEASE_ID_COUNT_LOW = 50_000;
+/** After this long the next block is asked for and the ids left of the one before are not used any more. */
+export const LEASE_BLOCK_USE_MS = 60 * 60 * 1000;
 
 /** A run of ids, from `next` (inclusive) to `end` (exclusive). */
 interface IdBlock {
@@ -29,6 +34,8 @@ interface IdBlock {
 export class WriteLease {
   readonly #clock: Clock;
   #usableUntilMs = -Infinity;
+  /** When the newest block came. */
+  #blockAtMs = -Infinity;
   #blocks: IdBlock[] = [];
 
   constructor(clock: Clock) {
@@ -47,7 +54,11 @@ export class WriteLease {
 
   /** How many ids the next renewal should ask for. */
   get wantedIdCount(): number {
-    return !this.usable || this.idCount < LEASE_ID_COUNT_LOW ? LEASE_ID_COUNT : 0;
+    return !this.usable || this.#isBlockOld || this.idCount < LEASE_ID_COUNT_LOW ? LEASE_ID_COUNT : 0;
+  }
+
+  get #isBlockOld(): boolean {
+    return this.#clock.monotonicMs() - this.#blockAtMs >= LEASE_BLOCK_USE_MS;
   }
 
   /**
@@ -57,7 +68,10 @@ export class WriteLease {
   renewed(proposedAtMs: number, ids: { readonly first: number; readonly count: number }): void {
     if (!this.usable) this.#blocks = [];
     this.#usableUntilMs = Math.max(this.#usableUntilMs, proposedAtMs + LEASE_USABLE_MS);
-    if (ids.count > 0) this.#blocks.push({ next: ids.first, end: ids.first + ids.count });
+    if (ids.count === 0) return;
+    if (this.#isBlockOld) this.#blocks = [];
+    this.#blocks.push({ next: ids.first, end: ids.first + ids.count });
+    this.#blockAtMs = this.#clock.monotonicMs();
   }
 
   /** Gives the lease up, as after SEAL_REJECTED: the next renewal brings it back. */

@@ -4,10 +4,12 @@
  *
  * Two equal seals are needed; a third that comes soon after is taken along, a later one is added afterwards. When the path is
  * not open (no lease, too few nodes answered in time, seals rejected) nothing happened and the caller takes the long one.
- * What targets hold of a content that was not committed is removed; if that fails, collection finds it when the lease ends.
+ * What targets hold of a content that was not committed is removed, also when the caller gives up before the command is
+ * proposed; what that misses collection finds when the id is in no lease any more. After the proposal only the tree knows
+ * whether the bytes are a file's, and they stay.
  */
 import type { SmallExtent } from "../chunks/chunk-store.ts";
-import { throwIfCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
+import { throwIfCanceled, unlessCanceled, unreachableError, withDeadline } from "../cluster/deadline.ts";
 import type { Seal } from "../drive/content.ts";
 import type { PathEntry, WriteOptions } from "../drive/drive-api.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
@@ -31,10 +33,17 @@ export type SmallOutcome =
   /** The tree answered SEAL_REJECTED, and remembers that under the request id. */
   | { readonly outcome: "rejected" };
 
-interface SmallSeals {
-  readonly seals: readonly Seal[];
-  readonly late: Promise<readonly Seal[]>;
+/** A content that its targets are sealing. */
+interface Sealing {
+  readonly contentId: number;
   readonly memberIds: readonly number[];
+  /** The seals that came so far. */
+  readonly answered: readonly Seal[];
+  readonly neededCount: number;
+  /** Resolves when the needed seals are there, or no more can come. */
+  readonly enough: Promise<void>;
+  /** Resolves when each target has answered, failed or been given up. */
+  readonly all: Promise<void>;
 }
 
 /** Writes small contents. */
@@ -65,26 +74,28 @@ export class SmallWriter {
       return this.#commit(request, { contentId, sizeBytes: 0, digest, seals: [] }, options);
     this.#plane.hashed.remember(bytes, digest);
     await budget.admit(bytes.length, options.signal);
-    let sealed: SmallSeals | undefined;
+    let sealing: Sealing | undefined;
+    let seals: readonly Seal[] | undefined;
     try {
       const { at, attributes } = putIntent(request);
       const hint = this.#plane.hintOf(at.path, attributes, bytes.length);
       const small = { extent: { contentId, extentIndex: 0 }, bytes, digest };
-      sealed = await this.#seal({ ...small, origin: this.#plane.originOf(0, hint) }, options.signal);
+      sealing = this.#beginSeals({ ...small, origin: this.#plane.originOf(0, hint) }, options.signal);
+      seals = await this.#takeSeals(sealing, options.signal);
     } finally {
       budget.release(bytes.length);
+      // Too few seals, or a caller that gave up: nothing was proposed, so nothing can come to refer to the bytes.
+      if (sealing !== undefined && seals === undefined) this.#remove(sealing);
     }
-    if (sealed === undefined) return { outcome: "closed" };
-    const { seals, late, memberIds } = sealed;
+    if (seals === undefined) return { outcome: "closed" };
     try {
       const content = { contentId, sizeBytes: bytes.length, digest, seals };
       const done = await this.#commit(request, content, options);
-      if (done.outcome === "done") this.#plane.reports.addLate(late);
-      else this.#remove(contentId, memberIds);
+      if (done.outcome === "done") this.#plane.reports.addLate(lateSeals(sealing, seals));
+      else this.#remove(sealing);
       return done;
     } catch (error) {
-      if (error instanceof DriveError && error.spec.outcome === "definite")
-        this.#remove(contentId, memberIds);
+      if (error instanceof DriveError && error.spec.outcome === "definite") this.#remove(sealing);
       throw error;
     }
   }
@@ -122,9 +133,9 @@ export class SmallWriter {
     }
   }
 
-  /** Seals on all targets at once; undefined when fewer than needed answered. */
-  async #seal(small: SmallExtent, signal: AbortSignal | undefined): Promise<SmallSeals | undefined> {
-    const { placement, clock } = this.#plane;
+  /** Has all targets seal at once. */
+  #beginSeals(small: SmallExtent, signal: AbortSignal | undefined): Sealing {
+    const { placement } = this.#plane;
     const neededCount = placement.quorum();
     const memberIds = placement.choose();
     const answered: Seal[] = [];
@@ -137,22 +148,28 @@ export class SmallWriter {
       () => enough.resolve(),
       (error: unknown) => enough.reject(error as Error),
     );
-    await enough.promise;
-    const over = deferred<void>();
-    const timer = clock.setTimer(SMALL_THIRD_SEAL_WAIT_MS, () => over.resolve());
-    await Promise.race([all, over.promise]);
-    timer.cancel();
-    throwIfCanceled(signal);
-    const seals = [...largestAgreement(answered)];
-    if (seals.length < neededCount) {
-      this.#remove(small.extent.contentId, memberIds);
-      return undefined;
-    }
-    const late = all.then(() => answered.filter((seal) => !seals.includes(seal)));
-    return { seals, late, memberIds };
+    const { contentId } = small.extent;
+    return { contentId, memberIds, answered, neededCount, enough: enough.promise, all };
   }
 
-  /** Asks all targets under one deadline; resolves when each has answered, failed or been given up. */
+  /** The seals to commit with; undefined when fewer than needed came. @throws DriveError CANCELED */
+  async #takeSeals(
+    { answered, neededCount, enough, all }: Sealing,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Seal[] | undefined> {
+    await unlessCanceled(enough, signal);
+    const over = deferred<void>();
+    const timer = this.#plane.clock.setTimer(SMALL_THIRD_SEAL_WAIT_MS, () => over.resolve());
+    await unlessCanceled(Promise.race([all, over.promise]), signal).finally(() => timer.cancel());
+    throwIfCanceled(signal);
+    const seals = largestAgreement(answered);
+    return seals.length < neededCount ? undefined : [...seals];
+  }
+
+  /**
+   * Asks all targets under one deadline; resolves when each has answered, failed or been given up. A caller that gives up ends
+   * the wait for a turn alone: a call cut short would leave open whether the target seals after it was told to remove.
+   */
   async #sealAll(
     memberIds: readonly number[],
     small: SmallExtent,
@@ -163,12 +180,12 @@ export class SmallWriter {
     const waiting = new Set(memberIds);
     const onTimeout = () => unreachableError(Math.min(...waiting), "a small content", SMALL_SEAL_TIMEOUT_MS);
     const sealAt = async (memberId: number, inner: AbortSignal): Promise<void> => {
-      const seal = await this.#sealAt(memberId, small, inner);
+      const seal = await this.#sealAt(memberId, small, { call: inner, turn: eitherOf(inner, signal) });
       waiting.delete(memberId);
       if (seal !== undefined) onSeal(seal);
     };
     try {
-      await withDeadline({ clock, timeoutMs: SMALL_SEAL_TIMEOUT_MS, signal, onTimeout }, (inner) =>
+      await withDeadline({ clock, timeoutMs: SMALL_SEAL_TIMEOUT_MS, onTimeout }, (inner) =>
         Promise.all(memberIds.map((memberId) => sealAt(memberId, inner))),
       );
     } catch (error) {
@@ -178,24 +195,43 @@ export class SmallWriter {
     }
   }
 
-  async #sealAt(memberId: number, small: SmallExtent, signal: AbortSignal): Promise<Seal | undefined> {
+  async #sealAt(
+    memberId: number,
+    small: SmallExtent,
+    signals: { readonly call: AbortSignal; readonly turn: AbortSignal },
+  ): Promise<Seal | undefined> {
     const { ports, detector, budget } = this.#plane;
     const port = ports.forMember(memberId);
     if (port === undefined) return undefined;
+    const { call, turn } = signals;
     try {
-      return await budget.toTarget(memberId, small.bytes.length, signal, () => port.putSmall(small, signal));
+      return await budget.toTarget(memberId, small.bytes.length, turn, () => port.putSmall(small, call));
     } catch (error) {
       if (!(error instanceof DriveError)) throw error;
-      if (!signal.aborted && hasReason(error, "PEER_UNREACHABLE")) detector.report(memberId, "unreachable");
+      if (!call.aborted && hasReason(error, "PEER_UNREACHABLE")) detector.report(memberId, "unreachable");
       return undefined;
     }
   }
 
-  #remove(contentId: number, memberIds: readonly number[]): void {
+  /** Removes what targets hold of a content that no file has, once none of them is still sealing it. */
+  #remove({ contentId, memberIds, all }: Sealing): void {
     const { ports, chores } = this.#plane;
-    for (const memberId of memberIds) {
-      const port = ports.forMember(memberId);
-      if (port !== undefined) chores.run(() => port.removeExtent({ contentId, extentIndex: 0 }));
-    }
+    chores.run(async () => {
+      await all;
+      for (const memberId of memberIds) {
+        const port = ports.forMember(memberId);
+        if (port !== undefined) chores.run(() => port.removeExtent({ contentId, extentIndex: 0 }));
+      }
+    });
   }
+}
+
+/** The seals beyond those that a content was committed with. */
+async function lateSeals({ all, answered }: Sealing, seals: readonly Seal[]): Promise<readonly Seal[]> {
+  await all;
+  return answered.filter((seal) => !seals.includes(seal));
+}
+
+function eitherOf(inner: AbortSignal, signal: AbortSignal | undefined): AbortSignal {
+  return signal === undefined ? inner : AbortSignal.any([inner, signal]);
 }

@@ -3,9 +3,14 @@ import { expect } from "chai";
 import { Housekeeping } from "../../../src/cluster/housekeeping.ts";
 import { MetadataClient, unwrap, valueOfKind } from "../../../src/cluster/metadata-client.ts";
 import { NodeDirectory } from "../../../src/cluster/node-directory.ts";
-import { NodeRegistrar } from "../../../src/cluster/node-registrar.ts";
+import { LEASE_RENEW_AFTER_MS, NodeRegistrar } from "../../../src/cluster/node-registrar.ts";
 import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
-import { LEASE_ID_COUNT, LEASE_USABLE_MS, WriteLease } from "../../../src/cluster/write-lease.ts";
+import {
+  LEASE_BLOCK_USE_MS,
+  LEASE_ID_COUNT,
+  LEASE_USABLE_MS,
+  WriteLease,
+} from "../../../src/cluster/write-lease.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
 import { clusterTime, counters, dropList, pendingWork } from "../../../src/metadata/view.ts";
@@ -131,6 +136,26 @@ describe("WriteLease", () => {
     lease.renewed(clock.monotonicMs(), { first: 100, count: 1 });
 
     expect(lease.takeContentId()).to.equal(100);
+  });
+
+  it("asks for another block after an hour, and then uses none of the ids before", async () => {
+    const clock = new FakeClock();
+    const lease = new WriteLease(clock);
+    const renew = (first: number): void => {
+      lease.renewed(clock.monotonicMs(), { first, count: lease.wantedIdCount });
+    };
+    renew(1000);
+    const wanted: number[] = [];
+    for (let passedMs = 0; passedMs < LEASE_BLOCK_USE_MS; passedMs += LEASE_RENEW_AFTER_MS) {
+      wanted.push(lease.wantedIdCount);
+      expect(lease.takeContentId()).to.be.within(1000, 2000);
+      await clock.advance(LEASE_RENEW_AFTER_MS);
+      renew(900_000);
+    }
+
+    expect(new Set(wanted)).to.deep.equal(new Set([0]));
+    expect(lease.takeContentId()).to.equal(900_000);
+    expect(lease.idCount).to.equal(LEASE_ID_COUNT - 1);
   });
 });
 

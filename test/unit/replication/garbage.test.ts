@@ -5,11 +5,19 @@
  * its disk is bounded by compaction (chunks/compaction.test.ts).
  */
 import { expect } from "chai";
-import { CHUNK_SIZE_BYTES, DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
-import { dropList } from "../../../src/metadata/view.ts";
+import { NodeRegistrar } from "../../../src/cluster/node-registrar.ts";
+import { LEASE_BLOCK_USE_MS } from "../../../src/cluster/write-lease.ts";
+import {
+  CHUNK_SIZE_BYTES,
+  DROP_GRACE_MS,
+  WRITE_LEASE_BLOCK_COUNT_MAX,
+  WRITE_LEASE_MS,
+} from "../../../src/drive/limits.ts";
+import { contentState, dropList } from "../../../src/metadata/view.ts";
 import { DropCollector, ORPHAN_SWEEP_INTERVAL_MS } from "../../../src/replication/drop-collector.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { sha256 } from "../../../src/std/digest.ts";
+import { registrationOf } from "../../support/memory-metadata-port.ts";
 import { patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 const FILE_COUNT = 40;
@@ -36,6 +44,14 @@ function startCollectors(drives: TestDrives): DropCollector[] {
     collector.start();
     return collector;
   });
+}
+
+/** The registration of member 1, which keeps its lease. */
+function startRegistrar(drives: TestDrives): NodeRegistrar {
+  const { clock, metadata, lease } = drives.node(1).plane;
+  const registrar = new NodeRegistrar({ clock, metadata, lease, self: () => registrationOf(1) });
+  registrar.start();
+  return registrar;
 }
 
 /** Time passes for the cluster and on the clock, with what the leader does by itself. */
@@ -112,5 +128,31 @@ describe("Garbage", () => {
 
     expect(heldBytes(drives)).to.deep.equal(before);
     for (const collector of collectors) await collector.stop();
+  });
+
+  it("of a process that was killed is gone some blocks of ids later, though its lease never lapses", async () => {
+    const drives = new TestDrives(3);
+    const before = startRegistrar(drives);
+    await pass(drives, 10_000);
+    const firstId = drives.node(1).plane.lease.takeContentId() ?? 0;
+    for (const memberId of MEMBER_IDS) {
+      const bytes = patternBytes(500, memberId);
+      const extent = { contentId: firstId, extentIndex: 0 };
+      await drives.replicas.store(memberId).writeChunk(extent, 0, bytes, sha256(bytes));
+    }
+    await before.stop();
+    drives.restart(1);
+    const after = startRegistrar(drives);
+    const collectors = startCollectors(drives);
+    await pass(drives, WRITE_LEASE_MS);
+    expect(contentState(drives.tree.store, firstId)).to.equal("leased");
+    await drives.drive().putFile(uploadOf("/f"), streamOf(patternBytes(1000)));
+
+    const blocksMs = WRITE_LEASE_BLOCK_COUNT_MAX * (LEASE_BLOCK_USE_MS + WRITE_LEASE_MS);
+    await pass(drives, blocksMs + 2 * ORPHAN_SWEEP_INTERVAL_MS + COLLECTION_MS);
+
+    expect(drives.node(1).plane.lease.usable).to.equal(true);
+    expect(heldBytes(drives)).to.deep.equal([1000, 1000, 1000]);
+    for (const loop of [...collectors, after]) await loop.stop();
   });
 });

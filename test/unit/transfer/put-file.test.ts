@@ -8,6 +8,7 @@ import { DriveError } from "../../../src/drive/errors.ts";
 import type { PathEntry } from "../../../src/drive/drive-api.ts";
 import { deferred } from "../../../src/std/deferred.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
+import { SMALL_SEAL_TIMEOUT_MS } from "../../../src/transfer/small-writer.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { settle } from "../../support/fake-clock.ts";
 import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
@@ -432,4 +433,51 @@ describe("putFile()", () => {
       await expectReason("PATH_NOT_FOUND", () => drives.drive().stat({ path: "/f" }));
     });
   }
+
+  it("leaves nothing behind of 100 small files whose callers give up before anything is proposed", async () => {
+    const drives = new TestDrives(3);
+    drives.grantLease();
+    // The second answers late and the third not at all: a caller gives up while none, one or two seals are there.
+    drives.replicas.delayMs.set(2, 20);
+    drives.replicas.hanging.add(3);
+    const puts = Array.from({ length: 100 }, (_, i) => {
+      const caller = new AbortController();
+      drives.clock.setTimer(i % 60, () => caller.abort());
+      const stream = streamOf(patternBytes(1000, i));
+      return expectReason("CANCELED", () =>
+        drives.drive().putFile(uploadOf(`/f${i}`), stream, { signal: caller.signal }),
+      );
+    });
+
+    await drives.clock.advance(60);
+    await Promise.all(puts);
+    const sealedBefore = drives.replicas.store(1).extents.size;
+    drives.replicas.hanging.delete(3);
+    await drives.clock.advance(SMALL_SEAL_TIMEOUT_MS + 1000);
+    await drives.node(1).plane.chores.idle();
+
+    expect(sealedBefore).to.be.above(0);
+    expect(drives.tree.count("put-small")).to.equal(0);
+    for (const memberId of [1, 2, 3]) {
+      expect([...drives.replicas.store(memberId).extents.keys()], `member ${memberId}`).to.deep.equal([]);
+    }
+  });
+
+  it("keeps the bytes of a small file whose caller gives up once it is proposed", async () => {
+    const drives = new TestDrives(3);
+    drives.grantLease();
+    const caller = new AbortController();
+    drives.tree.onPropose = (body) => {
+      if (body.kind === "put-small") caller.abort();
+    };
+    const bytes = patternBytes(1000);
+
+    await expectReason("CANCELED", () =>
+      drives.drive().putFile(uploadOf("/f"), streamOf(bytes), { signal: caller.signal }),
+    );
+    await drives.clock.advance(SMALL_SEAL_TIMEOUT_MS + 1000);
+    await drives.node(1).plane.chores.idle();
+
+    expect((await readBack(drives, "/f")).equals(bytes)).to.equal(true);
+  });
 });
