@@ -53,9 +53,11 @@ export function corruptError(what: string, path: string, offset: number): DriveE
 /** A sync that failed: final, whatever the operating system called it. Carries no code, so that it never counts as NO_SPACE. */
 export class SyncError extends Error {
   override readonly name = "SyncError";
+  /** The file or directory whose sync failed. */
+  readonly path: string;
 
-  /** @param path the file or directory whose sync failed */
   constructor(path: string, cause: unknown) {
     super(`sync of ${path} failed: what was written to it is unknown`, { cause });
+    this.path = path;
   }
 }

@@ -140,7 +140,7 @@ async function torture(cluster: FaultCluster, options: TortureOptions): Promise<
   if (lost.length > 0)
     throw new Error(`acknowledged files that are not in the tree: ${JSON.stringify(lost)}`);
   if (workload.impossible.length > 0) throw new Error(workload.impossible.slice(0, 20).join("\n"));
-  const differing = cluster.logLines(/state_hash_differs|process_broken/);
+  const differing = cluster.logLines(/state_hash_differs|process_broken|data_failed/);
   if (differing.length > 0) throw new Error(differing.join("\n"));
   for (const drive of [...drives, ...fileDrives]) drive.close();
   const summary: TortureSummary = {
