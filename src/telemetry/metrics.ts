@@ -270,7 +270,7 @@ export class PrometheusMetrics implements Metrics {
     );
     this.#lostFiles = this.#gauge(
       "lost_files",
-      "Files of this node's chunk store that were removed, replaced or cut short under it since it started.",
+      'Segment files of this node\'s chunk store that were removed, replaced or cut short under it since it started. Counts no files of users: those without any copy are in netdisk_extents{copies="none"}.',
     );
     this.#brakedExtents = this.#gauge(
       "collection_braked_extents",
