@@ -4,6 +4,7 @@
 import { describeBrake } from "../drive/collection-brake.ts";
 import type { MemberPart, MembershipStatus } from "../drive/cluster-admin.ts";
 import {
+  describeFree,
   describeHealth,
   describePrepared,
   describeServices,
@@ -124,9 +125,9 @@ export function describeCluster(status: ClusterStatus, uploads?: readonly OpenUp
     node.address,
     node.publicUrl === "" ? node.httpUrl : node.publicUrl,
     node.zone === "" ? "-" : node.zone,
-    `${formatBytes(node.freeBytes)} of ${formatBytes(node.totalBytes)}`,
-    formatBytes(node.liveBytes),
-    formatCount(node.appliedIndex),
+    describeFree(node),
+    node.liveBytes === undefined ? "unknown" : formatBytes(node.liveBytes),
+    node.appliedIndex === undefined ? "unknown" : formatCount(node.appliedIndex),
     scrubOf(node),
   ]);
   return [
@@ -204,15 +205,29 @@ function notes(status: ClusterStatus): readonly string[] {
 }
 
 /** What is left on a node that is drained, and whom it waits for: a file has copies at as many other nodes as it has copies. */
-function describeDrain({ nodeId, liveBytes }: NodeStatus, nodes: readonly NodeStatus[]): string {
-  const left = `${nodeId} gives its copies away: ${formatBytes(liveBytes)} left.`;
+function describeDrain(node: NodeStatus, nodes: readonly NodeStatus[]): string {
+  const left = `${node.nodeId} gives its copies away: ${describeLeft(node)}.`;
   const takers = nodes.filter(
-    ({ health, full, lost, draining, freeBytes, totalBytes }) =>
+    ({ health, full, lost, draining, freeBytes = 0, totalBytes = 0 }) =>
       health === "up" && !full && !lost && !draining && freeBytes >= totalBytes * (1 - HIGH_WATER_SHARE),
   );
-  if (liveBytes === 0 || takers.length >= REPLICA_COUNT) return left;
+  if (isEmptied(node) || takers.length >= REPLICA_COUNT) return left;
   const condition = `up, not drained, and less than ${HIGH_WATER_SHARE * 100}% full`;
   return `${left} What has no other place waits: ${takers.length} of the ${REPLICA_COUNT} nodes needed are ${condition}; add a node or free space.`;
+}
+
+/** Whether a node has nothing left, for certain: what one said before it fell silent may be out of date. */
+function isEmptied({ health, liveBytes }: NodeStatus): boolean {
+  return health === "up" && liveBytes === 0;
+}
+
+/** How much a node has left. Says "0 B left" of one that is up alone, because that is the sign to remove it. */
+function describeLeft({ health, sinceMs, liveBytes }: NodeStatus): string {
+  const isHeard = health === "up";
+  if (isHeard && liveBytes !== undefined) return `${formatBytes(liveBytes)} left`;
+  const since = isHeard ? "" : `, not heard of for ${formatDuration(sinceMs)}`;
+  const last = liveBytes === undefined ? "" : ` (it said ${formatBytes(liveBytes)} last)`;
+  return `what is left is unknown${since}${last}`;
 }
 
 /** What a node told of itself that the table does not show: nothing of one that is ready and at rest. */

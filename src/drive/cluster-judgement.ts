@@ -14,6 +14,15 @@ export function describeHealth({ health, sinceMs }: Pick<NodeStatus, "health" | 
   return health === "up" ? "up" : `${health} ${formatDuration(sinceMs)}`;
 }
 
+/** The room on a node's disk, as far as it is known. */
+export function describeFree({
+  freeBytes,
+  totalBytes,
+}: Pick<NodeStatus, "freeBytes" | "totalBytes">): string {
+  if (freeBytes === undefined || totalBytes === undefined) return "unknown";
+  return `${formatBytes(freeBytes)} of ${formatBytes(totalBytes)}`;
+}
+
 /** One line a service outside of the node that is configured, and whether it is well. */
 export function describeServices(
   status: ClusterStatus,

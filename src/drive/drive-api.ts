@@ -172,10 +172,12 @@ export interface NodeStatus {
   readonly httpUrl: string;
   readonly publicUrl: string;
   readonly zone: string;
-  readonly freeBytes: number;
-  readonly totalBytes: number;
-  readonly appliedIndex: number;
-  readonly liveBytes: number;
+  /** These four as last heard; undefined when nothing was heard of the node since the answering one started. */
+  readonly freeBytes: number | undefined;
+  readonly totalBytes: number | undefined;
+  readonly appliedIndex: number | undefined;
+  /** Bytes of live chunks that it holds. */
+  readonly liveBytes: number | undefined;
   /** Its disk has reached its reserve, as last heard: it takes no new files. */
   readonly full: boolean;
   /** Its copies were given up: it was away for longer than the grace. */

@@ -4,6 +4,7 @@
  * Every value is escaped; the content security policy allows the one inline style by its digest and nothing else.
  */
 import {
+  describeFree,
   describeHealth,
   describePrepared,
   describeServices,
@@ -63,7 +64,7 @@ function clusterSection(cluster: ClusterStatus | Error): string {
   const rows = cluster.nodes.map((node) => {
     const health = node.health === "up" ? "up" : `<span class="bad">${escape(describeHealth(node))}</span>`;
     const url = node.publicUrl === "" ? node.httpUrl : node.publicUrl;
-    return `<tr><td>${escape(node.nodeId)}</td><td>${escape(node.role)}</td><td>${health}</td><td>${link(url)}</td><td>${formatBytes(node.freeBytes)} of ${formatBytes(node.totalBytes)}</td></tr>`;
+    return `<tr><td>${escape(node.nodeId)}</td><td>${escape(node.role)}</td><td>${health}</td><td>${link(url)}</td><td>${escape(describeFree(node))}</td></tr>`;
   });
   const { fully, sentence } = judgeCopies(cluster);
   const services = describeServices(cluster).map(({ text, isWell }) => `${line(text, isWell)}\n`);

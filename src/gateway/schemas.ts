@@ -317,6 +317,11 @@ const reportViewSchema = z.strictObject({
   ),
 });
 
+/** A figure of a node, as last heard. */
+const heardCount = count.nullable().meta({
+  description: "As last heard; null when nothing was heard of the node since the one that answers started.",
+});
+
 /** Answer of GET /api/cluster. */
 export const clusterViewSchema = z
   .strictObject({
@@ -341,10 +346,10 @@ export const clusterViewSchema = z
         httpUrl: z.string(),
         publicUrl: z.string(),
         zone: z.string(),
-        freeBytes: count,
-        totalBytes: count,
-        appliedIndex: count,
-        liveBytes: count,
+        freeBytes: heardCount,
+        totalBytes: heardCount,
+        appliedIndex: heardCount,
+        liveBytes: heardCount,
         full: z.boolean().meta({
           description: "Whether its disk has reached its reserve, so that it takes no new files.",
         }),

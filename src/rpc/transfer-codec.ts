@@ -234,10 +234,11 @@ export function encodeClusterStatus(status: ClusterStatus): MessageInitShape<typ
       role: ROLES[node.role],
       health: HEALTHS[node.health],
       sinceMs: toBigint(node.sinceMs),
-      freeBytes: toBigint(node.freeBytes),
-      totalBytes: toBigint(node.totalBytes),
-      appliedIndex: toBigint(node.appliedIndex),
-      liveBytes: toBigint(node.liveBytes),
+      freeBytes: toBigint(node.freeBytes ?? 0),
+      totalBytes: toBigint(node.totalBytes ?? 0),
+      appliedIndex: toBigint(node.appliedIndex ?? 0),
+      liveBytes: toBigint(node.liveBytes ?? 0),
+      loadUnknown: node.liveBytes === undefined,
       scrub: encodeScrub(node.scrub),
       scrubProgressPpm:
         node.scrubProgress === undefined ? undefined : Math.round(node.scrubProgress * PROGRESS_PARTS),
@@ -344,6 +345,8 @@ function decodeScrub(scrub: WireScrubStatus): ScrubStatus {
 }
 
 function decodeNodeStatus(node: WireNodeStatus): NodeStatus {
+  const known = (figure: bigint, name: string): number | undefined =>
+    node.loadUnknown ? undefined : toNumber(figure, name);
   return {
     nodeId: node.nodeId,
     memberId: toNumber(node.memberId, "member_id"),
@@ -354,10 +357,10 @@ function decodeNodeStatus(node: WireNodeStatus): NodeStatus {
     httpUrl: node.httpUrl,
     publicUrl: node.publicUrl,
     zone: node.zone,
-    freeBytes: toNumber(node.freeBytes, "free_bytes"),
-    totalBytes: toNumber(node.totalBytes, "total_bytes"),
-    appliedIndex: toNumber(node.appliedIndex, "applied_index"),
-    liveBytes: toNumber(node.liveBytes, "live_bytes"),
+    freeBytes: known(node.freeBytes, "free_bytes"),
+    totalBytes: known(node.totalBytes, "total_bytes"),
+    appliedIndex: known(node.appliedIndex, "applied_index"),
+    liveBytes: known(node.liveBytes, "live_bytes"),
     full: node.full,
     lost: node.lost,
     draining: node.draining,
