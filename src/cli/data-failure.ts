@@ -1,11 +1,12 @@
 /**
- * The disk under a running node that broke: what to say of it instead of the stack of a bug.
+ * Data under a running node that broke or turned out to be wrong: what to say of it instead of the stack of a bug.
  *
- * A node cannot go on when a file of its data cannot be made, written or synced, whatever the reason; but when the folder was
- * taken away, or the file system turned read-only under it, no program is to be mended, and whoever reads the log has to know
- * where to look.
+ * What the program found wrong with its data by itself says what to do already. As for the disk: a node cannot go on when a file of
+ * its data cannot be made, written or synced, whatever the reason; but when the folder was taken away, or the file system turned
+ * read-only under it, no program is to be mended, and whoever reads the log has to know where to look.
  */
 import { isAbsolute, relative, resolve, sep } from "node:path";
+import { DriveError } from "../drive/errors.ts";
 import { errnoOf } from "../std/disk.ts";
 import { describeError } from "./output.ts";
 
@@ -25,6 +26,10 @@ export interface DataFailure {
 
 /** What an error that ended a node says of its data directory; undefined when it is about something else. */
 export function describeDataFailure(error: unknown, directory: string): DataFailure | undefined {
+  if (error instanceof DriveError && error.reason === "DATA_CORRUPT") {
+    const { code, message, remedy } = describeError(error);
+    return { code, message, remedy, path: resolve(directory) };
+  }
   const chain = causesOf(error);
   const refusal = chain.find((each) => DATA_CODES.has(errnoOf(each) ?? ""));
   // A sync that was refused does not name its file: the error around it does.

@@ -55,10 +55,23 @@ describe("What ended a node", () => {
       refusal("EBADF", path),
       refusal("ENOENT"),
       new SyncError(path, new Error("assertion failed")),
-      new DriveError("DATA_CORRUPT", "Stored data is damaged.", { path }),
+      new DriveError("INTERNAL", "Something else.", { path }),
       "text",
     ];
 
     for (const error of others) expect(describeDataFailure(error, DIRECTORY)).to.equal(undefined);
+  });
+
+  it("is its data when the program found them wrong by itself, and what it said is kept", () => {
+    const failure = describeDataFailure(
+      new DriveError("DATA_CORRUPT", "An older copy: replace it."),
+      DIRECTORY,
+    );
+
+    expect(failure).to.include({
+      code: "DATA_CORRUPT",
+      message: "An older copy: replace it.",
+      path: DIRECTORY,
+    });
   });
 });
