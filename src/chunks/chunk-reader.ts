@@ -27,7 +27,7 @@ import {
   sameExtent,
   type ManifestHead,
 } from "./chunk-codec.ts";
-import type { SealedExtent } from "./chunk-index.ts";
+import type { SealedExtent } from "./index-codec.ts";
 import type { OpenChunk } from "./open-extent.ts";
 import type { OwnSegments } from "./own-segments.ts";
 import type { StoreLog } from "./store-log.ts";

@@ -36,7 +36,7 @@ export type ExtentState =
       /** Cluster time at which the scrub pass began that last read it; absent when none did or nobody keeps it. */
       readonly checkTimeMs?: number;
     }
-  /** Damage was found: the bytes are kept, reads of the damaged chunks are refused. */
+  /** Damage was found: the bytes are kept, reads of the damaged chunks are refused until verifyExtent() finds nothing wrong. */
   | { readonly kind: "quarantined"; readonly sizeBytes: number; readonly chunkIndexes: readonly number[] };
 
 /** What the store holds, for status and placement. Sizes in bytes. */
@@ -107,7 +107,9 @@ export interface ChunkStore {
   extentState(extent: ExtentKey): Promise<ExtentState>;
 
   /**
-   * Re-reads a sealed extent whole and checks every digest against the manifest; damage quarantines and is CHUNK_CORRUPT.
+   * Re-reads a sealed extent whole and checks every digest against the manifest; damage quarantines and is CHUNK_CORRUPT. One that is
+   * quarantined and reads well as a whole is so no more, durably; what was found bad is read first, and ends the check when it
+   * still is.
    * @param beforeChunk awaited before each chunk is read, with its size: paces; what it throws ends the check
    */
   verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal>;

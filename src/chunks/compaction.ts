@@ -38,7 +38,7 @@ import {
   KIND_TOMBSTONE,
   type ManifestEntry,
 } from "./chunk-codec.ts";
-import type { SealedExtent } from "./chunk-index.ts";
+import type { SealedExtent } from "./index-codec.ts";
 import { DamageError, type ChunkReader } from "./chunk-reader.ts";
 import type { StoreParts } from "./open-store.ts";
 
@@ -126,8 +126,7 @@ export class Compaction {
       log.index.segmentUse(segmentId).liveBytes === 0 &&
       // A file that a tombstone names would be taken for an open extent once the tombstone is gone.
       (work.tombstones.length === 0 || log.index.segmentsToUnlink().length === 0);
-    if (!isClear) return this.#keep(segmentId, movedBytes);
-    await log.removeMoved(segmentId);
+    if (!isClear || !(await log.removeMoved(segmentId))) return this.#keep(segmentId, movedBytes);
     this.#kept.delete(segmentId);
     return { segmentId, freedBytes: sizeBytes, movedBytes };
   }

@@ -6,7 +6,7 @@
  * bytes: their digests were checked while they were in memory. At one extent, sealing and removing take turns, and wait for
  * the writes under way. Every byte that leaves was verified by chunk-reader.ts.
  */
-import { chunkCount, chunkSizeBytes, type ExtentKey, type Manifest, type Seal } from "../drive/content.ts";
+import { chunkCount, type ExtentKey, type Manifest, type Seal } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
 import {
   CHUNK_SIZE_BYTES,
@@ -33,11 +33,12 @@ import {
   KIND_TOMBSTONE,
   compareExtents,
 } from "./chunk-codec.ts";
-import type { SealedExtent } from "./chunk-index.ts";
+import type { SealedExtent } from "./index-codec.ts";
 import { Compaction, type CompactionResult } from "./compaction.ts";
 import { corrupt, finished, incomplete, notFound, operatingError, outOfRange } from "./chunk-errors.ts";
 import { ChunkReader, DamageError, isSameSeal, type PlacedChunk } from "./chunk-reader.ts";
 import type { ChunkStore, ChunkStoreStats, ExtentState, SealRequest, SmallExtent } from "./chunk-store.ts";
+import { ExtentCheck, type VerifyOptions } from "./extent-check.ts";
 import { ExtentTurns } from "./extent-turns.ts";
 import { LostFiles } from "./lost-files.ts";
 import { OpenExtent, requireChunks } from "./open-extent.ts";
@@ -57,6 +58,7 @@ export class DiskChunkStore implements ChunkStore {
   readonly #parts: StoreParts;
   readonly #digester: Digester;
   readonly #reader: ChunkReader;
+  readonly #check: ExtentCheck;
   readonly #compaction: Compaction;
   readonly #budget: Semaphore;
   /** Seals and removals under way. */
@@ -71,19 +73,23 @@ export class DiskChunkStore implements ChunkStore {
     this.#parts = parts;
     this.#digester = options.digester;
     this.#reader = new ChunkReader(parts.log, parts.own);
+    this.#check = new ExtentCheck({
+      ...{ log: parts.log, reader: this.#reader, digester: this.#digester },
+      ...{ onDamage: options.onDamage, onMended: options.onMended },
+    });
     this.#compaction = new Compaction({
       parts,
       reader: this.#reader,
       digester: this.#digester,
       inTurn: (extent, work) => this.#inTurn(extent, work),
-      onDamage: (extent, chunkIndex) => this.#noteDamage(extent, chunkIndex),
+      onDamage: (extent, chunkIndex) => this.#check.noteDamage(extent, chunkIndex),
     });
     this.#lostFiles = new LostFiles({
       parts,
       reader: this.#reader,
       inTurn: (extent, work) => this.#inTurn(extent, work),
-      verify: (extent, beforeChunk) => this.verifyExtent(extent, beforeChunk),
-      verifyManifest: (extent) => this.#verifyManifest(extent),
+      verify: (extent, beforeChunk) => this.#verify(extent, { beforeChunk, findsAll: true }),
+      verifyManifest: (extent) => this.#reading(extent, () => this.#check.verifyManifest(extent)),
       close: (open) => this.#closeOpen(open, { unlink: false }),
       onLost: options.onLostFile,
     });
@@ -248,24 +254,8 @@ export class DiskChunkStore implements ChunkStore {
     return { kind: "open", chunkIndexes: [...open.chunks.keys()].sort((a, b) => a - b) };
   }
 
-  async verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal> {
-    return await this.#reading(extent, async () => {
-      const sealed = this.#index.findSealed(extent);
-      if (sealed === undefined) throw notFound(extent);
-      const digests = await this.#reader.checkedDigests(extent, sealed);
-      const damaged: number[] = [];
-      for (const [chunkIndex, digest] of digests.entries()) {
-        await beforeChunk?.(chunkSizeBytes(sealed.sizeBytes, chunkIndex));
-        if (!(await this.#isIntact(extent, sealed, chunkIndex, digest))) damaged.push(chunkIndex);
-      }
-      if (damaged.length > 0 && !isSameSeal(sealed, this.#index.findSealed(extent))) {
-        throw new DamageError(damaged[0], "the extent was moved or removed under the check");
-      }
-      this.#quarantine(extent, damaged);
-      const known = this.#index.findSealed(extent)?.damagedChunks ?? damaged;
-      if (known.length > 0) throw corrupt(extent, known);
-      return this.#sealOf(extent, sealed.sizeBytes, sealed.root);
-    });
+  verifyExtent(extent: ExtentKey, beforeChunk?: (sizeBytes: number) => Promise<void>): Promise<Seal> {
+    return this.#verify(extent, { beforeChunk });
   }
 
   async removeExtent(extent: ExtentKey): Promise<void> {
@@ -465,36 +455,12 @@ export class DiskChunkStore implements ChunkStore {
       const chunk = must(open.chunks.get(chunkIndex), "all chunks are present");
       if (chunk.verified) continue;
       const placed = this.#reader.placeOpen(open.extent, chunkIndex, chunk, open.own !== undefined);
-      if (await this.#hasDigest(placed)) open.chunks.set(chunkIndex, { ...chunk, verified: true });
+      if (await this.#check.hasDigest(placed)) open.chunks.set(chunkIndex, { ...chunk, verified: true });
       else damaged.push(chunkIndex);
     }
     if (damaged.length === 0) return;
     for (const chunkIndex of damaged) open.chunks.delete(chunkIndex);
     throw corrupt(open.extent, damaged);
-  }
-
-  /** Whether the stored bytes of a chunk have its digest. Errors: those that are not damage. */
-  async #hasDigest(chunk: PlacedChunk): Promise<boolean> {
-    try {
-      const bytes = await this.#reader.read(chunk, 0, chunk.sizeBytes);
-      return bytesEqual(await this.#digester.sha256(bytes), chunk.digest);
-    } catch (error) {
-      if (error instanceof DamageError) return false;
-      throw error;
-    }
-  }
-
-  async #isIntact(
-    extent: ExtentKey,
-    sealed: SealedExtent,
-    chunkIndex: number,
-    digest: Uint8Array,
-  ): Promise<boolean> {
-    const placed = must(
-      await this.#reader.placeSealed(extent, sealed, chunkIndex),
-      "a chunk of the manifest",
-    );
-    return bytesEqual(placed.digest, digest) && (await this.#hasDigest(placed));
   }
 
   async #writeManifest(open: OpenExtent, request: SealRequest): Promise<Seal> {
@@ -553,12 +519,10 @@ export class DiskChunkStore implements ChunkStore {
     return this.#reader.placeOpen(extent, chunkIndex, chunk, open.own !== undefined);
   }
 
-  /** As verifyExtent(), of the manifest alone. */
-  async #verifyManifest(extent: ExtentKey): Promise<void> {
-    await this.#reading(extent, async () => {
-      const sealed = this.#index.findSealed(extent);
-      if (sealed === undefined) throw notFound(extent);
-      await this.#reader.checkedDigests(extent, sealed);
+  async #verify(extent: ExtentKey, options: VerifyOptions): Promise<Seal> {
+    return await this.#reading(extent, async () => {
+      const { sizeBytes, root } = await this.#check.verify(extent, options);
+      return this.#sealOf(extent, sizeBytes, root);
     });
   }
 
@@ -579,20 +543,7 @@ export class DiskChunkStore implements ChunkStore {
       const gone = before === undefined ? (open ?? now) === undefined : !isSameSeal(before, now);
       if (gone) throw notFound(extent, error.chunkIndex);
       if (error.chunkIndex !== undefined) open?.chunks.delete(error.chunkIndex);
-      throw corrupt(extent, this.#noteDamage(extent, error.chunkIndex), error);
+      throw corrupt(extent, this.#check.noteDamage(extent, error.chunkIndex), error);
     }
-  }
-
-  /** Quarantines a chunk of a sealed extent, or all when the manifest itself is damaged; returns which. */
-  #noteDamage(extent: ExtentKey, chunkIndex: number | undefined): readonly number[] {
-    const { sizeBytes = 0 } = this.#index.findSealed(extent) ?? {};
-    const damaged = chunkIndex === undefined ? [...Array(chunkCount(sizeBytes)).keys()] : [chunkIndex];
-    this.#quarantine(extent, damaged);
-    return damaged;
-  }
-
-  #quarantine(extent: ExtentKey, chunkIndexes: readonly number[]): void {
-    if (chunkIndexes.length === 0) return;
-    if (this.#index.markDamaged(extent, chunkIndexes)) this.#options.onDamage(extent, chunkIndexes);
   }
 }

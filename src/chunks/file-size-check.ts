@@ -9,7 +9,7 @@
  */
 import { chunkCount, type ExtentKey } from "../drive/content.ts";
 import type { RecordLocation } from "../segments/record.ts";
-import type { SealedExtent } from "./chunk-index.ts";
+import type { SealedExtent } from "./index-codec.ts";
 import { ChunkReader, DamageError } from "./chunk-reader.ts";
 import type { OwnSegments } from "./own-segments.ts";
 import type { StoreLog } from "./store-log.ts";

@@ -18,7 +18,7 @@ import { hasReason } from "../drive/errors.ts";
 import type { MisplacedSegment } from "../segments/misplaced.ts";
 import type { SingleSegment } from "../segments/single-segment.ts";
 import { extentName } from "./chunk-codec.ts";
-import type { SealedExtent } from "./chunk-index.ts";
+import type { SealedExtent } from "./index-codec.ts";
 import type { ChunkReader } from "./chunk-reader.ts";
 import type { OpenExtent } from "./open-extent.ts";
 import type { StoreParts } from "./open-store.ts";

@@ -46,6 +46,8 @@ export interface DiskChunkStoreOptions {
   readonly onFatal: (error: Error) => void;
   /** Told when chunks of a sealed extent are found damaged for the first time: repair them. */
   readonly onDamage: (extent: ExtentKey, chunkIndexes: readonly number[]) => void;
+  /** Told when an extent with such chunks was read whole, and nothing is wrong with it any more. */
+  readonly onMended?: ((extent: ExtentKey) => void) | undefined;
   /**
    * Told of damage found at the start: in the log, whose records there may have been of extents that are now absent (audit), or in
    * the segment of an extent that was not sealed.

@@ -182,6 +182,28 @@ export class StoreLog {
     }
   }
 
+  /**
+   * Runs `work` while no segment is on its way out, which would take along what `work` begins to count on; the index that it
+   * leaves is durable when this resolves. Errors: as flushIndex(); those of `work`.
+   */
+  async settle(work: () => void): Promise<void> {
+    while (this.#reclaiming !== undefined) await this.#reclaiming.catch(() => undefined);
+    work();
+    await this.#flushing?.catch(() => undefined);
+    await this.flushIndex();
+  }
+
+  /** Whether a segment is a part of the log. */
+  has(segmentId: number): boolean {
+    return this.#log.segmentIds.includes(segmentId);
+  }
+
+  /** A record was read well: what lies behind the end that its file was found to have has come back. */
+  noteRead({ segmentId, offset, sizeBytes }: RecordLocation): void {
+    const leftBytes = this.#shortSegments.get(segmentId);
+    if (leftBytes !== undefined && offset + sizeBytes > leftBytes) this.#shortSegments.delete(segmentId);
+  }
+
   /** Makes the index durable as it is. Errors: NO_SPACE, with the log as the one that has it all; any other is final. */
   async flushIndex(): Promise<void> {
     this.#flushing ??= this.#flushIndex();
@@ -246,15 +268,18 @@ export class StoreLog {
 
   /**
    * Removes a closed segment from which everything that counts was moved: nothing in it is live, and each tombstone in it is
-   * repeated behind it or not needed. Errors: those of the disk.
+   * repeated behind it or not needed. False when something in it counts again by the time it would go. Errors: those of the disk.
    */
-  async removeMoved(segmentId: number): Promise<void> {
+  async removeMoved(segmentId: number): Promise<boolean> {
     assert(this.index.segmentUse(segmentId).liveBytes === 0, `segment ${segmentId} is in use`);
-    await this.#reclaiming?.catch(() => undefined);
+    while (this.#reclaiming !== undefined) await this.#reclaiming.catch(() => undefined);
+    // Damage that turned out to be none may have come back meanwhile; see settle().
+    if (this.index.segmentUse(segmentId).liveBytes > 0) return false;
     this.#reclaiming = this.#removeSegments([segmentId]).finally(() => {
       this.#reclaiming = undefined;
     });
     await this.#reclaiming;
+    return true;
   }
 
   /** Commits, flushes the index and closes the log. The index store stays open for its owner to close. */

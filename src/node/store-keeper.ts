@@ -106,6 +106,7 @@ export async function openChunkStore(options: StoreKeeperOptions, logger: Logger
       logger.error("chunks_damaged", { ...extent, chunk_indexes: chunkIndexes.slice(0, 100) });
       onDamaged?.(extent);
     },
+    onMended: (extent) => logger.info("chunks_read_well_again", { ...extent }),
     onFault: (fault) => logger.error("segment_damaged", { fault }),
     onLostFile: ({ path, kind }) => logger.error("segment_file_lost", { path, kind }),
     onTrouble: (error) => logger.warn("segment_chore_failed", { error }),

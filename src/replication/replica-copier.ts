@@ -4,6 +4,7 @@
  *   own copy whole after a re-read? --> its seal
  *   else: manifest from a source, checked against the tree's root --> chunks that are absent or damaged here, each checked
  *   against the manifest --> seal (which re-reads and verifies) --> its seal
+ *   no source can give it? --> what is quarantined here is read again: whole by now --> its seal
  *
  * Rule (reliability: K4): a good copy is never replaced by a bad or shorter one. A damaged copy here is removed only when every
  * chunk was found good elsewhere. Bytes count only after the tree's own root was reproduced.
@@ -85,8 +86,26 @@ export class ReplicaCopier {
   async copy(request: CopyRequest): Promise<Seal> {
     const own = this.#ownPort();
     const isHasty = this.#options.plantedFault === "repair-unverified";
-    const kept = isHasty ? undefined : await this.#verifyOwn(own, request);
+    if (isHasty) return this.#copyFromOthers(own, request, { isHasty });
+    const kept = await this.#verifyOwn(own, request, "sealed");
     if (kept !== undefined) return kept;
+    try {
+      return await this.#copyFromOthers(own, request, { isHasty });
+    } catch (error) {
+      if (!hasReason(error, "CHUNK_LOST")) throw error;
+      // Nobody else can give it now, so what was found damaged here is looked at again: a disk may have come back.
+      await this.#options.pace.take(Math.min(request.sizeBytes, CHUNK_SIZE_BYTES), request.signal);
+      const mended = await this.#verifyOwn(own, request, "quarantined");
+      if (mended === undefined) throw error;
+      return mended;
+    }
+  }
+
+  async #copyFromOthers(
+    own: ReplicaPort,
+    request: CopyRequest,
+    { isHasty }: { readonly isHasty: boolean },
+  ): Promise<Seal> {
     const { manifest, from } = await this.#findManifest(request);
     const state = await own.extentState(request.extent);
     if (state.kind === "sealed" || state.kind === "quarantined") {
@@ -106,11 +125,18 @@ export class ReplicaCopier {
     throw new DriveError("CHUNK_CORRUPT", "The copied extent folded to another root than the tree's.");
   }
 
-  async #verifyOwn(own: ReplicaPort, request: CopyRequest): Promise<Seal | undefined> {
-    const state = await own.extentState(request.extent);
-    if (state.kind !== "sealed" || !bytesEqual(state.root, request.root)) return undefined;
+  /** The seal of this node's copy when it is in `state`, reads well as a whole and has the tree's root. */
+  async #verifyOwn(
+    own: ReplicaPort,
+    request: CopyRequest,
+    state: "sealed" | "quarantined",
+  ): Promise<Seal | undefined> {
+    const found = await own.extentState(request.extent);
+    if (found.kind !== state) return undefined;
+    if (found.kind === "sealed" && !bytesEqual(found.root, request.root)) return undefined;
     try {
-      return await own.verifyExtent(request.extent, request.signal);
+      const seal = await own.verifyExtent(request.extent, request.signal);
+      return bytesEqual(seal.root, request.root) ? seal : undefined;
     } catch (error) {
       if (hasReason(error, "CHUNK_CORRUPT", "CHUNK_NOT_FOUND")) return undefined;
       throw error;

@@ -5,6 +5,9 @@
  *   pass due or asked for --> extents in order, chunk by chunk, paced --> damage: quarantined by the store, reported to the tree
  *                         --> all read: one command for the whole pass
  *
+ * Quarantined extents are read too: one whose bytes have come back is sealed again, and repair, which looks at each copy that the
+ * tree calls damaged and still wants, tells the tree so by its seal.
+ *
  * Order matters: each damaged extent is in the tree before the pass is reported, because the report says that everything else
  * is good. A pass that cannot report damage does not go on. The place is kept over restarts (scrub-progress.ts). Reads go
  * through the page cache: rot on the disk under a page that is still cached is found by a later pass.
@@ -183,9 +186,8 @@ export class Scrubber extends PacedWork {
   async #check(extent: ExtentKey, signal: AbortSignal): Promise<void> {
     const { store } = this.#options;
     const state = await store.extentState(extent);
-    if (state.kind === "quarantined") await this.#report(extent, signal);
-    if (state.kind !== "sealed") {
-      this.#move(extent, 0, state.kind === "quarantined");
+    if (state.kind !== "sealed" && state.kind !== "quarantined") {
+      this.#move(extent, 0, false);
       return;
     }
     let isDamaged = false;
@@ -197,7 +199,8 @@ export class Scrubber extends PacedWork {
       else if (!hasReason(error, "CHUNK_NOT_FOUND")) throw error;
     }
     if (isDamaged) await this.#report(extent, signal);
-    this.#move(extent, state.sizeBytes, isDamaged);
+    // Of one that was quarantined before and stays so, next to nothing was read.
+    this.#move(extent, isDamaged && state.kind === "quarantined" ? 0 : state.sizeBytes, isDamaged);
   }
 
   async #report(extent: ExtentKey, signal: AbortSignal): Promise<void> {

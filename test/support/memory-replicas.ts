@@ -32,8 +32,9 @@ import { foldTreeHash, sha256 } from "../../src/std/digest.ts";
 interface StoredExtent {
   chunks: Map<number, { bytes: Uint8Array; digest: Uint8Array }>;
   manifest: Manifest | undefined;
+  /** Found damaged, and refused until the extent was verified. */
   damaged: Set<number>;
-  /** Damaged, and nobody has noticed yet. */
+  /** Damaged, noticed or not. */
   rotten: Set<number>;
 }
 
@@ -159,7 +160,8 @@ export class MemoryChunkStore implements ChunkStore {
       await beforeChunk?.(bytes.length);
       if (stored.rotten.has(chunkIndex)) stored.damaged.add(chunkIndex);
     }
-    if (stored.damaged.size > 0) throw new DriveError("CHUNK_CORRUPT", "Damaged.");
+    if (stored.rotten.size > 0) throw new DriveError("CHUNK_CORRUPT", "Damaged.");
+    stored.damaged.clear();
     return this.#seal(stored.manifest);
   }
 
@@ -209,6 +211,12 @@ export class MemoryChunkStore implements ChunkStore {
   /** Damages a chunk: reads of it say CHUNK_CORRUPT from now on. */
   damage(extent: ExtentKey, chunkIndex: number): void {
     this.#extent(extent).damaged.add(chunkIndex);
+    this.#extent(extent).rotten.add(chunkIndex);
+  }
+
+  /** Brings the bytes of a chunk back; if its damage was noticed, reads are refused until it was verified. */
+  restore(extent: ExtentKey, chunkIndex: number): void {
+    this.#extent(extent).rotten.delete(chunkIndex);
   }
 
   /** Chunk indexes that are here, ascending. */

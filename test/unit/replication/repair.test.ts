@@ -9,7 +9,11 @@ import {
   ORPHAN_SWEEP_INTERVAL_MS,
 } from "../../../src/replication/drop-collector.ts";
 import { PENDING_GRACE_MS } from "../../../src/replication/assigning.ts";
-import { CopyMaker, REPAIR_SMALL_PARALLEL_COUNT } from "../../../src/replication/copy-maker.ts";
+import {
+  CopyMaker,
+  REPAIR_RETRY_MS,
+  REPAIR_SMALL_PARALLEL_COUNT,
+} from "../../../src/replication/copy-maker.ts";
 import { ExtentLocks } from "../../../src/replication/extent-locks.ts";
 import { InventoryAudit } from "../../../src/replication/inventory-audit.ts";
 import {
@@ -333,6 +337,68 @@ describe("Repair", () => {
 
     expect(drives.replicas.store(2).chunkIndexes(extent).length).to.equal(10);
     expect(errors.length).to.be.greaterThan(0);
+  });
+
+  it("takes the only copy back that was found damaged, once its bytes read well again, and makes the others from it", async () => {
+    const drives = new TestDrives(3);
+    const extent = { contentId: await put(drives), extentIndex: 0 };
+    for (const member of [1, 2, 3]) {
+      drives.replicas.store(member).damage(extent, 3);
+      drives.tree.apply({ kind: "report-replica", ...extent, memberId: member, finding: "corrupt" });
+    }
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    expect(await verifiedCount(drives), "nobody has the chunk").to.equal(0);
+    const before = drives.replicas.store(2).chunkIndexes(extent);
+
+    drives.replicas.store(2).restore(extent, 3);
+    await drives.clock.advance(REPAIR_RETRY_MS + 3 * REPAIR_IDLE_MS);
+    await drives.clock.advance(REPAIR_RETRY_MS + 3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(before).to.have.length(10);
+    expect(await verifiedCount(drives)).to.equal(3);
+    const download = await drives.drive().openDownload({ path: "/f" });
+    expect((await bytesOf(download.read(0, CONTENT.length))).equals(CONTENT)).to.equal(true);
+  });
+
+  it("takes no copy back whose bytes have another root than the tree's", async () => {
+    const drives = new TestDrives(3);
+    const extent = { contentId: await put(drives), extentIndex: 0 };
+    for (const member of [1, 2, 3]) {
+      drives.replicas.store(member).damage(extent, 3);
+      drives.tree.apply({ kind: "report-replica", ...extent, memberId: member, finding: "corrupt" });
+    }
+    const store = drives.replicas.store(2);
+    const verify = store.verifyExtent.bind(store);
+    store.verifyExtent = async (key) => ({ ...(await verify(key)), root: sha256(Buffer.from("another")) });
+    store.restore(extent, 3);
+
+    const repairs = startRepair(drives, [2]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(await verifiedCount(drives)).to.equal(0);
+    expect(drives.tree.count("add-replica")).to.equal(0);
+  });
+
+  it("makes a damaged copy anew from a good one, without looking at it again", async () => {
+    const drives = new TestDrives(3);
+    const extent = { contentId: await put(drives), extentIndex: 0 };
+    drives.replicas.store(2).damage(extent, 3);
+    drives.replicas.store(2).restore(extent, 3);
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
+    let writes = 0;
+    drives.replicas.onCall = (call) => {
+      if (call.method === "writeChunk" && call.memberId === 2) writes += 1;
+    };
+
+    const repairs = startRepair(drives, [1, 2, 3]);
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+
+    expect(writes).to.equal(10);
+    expect(await verifiedCount(drives)).to.equal(3);
   });
 
   it("does nothing that is not expected of it: other members' copies, and the leader's part on followers", async () => {

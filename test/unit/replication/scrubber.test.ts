@@ -14,10 +14,12 @@ import {
   type ScrubberOptions,
 } from "../../../src/replication/scrubber.ts";
 import { CHUNK_SIZE_BYTES } from "../../../src/drive/limits.ts";
-import { storeOf } from "../../../src/metadata/view.ts";
+import { dropList, storeOf } from "../../../src/metadata/view.ts";
+import { CopyLoops } from "../../support/copy-loops.ts";
+import { expectReason } from "../../support/expect-reason.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
-import { patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
+import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 async function scrubOf(
   drives: TestDrives,
@@ -96,6 +98,86 @@ describe("Scrubber", function () {
 
     expect(passes).to.deep.equal([0]);
     expect(passOf(drives)).to.equal(1);
+  });
+
+  it("reads what is quarantined again, and lets readers have what has come back", async () => {
+    const drives = new TestDrives(3);
+    advanceClusterTime(drives, 1000);
+    const back = { contentId: await put(drives, "/back"), extentIndex: 0 };
+    const bad = { contentId: await put(drives, "/bad"), extentIndex: 0 };
+    const store = drives.replicas.store(2);
+    for (const extent of [back, bad]) store.damage(extent, 0);
+    store.restore(back, 0);
+    await expectReason("CHUNK_CORRUPT", () => store.readChunk(back, 0, 0, 1));
+    const scrubber = await scrubOf(drives, new MemoryDisk());
+
+    scrubber.start();
+    await drives.clock.advance(SCRUB_FIRST_WAIT_MS + 10_000);
+    await scrubber.stop();
+
+    expect((await store.extentState(back)).kind).to.equal("sealed");
+    expect(await store.readChunk(back, 0, 0, 1000)).to.deep.equal(patternBytes(1000));
+    expect((await store.extentState(bad)).kind).to.equal("quarantined");
+    // What is still bad was not read whole.
+    expect(storeOf(drives.tree.store, 2)).to.include({ scrubExtentCount: 1, scrubDamagedCount: 1 });
+    expect(drives.tree.count("report-replica")).to.equal(1);
+    expect((await drives.drive().durability({ path: "/bad" })).nodeIds).to.deep.equal(["node-1", "node-3"]);
+  });
+
+  it("brings a file back of which every copy was found damaged, when one was asked for and one copy reads well", async () => {
+    const drives = new TestDrives(3);
+    advanceClusterTime(drives, 1000);
+    const extent = { contentId: await put(drives, "/f"), extentIndex: 0 };
+    for (const memberId of [1, 2, 3]) {
+      drives.replicas.store(memberId).damage(extent, 0);
+      drives.tree.apply({ kind: "report-replica", ...extent, memberId, finding: "corrupt" });
+    }
+    const download = await drives.drive().openDownload({ path: "/f" });
+    drives.replicas.store(2).restore(extent, 0);
+    await expectReason("CHUNK_CORRUPT", () => drives.replicas.store(2).readChunk(extent, 0, 0, 1));
+    const scrubber = await scrubOf(drives, new MemoryDisk());
+    scrubber.start();
+    await drives.drive().startScrub();
+    advanceClusterTime(drives, 1000);
+    await drives.clock.advance(20_000);
+    await scrubber.stop();
+    expect(passOf(drives)).to.equal(1);
+
+    const bytes = await bytesOf(download.read(0, 1000));
+    const loops = new CopyLoops(drives, [1, 2, 3]);
+    await loops.pass(20_000);
+    await loops.stop();
+
+    expect(bytes.equals(patternBytes(1000))).to.equal(true);
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(3);
+  });
+
+  it("does not ask for a copy back that was dropped because three others are verified", async () => {
+    const drives = new TestDrives(4);
+    advanceClusterTime(drives, 1000);
+    drives.kill(4);
+    const extent = { contentId: await put(drives, "/f"), extentIndex: 0 };
+    drives.revive(4);
+    drives.replicas.store(2).damage(extent, 0);
+    drives.tree.apply({ kind: "report-replica", ...extent, memberId: 2, finding: "corrupt" });
+    drives.tree.apply({ kind: "assign-replica", ...extent, memberId: 4, replacesMemberId: 2 });
+    const makers = new CopyLoops(drives, [4]);
+    await makers.pass(10_000);
+    await makers.stop();
+    drives.replicas.store(2).restore(extent, 0);
+
+    const scrubber = await scrubOf(drives, new MemoryDisk());
+    scrubber.start();
+    await drives.clock.advance(SCRUB_FIRST_WAIT_MS + 10_000);
+    await scrubber.stop();
+    const loops = new CopyLoops(drives, [1, 2, 3, 4]);
+    await loops.pass(10_000);
+    await loops.stop();
+
+    expect(passOf(drives)).to.equal(1);
+    const { nodeIds } = await drives.drive().durability({ path: "/f" });
+    expect(nodeIds).to.deep.equal(["node-1", "node-3", "node-4"]);
+    expect(dropList(drives.tree.store, 2, 10)).to.deep.equal([extent]);
   });
 
   it("reports no pass while its findings cannot be reported", async () => {
