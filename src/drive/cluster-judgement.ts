@@ -57,13 +57,16 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   const bad = Math.max(suspectCount, replicas.corruptCount, replicas.lostCount);
   if (fullyReplicatedCount < extentCount || underReplicatedCount > 0 || bad > 0) {
     const fewer = Math.max(extentCount - fullyReplicatedCount, underReplicatedCount, bad);
-    // Each copy is on a node of its own: with fewer nodes than copies no repair can help.
+    // Each copy is on a node of its own: with fewer nodes than copies no repair can help. Nor can it where no good copy is left,
+    // and then a node that is put in the place of one that is away would be the end of the bytes.
     const remedy =
-      status.nodes.length < REPLICA_COUNT
-        ? `the cluster has only ${formatQuantity(status.nodes.length, "node")}, "netdisk cluster add" lets one more in`
-        : status.nodes.length - away.length < REPLICA_COUNT
-          ? `${awayNodes(away)}, and no other node can take their copies: start it again, or put another in its place with "netdisk cluster replace"`
-          : `repair makes the others${timeLeft(replicas)}${waitFor(status.nodes)}`;
+      replicas.noCopyCount > 0
+        ? `${withoutCopy(status, away)}${fewer > replicas.noCopyCount ? "; repair makes the others" : ""}`
+        : status.nodes.length < REPLICA_COUNT
+          ? `the cluster has only ${formatQuantity(status.nodes.length, "node")}, "netdisk cluster add" lets one more in`
+          : status.nodes.length - away.length < REPLICA_COUNT
+            ? `${awayNodes(away)}, and no other node can take their copies: start it again, or put another in its place with "netdisk cluster replace"`
+            : `repair makes the others${timeLeft(replicas)}${waitFor(status.nodes)}`;
     return {
       fully: false,
       sentence: `${formatCount(fewer)} of ${extents} have fewer than three verified copies; ${remedy}.${kinds(replicas)}`,
@@ -97,6 +100,20 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
     fully: true,
     sentence: `Every file has three verified copies (${formatCount(fullyReplicatedCount)} of ${extents}).`,
   };
+}
+
+/** What can be done for extents of which no copy is verified: their bytes are on a node that is away, in quarantine, or nowhere. */
+function withoutCopy({ nodes, replicas }: ClusterStatus, away: readonly NodeStatus[]): string {
+  const cannot = `repair cannot make copies of ${formatCount(replicas.noCopyCount)} without any`;
+  if (away.length > 0) {
+    const them = away.map(({ nodeId }) => nodeId).join(", ");
+    return `${cannot}, and ${awayNodes(away)}: bring ${them} back with the same disk`;
+  }
+  const keepers = nodes.filter(({ quarantinedCount }) => quarantinedCount > 0).map(({ nodeId }) => nodeId);
+  if (keepers.length > 0) {
+    return `${cannot}: see to the disks of ${keepers.join(", ")}, which keep damaged ones; what reads well again is taken back`;
+  }
+  return `${cannot}: bring a node back that had one, or write their files anew`;
 }
 
 /** What repair waits for, when a node that some copies can only go to has no room. */

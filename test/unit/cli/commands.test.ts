@@ -408,6 +408,7 @@ describe("netdisk cluster status", () => {
     collectionBrake: undefined,
   } as const;
   const up = { ...node, health: "up" } as const;
+  const uncopied = { ...healthy.replicas, noCopyCount: 1, missingCopyBytes: 10_485_760 };
   const cases: readonly {
     readonly name: string;
     readonly change: Partial<ClusterStatus>;
@@ -466,6 +467,38 @@ describe("netdisk cluster status", () => {
       says: "about 5 min 0 s",
     },
     {
+      name: "one extent has no copy and a node is down, although three others are up",
+      change: {
+        nodes: [up, up, up, { ...node, nodeId: "n4", health: "down" }],
+        replicas: { ...uncopied, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "verified copies; repair cannot make copies of 1 without any, and n4 is down: bring n4 back with the same disk. Among",
+    },
+    {
+      name: "one extent has no copy, another one two, and a node is down that nobody can stand in for",
+      change: {
+        nodes: [up, up, { ...node, health: "down" }],
+        replicas: { ...uncopied, fullyReplicatedCount: 8, underReplicatedCount: 2 },
+      },
+      says: "n3 is down: bring n3 back with the same disk; repair makes the others. Among",
+    },
+    {
+      name: "one extent has no copy that is not in quarantine",
+      change: {
+        nodes: [{ ...up, nodeId: "n1" }, { ...up, nodeId: "n2", quarantinedCount: 1 }, up],
+        replicas: { ...uncopied, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "without any: see to the disks of n2, which keep damaged ones; what reads well again is taken back. Among",
+    },
+    {
+      name: "one extent has no copy anywhere",
+      change: {
+        nodes: [up, up, up],
+        replicas: { ...uncopied, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "without any: bring a node back that had one, or write their files anew. Among",
+    },
+    {
       name: "copies are missing and a node that could take them is full",
       change: {
         nodes: [up, up, { ...up, full: true }],
@@ -504,6 +537,7 @@ describe("netdisk cluster status", () => {
       const { fully, sentence } = judgeCopies({ ...healthy, ...change });
 
       expect(fully).to.equal(false);
+      if ((change.replicas?.noCopyCount ?? 0) > 0) expect(sentence).not.to.include("to copy");
       expect(sentence)
         .to.include(says)
         .and.not.match(/^Every/);
