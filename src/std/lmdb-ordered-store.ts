@@ -2,8 +2,8 @@
  * An ordered store on LMDB with the transactions since the last flush kept in memory.
  *
  *   transaction() -> active map            (synchronous, microseconds, no I/O)
- *   flush()       -> active becomes the flushing map -> one LMDB transaction, durable -> the flushing map is dropped
- *   get, range    -> active over flushing over LMDB
+ *   flush()       -> the active map becomes a layer (pending-layers.ts) -> one LMDB transaction, durable -> the layer is dropped
+ *   get, range    -> active over the layers, newest first, over LMDB
  *
  * Why not one LMDB transaction for each of ours: lmdb-js waits for fdatasync in every synchronous commit (measured with 3.5.6:
  * 1.2 ms for 50 puts under random keys, of which 0.2 ms are the puts), and turning syncing off leaves a file that a power cut
@@ -12,7 +12,7 @@
  * so none can reappear unsynced after SIGKILL, which is what `safeRestore` would otherwise be needed for.
  *
  * On a full disk a commit is given up before LMDB's root changes, and nearly always before LMDB is asked (lmdb-headroom.ts): the
- * file holds the last flush, and the flushing map, which is kept, what the next try writes anew as a whole. Such a flush rejects
+ * file holds the last flush, and the layer, which is kept, what the next try writes anew as a whole. Such a flush rejects
  * with StoreFullError and the store goes on. A flush that
  * fails otherwise, or is not done within the watchdog's time (after EIO on fdatasync lmdb-js may never answer), is final: every
  * later call throws and the process must end.
@@ -43,20 +43,12 @@ import { LMDB_OPEN_OPTIONS } from "./lmdb-options.ts";
 import { parseStoreName, StoreFullError } from "./ordered-store.ts";
 import { getThrough, rangeThrough, REMOVED, type Overlaid } from "./layers.ts";
 import { makeDirectories } from "./make-directories.ts";
-import { SortedMap, type SortedView } from "./sorted-map.ts";
+import { PendingLayers, type PendingLayer } from "./pending-layers.ts";
+import type { SortedView } from "./sorted-map.ts";
 import { SystemDisk } from "./system-disk.ts";
 
 /** A flush that takes longer than this is taken for a dead disk. */
 export const FLUSH_TIMEOUT_MS = 10_000;
-
-/** With this many unflushed records a flush starts by itself: bounds memory, and the time to hand them to LMDB to some 20 ms. */
-const UNFLUSHED_COUNT_MAX = 16_384;
-
-/** The same in bytes of values. */
-const UNFLUSHED_SIZE_BYTES_MAX = 8 * 1024 * 1024;
-
-/** With this many times either while the disk is full nothing more is taken: memory is bounded too. */
-const UNFLUSHED_FACTOR_MAX = 16;
 
 /** After a flush that the disk had no space for, the store tries again by itself no sooner than this. */
 const FULL_RETRY_MS = 1000;
@@ -137,13 +129,11 @@ export class LmdbOrderedStore implements OrderedStore {
   readonly #freeBytes: (path: string) => Promise<number>;
   readonly #snapshots = new Set<OrderedSnapshot>();
   readonly #frozen = new Set<() => void>();
-  #active = new SortedMap<Overlaid>();
-  #activeSizeBytes = 0;
-  #flushing: SortedView<Overlaid> | undefined;
-  #flushingSizeBytes = 0;
-  #flushDone: Promise<void> = Promise.resolve();
+  readonly #pending = new PendingLayers();
+  /** Of the layer that is being written, or was last. */
+  #writeDone: Promise<void> = Promise.resolve();
   #isWriting = false;
-  /** When the disk had no space for the flushing map, which waits since then; undefined: it had. */
+  /** When the disk had no space for the oldest layer, which waits since then; undefined: it had. */
   #fullMs: number | undefined;
   #failure: Error | undefined;
   #inTransaction = false;
@@ -180,7 +170,7 @@ export class LmdbOrderedStore implements OrderedStore {
     this.#assertUsable();
     assert(!this.#inTransaction, "transactions do not nest");
     this.#refuseWhenFull();
-    const sizeBefore = this.#activeSizeBytes;
+    const sizeBefore = this.#pending.activeSizeBytes;
     const replaced: Replaced[] = [];
     const transaction = this.#begin(replaced);
     this.#inTransaction = true;
@@ -188,8 +178,7 @@ export class LmdbOrderedStore implements OrderedStore {
     try {
       result = work(transaction);
     } catch (error) {
-      this.#takeBack(replaced);
-      this.#activeSizeBytes = sizeBefore;
+      this.#pending.restore(replaced, sizeBefore);
       throw error;
     } finally {
       transaction.end();
@@ -201,24 +190,20 @@ export class LmdbOrderedStore implements OrderedStore {
 
   async flush(): Promise<void> {
     this.#assertUsable();
-    while (this.#flushing !== undefined || this.#active.size > 0) {
+    assert(!this.#inTransaction, "a flush is no part of a transaction");
+    let last = this.#pending.freeze();
+    while (last === "later" || (last !== undefined && this.#pending.has(last))) {
+      this.#write();
+      await this.#writeDone;
       // It may have been closed while this waited.
       this.#assertUsable();
-      // What is under way, or waits for space, began before this call; only the next one is sure to hold everything that ended
-      // before it.
-      const last = this.#flushing === undefined;
-      if (!this.#isWriting) this.#startFlush();
-      await this.#flushDone;
-      if (last) return;
+      if (last === "later") last = this.#pending.freeze();
     }
-    this.#assertUsable();
   }
 
   snapshot(): OrderedSnapshot {
-    const live = this.#layers();
-    const overlays = live.overlays.map((overlay) =>
-      overlay === this.#active ? this.#active.view() : overlay,
-    );
+    this.#assertUsable();
+    const overlays = this.#pending.frozenOverlays();
     const transaction = this.#database.useReadTransaction();
     const layers: Layers = { database: this.#database, overlays, transaction };
     let isOpen = true;
@@ -279,7 +264,7 @@ export class LmdbOrderedStore implements OrderedStore {
   async #close(): Promise<boolean> {
     if (this.#closed) return false;
     // A flush that failed has told whoever waited for it, and may have led them to begin another.
-    while (this.#failure === undefined && this.#isWriting) await this.#flushDone.catch(() => undefined);
+    while (this.#failure === undefined && this.#isWriting) await this.#writeDone.catch(() => undefined);
     if (this.#closed) return false;
     this.#closed = true;
     for (const snapshot of this.#snapshots) snapshot.close();
@@ -294,16 +279,7 @@ export class LmdbOrderedStore implements OrderedStore {
 
   #layers(): Layers {
     this.#assertUsable();
-    const overlays = this.#flushing === undefined ? [this.#active] : [this.#active, this.#flushing];
-    return { database: this.#database, overlays, transaction: undefined };
-  }
-
-  // Latest first, so that a key written twice gets back what it held at the beginning.
-  #takeBack(replaced: readonly Replaced[]): void {
-    for (const { key, value } of replaced.toReversed()) {
-      if (value === undefined) this.#active.delete(key);
-      else this.#active.set(key, value);
-    }
+    return { database: this.#database, overlays: this.#pending.overlays, transaction: undefined };
   }
 
   #begin(replaced: Replaced[]): OrderedTransaction & { end(): void } {
@@ -312,8 +288,7 @@ export class LmdbOrderedStore implements OrderedStore {
     const write = (key: Uint8Array, value: Overlaid): void => {
       assert(isOpen, "the transaction has ended");
       assert(key.length >= 1 && key.length <= 1024, `a key has ${key.length} bytes`);
-      replaced.push({ key, value: this.#active.set(key, value) });
-      this.#activeSizeBytes += key.length + (value === REMOVED ? 0 : value.length);
+      replaced.push({ key, value: this.#pending.set(key, value) });
     };
     return {
       get: (key) => {
@@ -334,48 +309,44 @@ export class LmdbOrderedStore implements OrderedStore {
   }
 
   #flushWhenLarge(): void {
-    if (this.#isWriting || !this.#isLarge(1)) return;
+    if (!this.#pending.isActiveLarge()) return;
     if (this.#fullMs !== undefined && this.#clock.monotonicMs() - this.#fullMs < FULL_RETRY_MS) return;
-    this.#startFlush();
-    // Nobody awaits this one: a final failure is thrown by every later call, and for space the store tries again.
-    this.#flushDone.catch(() => undefined);
-  }
-
-  #isLarge(factor: number): boolean {
-    return (
-      this.#active.size >= factor * UNFLUSHED_COUNT_MAX ||
-      this.#activeSizeBytes >= factor * UNFLUSHED_SIZE_BYTES_MAX
-    );
+    // Where as many wait as may, the map grows until one of them is written.
+    this.#pending.freeze();
+    this.#write();
   }
 
   #refuseWhenFull(): void {
-    if (this.#fullMs === undefined || !this.#isLarge(UNFLUSHED_FACTOR_MAX)) return;
+    if (this.#fullMs === undefined || !this.#pending.isFull()) return;
     this.#flushWhenLarge();
     throw new StoreFullError(this.#path);
   }
 
-  /** Writes what waits for space, else what has gathered since. */
-  #startFlush(): void {
-    if (this.#flushing === undefined) {
-      this.#flushing = this.#active;
-      this.#active = new SortedMap();
-      this.#flushingSizeBytes = this.#activeSizeBytes;
-      this.#activeSizeBytes = 0;
-    }
+  /** Writes the oldest layer unless one is being written, and then the next; who has to know waits for #writeDone. */
+  #write(): void {
+    const layer = this.#pending.oldest();
+    if (this.#isWriting || layer === undefined) return;
     this.#isWriting = true;
-    this.#flushDone = this.#write(this.#flushing);
+    this.#writeDone = this.#writeLayer(layer);
+    this.#writeDone.then(
+      () => {
+        if (!this.#closed) this.#write();
+      },
+      // A final failure is thrown by every later call, and for space the store tries again.
+      () => undefined,
+    );
   }
 
-  async #write(records: SortedView<Overlaid>): Promise<void> {
+  async #writeLayer(layer: PendingLayer): Promise<void> {
     try {
-      const size = { recordCount: records.size, sizeBytes: this.#flushingSizeBytes };
-      if ((await this.#makeRoom(size)) === "full" || (await this.#commitInTime(records)) === "full") {
+      const size = { recordCount: layer.records.size, sizeBytes: layer.sizeBytes };
+      if ((await this.#makeRoom(size)) === "full" || (await this.#commitInTime(layer.records)) === "full") {
         this.#fullMs = this.#clock.monotonicMs();
         throw new StoreFullError(this.#path);
       }
       // The read transaction that lmdb-js keeps for this turn of the event loop may be older than the commit.
       this.#database.resetReadTxn();
-      this.#flushing = undefined;
+      this.#pending.drop(layer);
       this.#fullMs = undefined;
     } catch (error) {
       if (error instanceof StoreFullError) throw error;
@@ -384,7 +355,7 @@ export class LmdbOrderedStore implements OrderedStore {
       });
       throw this.#failure;
     } finally {
-      // In the same turn as #flushing: a flush() between the two would start nothing and wait for what has ended.
+      // In the same turn as drop(): a flush() between the two would start nothing and wait for what has ended.
       this.#isWriting = false;
     }
   }

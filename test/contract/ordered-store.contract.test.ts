@@ -14,6 +14,7 @@ import { isNoSpace } from "../../src/std/disk.ts";
 import { LmdbOrderedStoreProvider, LmdbOrderedStore } from "../../src/std/lmdb-ordered-store.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
 import { StoreFullError, type OrderedStore } from "../../src/std/ordered-store.ts";
+import { LAYER_COUNT_MAX, LAYER_RECORD_COUNT } from "../../src/std/pending-layers.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { eventually } from "../support/eventually.ts";
 import { limitFileSize } from "../support/file-size-limit.ts";
@@ -206,6 +207,125 @@ describe("LmdbOrderedStore.flush()", () => {
 
     expect(kinds.slice(0, 2)).to.deep.equal(["fulfilled", "fulfilled"]);
     expect(held).to.deep.equal(kinds[2] === "fulfilled" ? ["a", "b", "c"] : ["a", "b"]);
+  });
+});
+
+describe("LmdbOrderedStore with more than one layer to write", function () {
+  this.timeout(60_000);
+
+  /** Stands in for LMDB: batches end when the test says so. */
+  function slowDatabase(): {
+    readonly database: unknown;
+    readonly batches: number[];
+    readonly endBatch: () => void;
+  } {
+    const batches: number[] = [];
+    let end: (() => void) | undefined;
+    const database = {
+      batch: (work: () => void) => {
+        batches.push(0);
+        work();
+        return new Promise<boolean>((resolve) => {
+          end = () => resolve(true);
+        });
+      },
+      put: () => {
+        batches[batches.length - 1] = must(batches.at(-1), "a batch") + 1;
+        return Promise.resolve(true);
+      },
+      get: () => undefined,
+      resetReadTxn: () => undefined,
+      close: () => Promise.resolve(),
+    };
+    return { database, batches, endBatch: () => end?.() };
+  }
+
+  /** Puts records, 16 a transaction. */
+  function put(store: OrderedStore, from: number, to: number): void {
+    for (let at = from; at < to; at += 16) {
+      store.transaction((transaction) => {
+        for (let key = at; key < Math.min(at + 16, to); key += 1)
+          transaction.put(utf8(`key ${String(key).padStart(7, "0")}`), utf8("1"));
+      });
+    }
+  }
+
+  it("hands LMDB one layer at a time, none larger than a transaction above its bound, until the disk falls behind", async () => {
+    const { database, batches, endBatch } = slowDatabase();
+    const store = new LmdbOrderedStore(database as never, "none", roomy, { clock: new SystemClock() });
+    const counts = async (count: number): Promise<void> => {
+      await eventually(`${count} batches`, () => Promise.resolve(batches.length === count), {
+        withinMs: 10_000,
+      });
+    };
+    put(store, 0, LAYER_RECORD_COUNT - 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(batches).to.deep.equal([]);
+    put(store, LAYER_RECORD_COUNT - 1, LAYER_COUNT_MAX * LAYER_RECORD_COUNT + 48);
+    await counts(1);
+    const flushed = store.flush();
+    for (let count = 1; count <= LAYER_COUNT_MAX; count += 1) {
+      await counts(count);
+      endBatch();
+    }
+    await counts(LAYER_COUNT_MAX + 1);
+    // The disk was behind by as many layers as may wait, so the last one is what gathered since.
+    put(store, 10 * LAYER_RECORD_COUNT, 11 * LAYER_RECORD_COUNT);
+    endBatch();
+    await flushed;
+    await counts(LAYER_COUNT_MAX + 2);
+    endBatch();
+    await store.flush();
+
+    const full = Array.from({ length: LAYER_COUNT_MAX }, () => LAYER_RECORD_COUNT);
+    expect(batches).to.deep.equal([...full.map((count, at) => count + (at === 0 ? 15 : 0)), 33, 4096]);
+  });
+
+  it("reads, flushes and reopens as a sorted map when thousands of records are written at once", async () => {
+    const seed = 7;
+    const prng = new SeededPrng(seed);
+    const directory = await mkdtemp(join(tmpdir(), "layers-"));
+    const provider = new LmdbOrderedStoreProvider({ directory, clock: new SystemClock() });
+    let store = await provider.open("s");
+    const model = new Map<string, string>();
+    const everything = (): string[] =>
+      [...model].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, value]) => `${key}=${value}`);
+    try {
+      for (let round = 0; round < 12; round += 1) {
+        const flushing: Promise<void>[] = [];
+        for (let step = 0; step < 600; step += 1) {
+          store.transaction((transaction) => {
+            for (let count = prng.below(64); count > 0; count -= 1) {
+              const key = `key ${String(prng.below(30_000)).padStart(5, "0")}`;
+              if (prng.below(3) === 0) {
+                transaction.delete(utf8(key));
+                model.delete(key);
+              } else {
+                transaction.put(utf8(key), utf8(`${round}.${step}`));
+                model.set(key, `${round}.${step}`);
+              }
+            }
+          });
+          if (prng.below(100) === 0) flushing.push(store.flush());
+          if (prng.below(50) === 0) await new Promise((resolve) => setImmediate(resolve));
+        }
+        const expected = everything();
+        const snapshot = store.snapshot();
+        expect(recordsOf(store), `seed=${seed} round=${round}`).to.deep.equal(expected);
+        await Promise.all(flushing);
+        expect(recordsOf(store), `seed=${seed} round=${round}`).to.deep.equal(expected);
+        expect(recordsOf(snapshot), `seed=${seed} round=${round}`).to.deep.equal(expected);
+        snapshot.close();
+        if (round % 4 !== 3) continue;
+        await store.flush();
+        await store.close();
+        store = await provider.open("s");
+        expect(recordsOf(store), `seed=${seed} round=${round}`).to.deep.equal(expected);
+      }
+    } finally {
+      await store.close();
+      await rm(directory, { recursive: true, force: true });
+    }
   });
 });
 
