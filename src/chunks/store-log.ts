@@ -50,6 +50,8 @@ export class StoreLog {
   readonly index: ChunkIndex;
   /** See shortSegments. */
   readonly #shortSegments: Map<number, number>;
+  /** Segments with records that could not be read when the log was opened: what they hold is in no index, and is kept until the next start. */
+  readonly #unreadSegments: ReadonlySet<number>;
   readonly #options: StoreLogOptions;
   readonly #log: SegmentLog;
   /** Records appended and not yet in the index, in the order of the log. */
@@ -58,8 +60,14 @@ export class StoreLog {
   #flushing: Promise<void> | undefined;
   #reclaiming: Promise<void> | undefined;
 
-  private constructor(options: StoreLogOptions, log: SegmentLog, index: ChunkIndex) {
+  private constructor(
+    options: StoreLogOptions,
+    log: SegmentLog,
+    index: ChunkIndex,
+    unreadSegments: ReadonlySet<number>,
+  ) {
     this.#options = options;
+    this.#unreadSegments = unreadSegments;
     this.#log = log;
     this.index = index;
     const short = log.recovery.faults.filter(({ kind }) => kind === "lost-tail" || kind === "missing");
@@ -79,6 +87,7 @@ export class StoreLog {
       index.apply(replayed, undefined);
       replayed = [];
     };
+    const unread = new Set<number>();
     // Nothing is appended before the store is made.
     let forget = (_from: Position): void => undefined;
     const log = await SegmentLog.open({
@@ -97,12 +106,13 @@ export class StoreLog {
       onRecord: (record) => add(record, false),
       onDamage: (fault, record) => {
         if (record !== undefined) add(record, true);
+        else if (fault.kind === "damaged") unread.add(fault.segmentId);
         options.onFault(fault);
       },
       ...(checkpoint === undefined ? {} : { from: checkpoint }),
     });
     index.apply(replayed, log.durable);
-    const store = new StoreLog(options, log, index);
+    const store = new StoreLog(options, log, index, unread);
     forget = (from): void => store.#forget(from);
     return store;
   }
@@ -346,6 +356,10 @@ export class StoreLog {
     let isOldest = true;
     for (const segmentId of this.#log.segmentIds) {
       if (segmentId >= checkpoint.segmentId) break;
+      if (this.#unreadSegments.has(segmentId)) {
+        isOldest = false;
+        continue;
+      }
       if (scope === "all" || isOldest || emptiedSegments.has(segmentId)) {
         const { liveBytes, tombstoneCount } = this.index.segmentUse(segmentId);
         if (liveBytes === 0 && (tombstoneCount === 0 || (isOldest && tombstonesDone))) {

@@ -302,4 +302,31 @@ describe("The mark of a damaged chunk", () => {
     await rebuilt.close();
     expect(fixture.fatal).to.deep.equal([]);
   });
+
+  it("is no reason to remove a segment whose records could not be read when the index was rebuilt", async () => {
+    const fixture = new StoreFixture({ segmentSizeBytesMax: 20_000 });
+    const store = await fixture.open();
+    // Four of them fill the first segment.
+    for (let contentId = 1; contentId <= 8; contentId += 1) await putSmall(store, contentId);
+    await store.close();
+    const segment = Buffer.from(fixture.disk.contentOf(LOG_PATH));
+    const first = [1, 2, 3, 4];
+    const heads = first.map((contentId) => segment.indexOf(testBytes(contentId, 64)) - 20);
+    for (const at of heads) fixture.disk.flipBit(LOG_PATH, at, 1);
+    await fixture.loseIndex();
+    const rebuilt = await fixture.open();
+    for (const contentId of first)
+      expect((await rebuilt.extentState(extentKey(contentId))).kind, `${contentId}`).to.equal("absent");
+    while ((await rebuilt.compact(now)) !== undefined);
+    await rebuilt.close();
+
+    for (const at of heads) fixture.disk.flipBit(LOG_PATH, at, 1);
+    await fixture.loseIndex();
+    const after = await fixture.open();
+
+    for (const contentId of first)
+      expect((await after.verifyExtent(extentKey(contentId))).sizeBytes, `${contentId}`).to.equal(4096);
+    await after.close();
+    expect(fixture.fatal).to.deep.equal([]);
+  });
 });
