@@ -163,6 +163,11 @@ export function decodeLogEntry(bytes: Uint8Array): LogEntry {
   return entry;
 }
 
+/** The same entry in memory of its own, which its data and its encoding share: for entries that are kept. */
+export function ownLogEntry(entry: LogEntry): LogEntry {
+  return decodeLogEntry(new Uint8Array(encodeLogEntry(entry)));
+}
+
 function prefixOf(field: number, sizeBytes: number): Uint8Array {
   const writer = new WireWriter(11);
   writer.prefix(field, sizeBytes);

@@ -94,6 +94,19 @@ describe("SegmentRaftLog", () => {
     expect(entriesOf(await open(disk, { cacheSizeBytesMax: 1000 }))).to.equal(before);
   });
 
+  it("keeps small entries in memory of their own, not in what they were cut from", async () => {
+    const log = await open(new MemoryDisk());
+    for (let index = 1; index <= 20; index += 1) {
+      const message = new Uint8Array(8192).fill(index);
+      await log.append([{ entries: [{ ...entry(index, 1), data: message.subarray(100, 200) }] }]);
+    }
+
+    for (const { index, data } of log.entries(1, 21, Number.MAX_SAFE_INTEGER)) {
+      expect([...data]).to.deep.equal(Array.from({ length: 100 }, () => index));
+      expect(data.buffer.byteLength).to.be.below(150);
+    }
+  });
+
   it("refuses reads below and beyond", async () => {
     const log = await open(new MemoryDisk());
     await log.append([{ entries: [entry(1, 1), entry(2, 1), entry(3, 1)] }]);
