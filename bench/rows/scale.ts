@@ -54,9 +54,15 @@ interface Seen {
   readonly memoryMb: number;
 }
 
-/** Watches a node, from when it answers until `work` ends. */
-async function watch<T>(node: ClusterNode, work: () => Promise<T>): Promise<T & { readonly seen: Seen }> {
+/** Watches a node, from when it answers until `work` ends; logs each pause of its own that was too long, and what it collected then. */
+async function watch<T>(
+  node: ClusterNode,
+  log: (line: string) => void,
+  work: () => Promise<T>,
+): Promise<T & { readonly seen: Seen }> {
+  const begunMs = performance.now();
   const pause = { all: 0, own: 0, running: 0 };
+  let collected: Collected | undefined;
   let memoryMb = 0;
   let isOver = false;
   let longPauses: { readonly before: number; readonly now: number } | undefined;
@@ -66,11 +72,23 @@ async function watch<T>(node: ClusterNode, work: () => Promise<T>): Promise<T & 
     const text = await metricsOf(node);
     if (text === undefined) return;
     const now = longPausesIn(text);
-    for (const counting of ["all", "own", "running"] as const) {
-      const seconds = metricIn(text, "netdisk_event_loop_pause_max_seconds", `counting="${counting}"`);
-      // The first answer is of the time before.
-      if (longPauses !== undefined) pause[counting] = Math.max(pause[counting], seconds * 1000);
+    const longest = longestIn(text);
+    // The first answer is of the time before.
+    if (longPauses !== undefined) {
+      for (const counting of ["all", "own", "running"] as const)
+        pause[counting] = Math.max(pause[counting], longest[counting]);
     }
+    const collectedNow = collectedIn(text);
+    if (collected !== undefined && longest.own > PAUSE_MS_MAX) {
+      const { major, minor, incremental } = collected;
+      const took = (kind: number, before: number): string => `${(1000 * (kind - before)).toFixed(0)} ms`;
+      log(
+        `${node.nodeId} after ${((performance.now() - begunMs) / 1000).toFixed(1)} s: ${longest.own.toFixed(0)} ms of its own, ` +
+          `${longest.running.toFixed(0)} running; collections meanwhile: all of the heap ${took(collectedNow.major, major)}, ` +
+          `of the young ${took(collectedNow.minor, minor)}, steps ${took(collectedNow.incremental, incremental)}`,
+      );
+    }
+    collected = collectedNow;
     longPauses = { before: longPauses?.before ?? now, now };
   };
   await sample();
@@ -98,6 +116,30 @@ async function watch<T>(node: ClusterNode, work: () => Promise<T>): Promise<T & 
 async function metricsOf(node: ClusterNode): Promise<string | undefined> {
   const answer = await send("GET", `${node.httpUrl}/metrics`).catch(() => undefined);
   return answer?.body.toString();
+}
+
+/** Seconds that a process has spent on collections of each kind. */
+interface Collected {
+  readonly major: number;
+  readonly minor: number;
+  readonly incremental: number;
+}
+
+function collectedIn(text: string): Collected {
+  const sum = (kind: string): number => {
+    const line = text
+      .split("\n")
+      .find((each) => each.startsWith(`netdisk_nodejs_gc_duration_seconds_sum{kind="${kind}"`));
+    return line === undefined ? 0 : Number(line.split(" ").at(-1));
+  };
+  return { major: sum("major"), minor: sum("minor"), incremental: sum("incremental") };
+}
+
+/** The longest pauses since the metrics were last asked for, in milliseconds. */
+function longestIn(text: string): Readonly<Record<"all" | "own" | "running", number>> {
+  const of = (counting: string): number =>
+    1000 * metricIn(text, "netdisk_event_loop_pause_max_seconds", `counting="${counting}"`);
+  return { all: of("all"), own: of("own"), running: of("running") };
 }
 
 /** Pauses longer than PAUSE_MS_MAX since the node started. */
@@ -205,18 +247,18 @@ async function measure(cluster: TestCluster, { entryCount, log }: ScaleOptions):
   await Promise.all([first.ready(START_WITHIN_MS), second.ready(START_WITHIN_MS)]);
   const leader = await cluster.leader();
   add(await listing(leader, entryCount));
-  const steady = await watch(leader, () => writes(leader, STEADY_MS));
+  const steady = await watch(leader, log, () => writes(leader, STEADY_MS));
   add(pauses("leader, writes alone", steady.seen, steady));
   add(memory("leader, writes alone", steady.seen));
   const target = await metricOf(leader, "netdisk_raft_applied_index");
-  const done = await watch(leader, async () => {
+  const done = await watch(leader, log, async () => {
     const begun = performance.now();
     third.start();
     const load = { isOver: false };
     let readySeconds = 0;
     const [result, receiver] = await Promise.all([
       writes(leader, load),
-      watch(third, async () => {
+      watch(third, log, async () => {
         await third.ready(START_WITHIN_MS);
         readySeconds = (performance.now() - begun) / 1000;
         await reaches(third, target);
