@@ -18,6 +18,9 @@ import type { LogAppend, SegmentRaftLog } from "./segment-raft-log.ts";
 /** After the disk was found full, it is tried again this much later. */
 const NO_SPACE_RETRY_MS = 1000;
 
+/** Entries of one group commit at most, unless one message alone has more: encoding and showing them keeps the event loop. */
+export const ROUND_ENTRY_COUNT_MAX = 2048;
+
 /** Dependencies of a LogWriter. */
 export interface LogWriterOptions {
   readonly log: SegmentRaftLog;
@@ -137,18 +140,26 @@ export class LogWriter {
     }
   }
 
-  /** Takes work up to the first snapshot, or a snapshot alone. */
+  /** Takes work up to the first snapshot or as much as a round may have, or a snapshot alone. */
   async #round(): Promise<void> {
     const first = this.#queue[0];
     if (first === undefined) return;
-    const snapshotAt = this.#queue.findIndex((work) => work.snapshot !== undefined);
-    const count = snapshotAt < 0 ? this.#queue.length : Math.max(1, snapshotAt);
-    const batch = this.#queue.splice(0, count);
+    const batch = this.#queue.splice(0, this.#roundCount());
     if (first.snapshot !== undefined) await this.#installSnapshot(first, first.snapshot);
     await this.#append(batch);
     for (const work of batch) this.#queueBytes -= sizeOf(work);
     this.#options.deliver(batch.flatMap((work) => work.responses));
     if (this.#hasFault("vote-in-two-writes")) await this.#writeForgottenVote();
+  }
+
+  #roundCount(): number {
+    let entryCount = 0;
+    for (const [at, { snapshot, entries }] of this.#queue.entries()) {
+      entryCount += entries.length;
+      if (at > 0 && (snapshot !== undefined || entryCount > ROUND_ENTRY_COUNT_MAX)) return at;
+      if (snapshot !== undefined) return 1;
+    }
+    return this.#queue.length;
   }
 
   async #append(batch: readonly Message[]): Promise<void> {

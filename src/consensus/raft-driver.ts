@@ -235,6 +235,7 @@ export class RaftDriver<Result> {
       committedSizeBytesMax: tuning.committedSizeBytesMax,
       inflightMessagesMax: tuning.inflightMessagesMax,
       inflightBytesMax: tuning.inflightBytesMax,
+      appendsPerAnswerMax: tuning.appendsPerAnswerMax,
       uncommittedBytesMax: tuning.uncommittedBytesMax,
       appliedIndex: store.state.appliedIndex,
       mending: this.#options.mending,

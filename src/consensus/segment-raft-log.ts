@@ -51,6 +51,9 @@ export const LOG_CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024;
 /** Size of a segment: what the log can exceed its bound by, as only whole segments are removed. */
 export const LOG_SEGMENT_SIZE_BYTES = 16 * 1024 * 1024;
 
+/** Entries read at once at most: those that are not in memory take some 5 us each, and the event loop waits. */
+export const LOG_READ_ENTRY_COUNT_MAX = 1024;
+
 /** Entries up to this size go into the head of a record, which is copied, and are written in one part with it. */
 const HEAD_ENTRY_SIZE_BYTES_MAX = 4 * 1024;
 
@@ -236,7 +239,7 @@ export class SegmentRaftLog {
       throw new UnavailableError(`entry ${high - 1} is beyond ${this.lastIndex()}`);
     const entries: LogEntry[] = [];
     let sizeBytes = 0;
-    for (let index = low; index < high; index += 1) {
+    for (let index = low; index < Math.min(high, low + LOG_READ_ENTRY_COUNT_MAX); index += 1) {
       const entry = this.#readable(index);
       sizeBytes += entry.data.length;
       if (entries.length > 0 && sizeBytes > sizeBytesMax) break;

@@ -23,6 +23,8 @@ export interface ConsensusTuning {
   /** Append messages in flight to one follower. */
   readonly inflightMessagesMax: number;
   readonly inflightBytesMax: number;
+  /** Append messages that one answer of a follower lets out: they are read from the log in one turn of the event loop. */
+  readonly appendsPerAnswerMax: number;
   /** What a leader keeps uncommitted; beyond it proposals wait. */
   readonly uncommittedBytesMax: number;
   /** What waits for this node's disk; beyond it append messages of the leader are dropped, which it repeats. */
@@ -74,6 +76,7 @@ export const TUNING_DEFAULT: ConsensusTuning = {
   committedSizeBytesMax: 4 * MIB,
   inflightMessagesMax: 256,
   inflightBytesMax: 16 * MIB,
+  appendsPerAnswerMax: 2,
   uncommittedBytesMax: 64 * MIB,
   unwrittenBytesMax: 64 * MIB,
   proposalCountMax: 16_384,

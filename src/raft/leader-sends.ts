@@ -54,6 +54,16 @@ export function maybeSendAppend(raft: RaftContext, to: MemberId, sendIfEmpty: bo
   return true;
 }
 
+/**
+ * Sends what a window that an answer has freed takes, which may be several messages. As long as one of them is in flight its answer
+ * comes here again, so a bound delays nothing for good: the window of a follower that is far behind fills by doubling, and no step reads
+ * megabytes of small entries at once.
+ */
+export function sendFreedAppends(raft: RaftContext, to: MemberId): void {
+  const { appendsPerAnswerMax = Number.POSITIVE_INFINITY } = raft.options;
+  for (let count = 0; count < appendsPerAnswerMax && maybeSendAppend(raft, to, false);) count += 1;
+}
+
 /** Sends everybody a heartbeat that carries the newest read round, if reads wait. */
 export function broadcastHeartbeat(raft: RaftContext): void {
   const context = raft.readOnly.heartbeatContext();

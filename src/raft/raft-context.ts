@@ -15,6 +15,7 @@ import type { LogEntry, MemberId, ReadState, Role, Snapshot } from "./types.ts";
 /** Bounds and choices that the step files look at; see RaftCoreOptions for their meaning. */
 export interface StepOptions {
   readonly entriesSizeBytesMax: number;
+  readonly appendsPerAnswerMax?: number | undefined;
   readonly forwardProposals: boolean;
 }
 

@@ -64,6 +64,8 @@ export interface RaftCoreOptions {
   readonly inflightMessagesMax: number;
   /** Payload bytes in flight to one follower; soft by one message; 0 for no limit. */
   readonly inflightBytesMax: number;
+  /** Append messages that one answer of a follower lets out; undefined for no limit. */
+  readonly appendsPerAnswerMax?: number | undefined;
   /** Payload bytes that a leader keeps uncommitted; soft by one proposal. */
   readonly uncommittedBytesMax: number;
   /** Index that the state machine has applied already: nothing up to it is handed out again. */

@@ -62,6 +62,8 @@ export interface RaftNodeOptions {
   readonly inflightMessagesMax: number;
   /** Payload bytes in flight to one follower; soft by one message; 0 for no limit. */
   readonly inflightBytesMax: number;
+  /** Append messages that one answer of a follower lets out, at least 1: bounds how long one step takes. Default: no limit. */
+  readonly appendsPerAnswerMax?: number;
   /** Payload bytes that a leader keeps uncommitted, at least 1; soft by one proposal. */
   readonly uncommittedBytesMax: number;
   /** Index that the state machine has applied already; 0 to begin after the storage's snapshot. */
@@ -468,6 +470,8 @@ function checkOptions(options: RaftNodeOptions): void {
   assert(options.committedSizeBytesMax >= 1, `committedSizeBytesMax ${options.committedSizeBytesMax}`);
   assert(options.inflightMessagesMax >= 1, `inflightMessagesMax ${options.inflightMessagesMax}`);
   assert(options.inflightBytesMax >= 0, `inflightBytesMax ${options.inflightBytesMax}`);
+  const { appendsPerAnswerMax = 1 } = options;
+  assert(appendsPerAnswerMax >= 1, `appendsPerAnswerMax ${appendsPerAnswerMax}`);
   assert(options.uncommittedBytesMax >= 1, `uncommittedBytesMax ${options.uncommittedBytesMax}`);
 }
 

@@ -11,6 +11,7 @@ import {
   broadcastHeartbeat,
   maybeSendAppend,
   releasePostponedReads,
+  sendFreedAppends,
   sendTimeoutNow,
   startRead,
 } from "./leader-sends.ts";
@@ -162,8 +163,7 @@ function appendAcknowledged(raft: RaftContext, message: Message, progress: Progr
     maybeSendAppend(raft, message.from, true);
   }
   if (message.from === raft.id) return;
-  // The freed window may take several messages.
-  while (maybeSendAppend(raft, message.from, false)) continue;
+  sendFreedAppends(raft, message.from);
   if (message.from === raft.leadTransferee && progress.matchIndex === raft.log.lastIndex) {
     sendTimeoutNow(raft, message.from);
   }

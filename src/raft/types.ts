@@ -178,7 +178,7 @@ export interface LogStorage {
   /** State at start: the hard state last stored and the configuration of the newest snapshot. */
   initialState(): { readonly hardState: HardState; readonly confState: ConfState };
   /**
-   * Entries in [low, high), at most `sizeBytesMax` of data but at least one.
+   * Entries in [low, high), at most `sizeBytesMax` of data but at least one; fewer where a storage reads no more at once.
    * Throws CompactedError when low < firstIndex(), UnavailableError when high > lastIndex() + 1.
    */
   entries(low: number, high: number, sizeBytesMax: number): readonly LogEntry[];

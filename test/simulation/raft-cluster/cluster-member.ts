@@ -118,6 +118,7 @@ export class ClusterMember {
       committedSizeBytesMax: 128,
       inflightMessagesMax: this.#plan.inflightMessagesMax,
       inflightBytesMax: 0,
+      appendsPerAnswerMax: 1 + (this.#plan.inflightMessagesMax % 3),
       uncommittedBytesMax: this.#plan.uncommittedBytesMax,
       appliedIndex: this.state.index,
       asyncStorageWrites: true,

@@ -3,7 +3,7 @@
  * writer that still calls itself busy would leave it lying, and with it every proposal of the node.
  */
 import { expect } from "chai";
-import { LogWriter } from "../../../src/consensus/log-writer.ts";
+import { LogWriter, ROUND_ENTRY_COUNT_MAX } from "../../../src/consensus/log-writer.ts";
 import { SegmentRaftLog } from "../../../src/consensus/segment-raft-log.ts";
 import { makeMessage } from "../../../src/raft/message.ts";
 import type { Message } from "../../../src/raft/types.ts";
@@ -12,9 +12,14 @@ import { noMetrics } from "../../../src/telemetry/metrics.ts";
 import { FakeClock, settle } from "../../support/fake-clock.ts";
 import { MemoryDisk } from "../../support/memory-disk.ts";
 
-/** The work of storing one entry. */
-function store(index: number): Message {
-  const entries = [{ index, term: 1, kind: "normal" as const, data: Buffer.alloc(8, index) }];
+/** The work of storing entries from `index` on. */
+function store(index: number, count = 1): Message {
+  const entries = Array.from({ length: count }, (_, at) => ({
+    index: index + at,
+    term: 1,
+    kind: "normal" as const,
+    data: Buffer.alloc(8, index),
+  }));
   return makeMessage({
     kind: "storage-append",
     entries,
@@ -22,22 +27,26 @@ function store(index: number): Message {
   });
 }
 
+function openLog(clock: FakeClock): Promise<SegmentRaftLog> {
+  return SegmentRaftLog.open({
+    disk: new MemoryDisk(),
+    clock,
+    directory: "/log",
+    clusterId: "c",
+    memberId: 1,
+    whenAbsent: "create",
+    keepPromise: () => Promise.resolve(),
+    heldIndex: () => 0,
+    onUnreadable: () => undefined,
+    onFatal: () => undefined,
+  });
+}
+
 describe("LogWriter", () => {
   for (let turns = 0; turns <= 12; turns += 1) {
     it(`takes up work that comes ${turns} promise turns after a round was delivered`, async () => {
       const clock = new FakeClock();
-      const log = await SegmentRaftLog.open({
-        disk: new MemoryDisk(),
-        clock,
-        directory: "/log",
-        clusterId: "c",
-        memberId: 1,
-        whenAbsent: "create",
-        keepPromise: () => Promise.resolve(),
-        heldIndex: () => 0,
-        onUnreadable: () => undefined,
-        onFatal: () => undefined,
-      });
+      const log = await openLog(clock);
       const delivered: number[] = [];
       const enqueueLater = async (index: number): Promise<void> => {
         for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
@@ -63,6 +72,38 @@ describe("LogWriter", () => {
 
       expect(delivered).to.deep.equal([1, 2]);
       expect(writer.waitingCount).to.equal(0);
+      await writer.stop();
+      await log.close();
+    });
+  }
+
+  for (const [messageCount, perMessage, rounds] of [
+    [ROUND_ENTRY_COUNT_MAX, 1, [ROUND_ENTRY_COUNT_MAX]],
+    [ROUND_ENTRY_COUNT_MAX + 1, 1, [ROUND_ENTRY_COUNT_MAX, 1]],
+    [3, ROUND_ENTRY_COUNT_MAX - 1, [1, 1, 1]],
+    [2, ROUND_ENTRY_COUNT_MAX + 1, [1, 1]],
+  ] as const) {
+    it(`stores ${messageCount} messages of ${perMessage} entries in ${rounds.length} rounds`, async () => {
+      const clock = new FakeClock();
+      const log = await openLog(clock);
+      const delivered: number[] = [];
+      const writer = new LogWriter({
+        log,
+        clock,
+        logger: silentLogger,
+        metrics: noMetrics,
+        install: () => Promise.resolve(),
+        deliver: (responses) => void delivered.push(responses.length),
+        onFatal: (error) => {
+          throw error;
+        },
+      });
+
+      for (let at = 0; at < messageCount; at += 1) writer.enqueue(store(at * perMessage + 1, perMessage));
+      while (writer.isBusy) await settle();
+
+      expect(delivered).to.deep.equal(rounds);
+      expect(log.lastIndex()).to.equal(messageCount * perMessage);
       await writer.stop();
       await log.close();
     });

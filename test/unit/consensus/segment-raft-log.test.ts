@@ -1,7 +1,11 @@
 // Goal: the log on disk is, after any crash, what was promised or a prefix of what was being written; damage is refused.
 // Method: a disk in memory that is crashed at every operation of a fixed history, compared with a model of the log.
 import { expect } from "chai";
-import { SegmentRaftLog, type LogAppend } from "../../../src/consensus/segment-raft-log.ts";
+import {
+  LOG_READ_ENTRY_COUNT_MAX,
+  SegmentRaftLog,
+  type LogAppend,
+} from "../../../src/consensus/segment-raft-log.ts";
 import { CompactedError, UnavailableError, type HardState, type LogEntry } from "../../../src/raft/types.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -105,6 +109,18 @@ describe("SegmentRaftLog", () => {
       expect([...data]).to.deep.equal(Array.from({ length: 100 }, () => index));
       expect(data.buffer.byteLength).to.be.below(150);
     }
+  });
+
+  it(`reads ${LOG_READ_ENTRY_COUNT_MAX} entries at once and not one more`, async () => {
+    const log = await open(new MemoryDisk());
+    const entries = Array.from({ length: LOG_READ_ENTRY_COUNT_MAX + 1 }, (_, at) => entry(at + 1, 1));
+    await log.append([{ entries }]);
+    const count = (low: number): number =>
+      log.entries(low, entries.length + 1, Number.MAX_SAFE_INTEGER).length;
+
+    expect(count(1)).to.equal(LOG_READ_ENTRY_COUNT_MAX);
+    expect(count(2)).to.equal(LOG_READ_ENTRY_COUNT_MAX);
+    expect(count(3)).to.equal(LOG_READ_ENTRY_COUNT_MAX - 1);
   });
 
   it("refuses reads below and beyond", async () => {

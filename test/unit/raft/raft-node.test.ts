@@ -2,7 +2,7 @@
 import { expect } from "chai";
 import { encodeConfChange } from "../../../src/raft/conf-change-codec.ts";
 import { makeMessage } from "../../../src/raft/message.ts";
-import type { ConfChange, LogEntry } from "../../../src/raft/types.ts";
+import type { ConfChange, LogEntry, Message } from "../../../src/raft/types.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { parseSteps } from "../../support/raft/describe.ts";
 import { confState } from "../../support/raft/memory-log-storage.ts";
@@ -105,6 +105,40 @@ describe("RaftNode.propose()", () => {
 });
 
 describe("RaftNode.step()", () => {
+  for (const [appendsPerAnswerMax, sent] of [
+    [1, [1, 1, 1, 1]],
+    [2, [1, 2, 2, 2]],
+    [undefined, [1, 8, 1, 1]],
+  ] as const) {
+    const bound = appendsPerAnswerMax === undefined ? "what the window takes" : `${appendsPerAnswerMax}`;
+    it(`lets each answer of a follower that is behind let out ${bound}, until it has everything`, () => {
+      const node = new TestNode({
+        terms: Array.from({ length: 20 }, () => 1),
+        entriesSizeBytesMax: 1,
+        inflightMessagesMax: 8,
+        ...(appendsPerAnswerMax === undefined ? {} : { appendsPerAnswerMax }),
+      });
+      const toSecond = (messages: readonly Message[]): Message[] =>
+        ofKind(messages, "append").filter(({ to, entries }) => to === 2 && entries.length > 0);
+      const { term } = node.raft.basicStatus();
+      node.lead();
+      // It has nothing: the first answer says so.
+      const refusal = { kind: "append-response", from: 2, term: term + 1, reject: true, index: 20 } as const;
+      const flying = toSecond(node.step({ ...refusal, rejectHint: 0, logTerm: 0 }));
+      const counts = [flying.length];
+      const received: number[] = [];
+      for (let message = flying.shift(); message !== undefined; message = flying.shift()) {
+        received.push(...message.entries.map(({ index }) => index));
+        const answer = toSecond(node.acknowledge(2, received.at(-1) ?? 0));
+        counts.push(answer.length);
+        flying.push(...answer);
+      }
+
+      expect(counts.slice(0, sent.length)).to.deep.equal(sent);
+      expect(received).to.deep.equal(Array.from({ length: 21 }, (_, at) => at + 1));
+    });
+  }
+
   it("refuses what never travels, and messages without the term they must have", () => {
     const node = leader();
 
