@@ -127,10 +127,11 @@ interface Collected {
 
 function collectedIn(text: string): Collected {
   const sum = (kind: string): number => {
-    const line = text
-      .split("\n")
-      .find((each) => each.startsWith(`netdisk_nodejs_gc_duration_seconds_sum{kind="${kind}"`));
-    return line === undefined ? 0 : Number(line.split(" ").at(-1));
+    // A kind that has not happened yet has no series.
+    const name = "netdisk_nodejs_gc_duration_seconds_sum";
+    return text.includes(`${name}{`)
+      ? metricIn(`${text}\n${name}{kind="${kind}"} 0`, name, `kind="${kind}"`)
+      : 0;
   };
   return { major: sum("major"), minor: sum("minor"), incremental: sum("incremental") };
 }

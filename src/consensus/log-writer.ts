@@ -19,7 +19,7 @@ import type { LogAppend, SegmentRaftLog } from "./segment-raft-log.ts";
 const NO_SPACE_RETRY_MS = 1000;
 
 /** Entries of one group commit at most, unless one message alone has more: encoding and showing them keeps the event loop. */
-export const ROUND_ENTRY_COUNT_MAX = 2048;
+export const ROUND_ENTRY_COUNT_MAX = 1024;
 
 /** Dependencies of a LogWriter. */
 export interface LogWriterOptions {
