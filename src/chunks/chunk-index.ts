@@ -74,6 +74,8 @@ export interface IndexMeta {
   readonly liveBytes: number;
   /** Of these, bytes of sealed extents in segments of their own. */
   readonly ownBytes: number;
+  /** Segments of the log with records that could not be read when they were to be entered here, ascending. Absent: none. */
+  readonly unreadSegmentIds?: readonly number[];
 }
 
 function key(prefix: string, extent: ExtentKey, chunkIndex?: number): Buffer {
@@ -174,6 +176,17 @@ export class ChunkIndex {
   /** Figures and the checkpoint now. */
   get meta(): IndexMeta {
     return this.#meta;
+  }
+
+  /** Keeps in mind that records of these segments are not in the index; with the next apply() for as long as the index is. */
+  noteUnread(segmentIds: Iterable<number>): void {
+    const all = new Set([...(this.#meta.unreadSegmentIds ?? []), ...segmentIds]);
+    if (all.size > 0) this.#meta = { ...this.#meta, unreadSegmentIds: [...all].sort((a, b) => a - b) };
+  }
+
+  /** Whether a segment has records that are not in the index: whatever it says of the segment is too little. */
+  isUnread(segmentId: number): boolean {
+    return this.#meta.unreadSegmentIds?.includes(segmentId) === true;
   }
 
   /** Applies records in the order of the log, and moves the checkpoint behind them, in one transaction. */

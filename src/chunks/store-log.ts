@@ -50,8 +50,6 @@ export class StoreLog {
   readonly index: ChunkIndex;
   /** See shortSegments. */
   readonly #shortSegments: Map<number, number>;
-  /** Segments with records that could not be read when the log was opened: what they hold is in no index, and is kept until the next start. */
-  readonly #unreadSegments: ReadonlySet<number>;
   readonly #options: StoreLogOptions;
   readonly #log: SegmentLog;
   /** Records appended and not yet in the index, in the order of the log. */
@@ -60,14 +58,8 @@ export class StoreLog {
   #flushing: Promise<void> | undefined;
   #reclaiming: Promise<void> | undefined;
 
-  private constructor(
-    options: StoreLogOptions,
-    log: SegmentLog,
-    index: ChunkIndex,
-    unreadSegments: ReadonlySet<number>,
-  ) {
+  private constructor(options: StoreLogOptions, log: SegmentLog, index: ChunkIndex) {
     this.#options = options;
-    this.#unreadSegments = unreadSegments;
     this.#log = log;
     this.index = index;
     const short = log.recovery.faults.filter(({ kind }) => kind === "lost-tail" || kind === "missing");
@@ -111,8 +103,9 @@ export class StoreLog {
       },
       ...(checkpoint === undefined ? {} : { from: checkpoint }),
     });
+    index.noteUnread(unread);
     index.apply(replayed, log.durable);
-    const store = new StoreLog(options, log, index, unread);
+    const store = new StoreLog(options, log, index);
     forget = (from): void => store.#forget(from);
     return store;
   }
@@ -221,7 +214,7 @@ export class StoreLog {
   }
 
   /**
-   * Removes segments of the log in which nothing is live; tombstones in them are live until every older segment is gone and
+   * Removes segments of the log in which nothing is live, as far as all their records are in the index; tombstones in them are live until every older segment is gone and
    * every segment that they name is unlinked. One run at a time. Errors: those of the disk.
    * @param scope "emptied": only segments that fell empty since the last run, and the oldest; "all" at a start
    */
@@ -255,10 +248,11 @@ export class StoreLog {
     if (left !== undefined) this.#shortSegments.set(segmentId, left);
   }
 
-  /** Segments that take no more records, ascending: all that compaction may look at. */
+  /** Segments that take no more records, ascending, without those that the index does not know whole: all that compaction may look at. */
   get closedSegmentIds(): readonly number[] {
     const checkpoint = must(this.index.meta.checkpoint, "a log that is open has a checkpoint");
-    return this.#log.segmentIds.filter((segmentId) => segmentId < checkpoint.segmentId);
+    const isClosed = (segmentId: number): boolean => segmentId < checkpoint.segmentId;
+    return this.#log.segmentIds.filter((segmentId) => isClosed(segmentId) && !this.index.isUnread(segmentId));
   }
 
   /** The oldest segment. */
@@ -356,7 +350,7 @@ export class StoreLog {
     let isOldest = true;
     for (const segmentId of this.#log.segmentIds) {
       if (segmentId >= checkpoint.segmentId) break;
-      if (this.#unreadSegments.has(segmentId)) {
+      if (this.index.isUnread(segmentId)) {
         isOldest = false;
         continue;
       }

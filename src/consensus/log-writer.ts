@@ -18,8 +18,12 @@ import type { LogAppend, SegmentRaftLog } from "./segment-raft-log.ts";
 /** After the disk was found full, it is tried again this much later. */
 const NO_SPACE_RETRY_MS = 1000;
 
-/** Entries of one group commit at most, unless one message alone has more: encoding and showing them keeps the event loop. */
-export const ROUND_ENTRY_COUNT_MAX = 1024;
+/**
+ * Entries of one group commit while few wait, unless one message alone has more: encoding and showing them keeps the event loop, some 15 ms
+ * for so many. Of what waits an eighth may go at once, so that a vote behind very many entries waits for a few syncs and not for hundreds.
+ */
+export const ROUND_ENTRY_COUNT = 1024;
+const ROUND_SHARE = 1 / 8;
 
 /** Dependencies of a LogWriter. */
 export interface LogWriterOptions {
@@ -153,10 +157,14 @@ export class LogWriter {
   }
 
   #roundCount(): number {
+    const waiting = this.#queue.reduce((sum, { entries }) => sum + entries.length, 0);
+    const countMax = Math.max(ROUND_ENTRY_COUNT, Math.floor(waiting * ROUND_SHARE));
     let entryCount = 0;
     for (const [at, { snapshot, entries }] of this.#queue.entries()) {
       entryCount += entries.length;
-      if (at > 0 && (snapshot !== undefined || entryCount > ROUND_ENTRY_COUNT_MAX)) return at;
+      // What has no entries costs nothing, so it is never left for the next sync.
+      const isTooMany = entries.length > 0 && entryCount > countMax;
+      if (at > 0 && (snapshot !== undefined || isTooMany)) return at;
       if (snapshot !== undefined) return 1;
     }
     return this.#queue.length;

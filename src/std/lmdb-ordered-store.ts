@@ -309,17 +309,22 @@ export class LmdbOrderedStore implements OrderedStore {
   }
 
   #flushWhenLarge(): void {
-    if (!this.#pending.isActiveLarge()) return;
-    if (this.#fullMs !== undefined && this.#clock.monotonicMs() - this.#fullMs < FULL_RETRY_MS) return;
-    // Where as many wait as may, the map grows until one of them is written.
-    this.#pending.freeze();
-    this.#write();
+    if (this.#pending.isActiveLarge()) this.#writeSoon();
   }
 
   #refuseWhenFull(): void {
     if (this.#fullMs === undefined || !this.#pending.isFull()) return;
-    this.#flushWhenLarge();
+    // Also with an active map that is small: nobody else may ever ask for a flush.
+    this.#writeSoon();
     throw new StoreFullError(this.#path);
+  }
+
+  /** Writes what waits, unless the disk was full a moment ago. */
+  #writeSoon(): void {
+    if (this.#fullMs !== undefined && this.#clock.monotonicMs() - this.#fullMs < FULL_RETRY_MS) return;
+    // Where as many wait as may, the map grows until one of them is written.
+    this.#pending.freeze();
+    this.#write();
   }
 
   /** Writes the oldest layer unless one is being written, and then the next; who has to know waits for #writeDone. */

@@ -6,15 +6,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { expect } from "chai";
+import { open } from "lmdb";
 import { must } from "../../src/std/assert.ts";
 import { utf8 } from "../../src/std/bytes.ts";
 import { SystemClock, type Clock } from "../../src/std/clock.ts";
 import { deferred } from "../../src/std/deferred.ts";
 import { isNoSpace } from "../../src/std/disk.ts";
+import { LMDB_OPEN_OPTIONS } from "../../src/std/lmdb-options.ts";
 import { LmdbOrderedStoreProvider, LmdbOrderedStore } from "../../src/std/lmdb-ordered-store.ts";
 import { MemoryOrderedStoreProvider } from "../../src/std/memory-ordered-store.ts";
 import { StoreFullError, type OrderedStore } from "../../src/std/ordered-store.ts";
-import { LAYER_COUNT_MAX, LAYER_RECORD_COUNT } from "../../src/std/pending-layers.ts";
+import {
+  LAYER_COUNT_MAX,
+  LAYER_RECORD_COUNT,
+  PENDING_RECORD_COUNT_MAX,
+} from "../../src/std/pending-layers.ts";
 import { SeededPrng } from "../../src/std/prng.ts";
 import { eventually } from "../support/eventually.ts";
 import { limitFileSize } from "../support/file-size-limit.ts";
@@ -442,6 +448,52 @@ describe("LmdbOrderedStore on a full disk", function () {
     await store.flush();
 
     expect(readBack()).to.deep.equal([...Array.from({ length: 40 }, (_, at) => at), 100]);
+  });
+
+  it("goes on by itself when all that waits is in layers and nobody asks for a flush", async () => {
+    const system = new SystemClock();
+    let laterMs = 0;
+    const clock: Clock = {
+      monotonicMs: () => system.monotonicMs() + laterMs,
+      wallMs: () => system.wallMs(),
+      setTimer: (delayMs, callback) => system.setTimer(delayMs, callback),
+    };
+    let isFull = true;
+    let refusals = 0;
+    const headroom = {
+      ensure: () => {
+        if (!isFull) return Promise.resolve();
+        refusals += 1;
+        return Promise.reject(Object.assign(new Error("no space"), { code: "ENOSPC" }));
+      },
+      close: () => Promise.resolve(),
+    };
+    const path = join(directory, "waiting");
+    const filled = new LmdbOrderedStore(open({ ...LMDB_OPEN_OPTIONS, path }), path, headroom, { clock });
+    const put = (from: number, count: number): boolean => {
+      try {
+        filled.transaction((transaction) => {
+          for (let at = from; at < from + count; at += 1) transaction.put(utf8(`key ${at}`), utf8("1"));
+        });
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    const refused = async (count: number): Promise<void> => {
+      await eventually(`${count} writes were refused`, () => refusals === count, { withinMs: 10_000 });
+    };
+    expect(put(0, LAYER_RECORD_COUNT)).to.equal(true);
+    await refused(1);
+    laterMs += 1100;
+    expect(put(LAYER_RECORD_COUNT, PENDING_RECORD_COUNT_MAX)).to.equal(true);
+    await refused(2);
+    expect(put(-1, 1)).to.equal(false);
+
+    isFull = false;
+    laterMs += 1100;
+    await eventually("it takes records again", () => put(-1, 1), { withinMs: 20_000 });
+    await filled.close();
   });
 
   it("never lets LMDB find out, whose report of a failed write overruns its own buffer", async () => {

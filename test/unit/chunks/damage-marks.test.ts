@@ -303,30 +303,77 @@ describe("The mark of a damaged chunk", () => {
     expect(fixture.fatal).to.deep.equal([]);
   });
 
-  it("is no reason to remove a segment whose records could not be read when the index was rebuilt", async () => {
-    const fixture = new StoreFixture({ segmentSizeBytesMax: 20_000 });
-    const store = await fixture.open();
-    // Four of them fill the first segment.
-    for (let contentId = 1; contentId <= 8; contentId += 1) await putSmall(store, contentId);
-    await store.close();
-    const segment = Buffer.from(fixture.disk.contentOf(LOG_PATH));
-    const first = [1, 2, 3, 4];
-    const heads = first.map((contentId) => segment.indexOf(testBytes(contentId, 64)) - 20);
-    for (const at of heads) fixture.disk.flipBit(LOG_PATH, at, 1);
-    await fixture.loseIndex();
-    const rebuilt = await fixture.open();
-    for (const contentId of first)
-      expect((await rebuilt.extentState(extentKey(contentId))).kind, `${contentId}`).to.equal("absent");
-    while ((await rebuilt.compact(now)) !== undefined);
-    await rebuilt.close();
+  describe("is not there for records that could not be read when the index was rebuilt: their segment", () => {
+    /** A store whose first segment, with four small extents, has nothing that can be read. */
+    async function unread(): Promise<{
+      readonly fixture: StoreFixture;
+      readonly flip: (contentIds: readonly number[]) => void;
+    }> {
+      const fixture = new StoreFixture({ segmentSizeBytesMax: 20_000 });
+      const store = await fixture.open();
+      for (let contentId = 1; contentId <= 8; contentId += 1) await putSmall(store, contentId);
+      await store.close();
+      const segment = Buffer.from(fixture.disk.contentOf(LOG_PATH));
+      const heads = FIRST.map((contentId) => segment.indexOf(testBytes(contentId, 64)) - 20);
+      await fixture.loseIndex();
+      const flip = (contentIds: readonly number[]): void => {
+        for (const contentId of contentIds) fixture.disk.flipBit(LOG_PATH, heads[contentId - 1] ?? -1, 1);
+      };
+      return { fixture, flip };
+    }
+    const FIRST = [1, 2, 3, 4];
 
-    for (const at of heads) fixture.disk.flipBit(LOG_PATH, at, 1);
-    await fixture.loseIndex();
-    const after = await fixture.open();
+    async function expectBack(fixture: StoreFixture): Promise<void> {
+      await fixture.loseIndex();
+      const store = await fixture.open();
+      for (const contentId of FIRST)
+        expect((await store.verifyExtent(extentKey(contentId))).sizeBytes, `${contentId}`).to.equal(4096);
+      await store.close();
+      expect(fixture.fatal).to.deep.equal([]);
+    }
 
-    for (const contentId of first)
-      expect((await after.verifyExtent(extentKey(contentId))).sizeBytes, `${contentId}`).to.equal(4096);
-    await after.close();
-    expect(fixture.fatal).to.deep.equal([]);
+    it("stays over compaction and restarts, and what it holds comes back with the next rebuild", async () => {
+      const { fixture, flip } = await unread();
+      flip(FIRST);
+      for (let start = 0; start < 3; start += 1) {
+        const store = await fixture.open();
+        for (const contentId of FIRST)
+          expect((await store.extentState(extentKey(contentId))).kind, `${contentId}`).to.equal("absent");
+        while ((await store.compact(now)) !== undefined);
+        await store.close();
+      }
+      flip(FIRST);
+      await expectBack(fixture);
+    });
+
+    it("stays also when it reads well again before it is compacted", async () => {
+      const { fixture, flip } = await unread();
+      flip(FIRST);
+      const store = await fixture.open();
+      flip(FIRST);
+      while ((await store.compact(now)) !== undefined);
+      await store.close();
+      await (await fixture.open()).close();
+      await expectBack(fixture);
+    });
+
+    it("stays also when the only extent known in it was removed", async () => {
+      const { fixture, flip } = await unread();
+      flip([1, 2, 3]);
+      const store = await fixture.open();
+      await store.removeExtent(extentKey(4));
+      while ((await store.compact(now)) !== undefined);
+      await store.close();
+      await (await fixture.open()).close();
+      flip([1, 2, 3]);
+      await fixture.loseIndex();
+      const after = await fixture.open();
+      for (const contentId of [1, 2, 3])
+        expect((await after.verifyExtent(extentKey(contentId))).sizeBytes, `${contentId}`).to.equal(4096);
+      expect((await after.extentState(extentKey(4))).kind).to.equal("absent");
+      while ((await after.compact(now)) !== undefined);
+      await after.close();
+      expect(fixture.fatal).to.deep.equal([]);
+    });
   });
 });

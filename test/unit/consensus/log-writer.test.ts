@@ -3,7 +3,7 @@
  * writer that still calls itself busy would leave it lying, and with it every proposal of the node.
  */
 import { expect } from "chai";
-import { LogWriter, ROUND_ENTRY_COUNT_MAX } from "../../../src/consensus/log-writer.ts";
+import { LogWriter, ROUND_ENTRY_COUNT } from "../../../src/consensus/log-writer.ts";
 import { SegmentRaftLog } from "../../../src/consensus/segment-raft-log.ts";
 import { makeMessage } from "../../../src/raft/message.ts";
 import type { Message } from "../../../src/raft/types.ts";
@@ -78,10 +78,11 @@ describe("LogWriter", () => {
   }
 
   for (const [messageCount, perMessage, rounds] of [
-    [ROUND_ENTRY_COUNT_MAX, 1, [ROUND_ENTRY_COUNT_MAX]],
-    [ROUND_ENTRY_COUNT_MAX + 1, 1, [ROUND_ENTRY_COUNT_MAX, 1]],
-    [3, ROUND_ENTRY_COUNT_MAX - 1, [1, 1, 1]],
-    [2, ROUND_ENTRY_COUNT_MAX + 1, [1, 1]],
+    [ROUND_ENTRY_COUNT, 1, [ROUND_ENTRY_COUNT]],
+    [ROUND_ENTRY_COUNT + 1, 1, [ROUND_ENTRY_COUNT, 1]],
+    [3, ROUND_ENTRY_COUNT - 1, [1, 1, 1]],
+    [2, ROUND_ENTRY_COUNT + 1, [1, 1]],
+    [24, ROUND_ENTRY_COUNT, [3, 2, 2, 2, ...Array.from({ length: 15 }, () => 1)]],
   ] as const) {
     it(`stores ${messageCount} messages of ${perMessage} entries in ${rounds.length} rounds`, async () => {
       const clock = new FakeClock();
@@ -100,6 +101,8 @@ describe("LogWriter", () => {
       });
 
       for (let at = 0; at < messageCount; at += 1) writer.enqueue(store(at * perMessage + 1, perMessage));
+      // Without entries, it goes with what is before it.
+      writer.enqueue(makeMessage({ kind: "storage-append" }));
       while (writer.isBusy) await settle();
 
       expect(delivered).to.deep.equal(rounds);
