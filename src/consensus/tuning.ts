@@ -45,7 +45,7 @@ export interface ConsensusTuning {
   readonly diskStallMs: number;
   /** The replicated store is flushed at least this often while it changes. */
   readonly storeFlushIntervalMs: number;
-  /** A flush that takes longer ends the node: the disk does not keep its word. In LMDB it may be five layers of 10 s each. */
+  /** A flush that takes longer ends the node: the disk does not keep its word. In LMDB it may be nine layers of 10 s each. */
   readonly storeFlushTimeoutMs: number;
   /** The log is cut when it holds more than either of these. */
   readonly logSizeBytesMax: number;
@@ -88,7 +88,7 @@ export const TUNING_DEFAULT: ConsensusTuning = {
   readRetryMs: 250,
   diskStallMs: 5000,
   storeFlushIntervalMs: 10_000,
-  storeFlushTimeoutMs: 50_000,
+  storeFlushTimeoutMs: 90_000,
   logSizeBytesMax: 64 * MIB,
   logEntryCountMax: 100_000,
   logKeepSizeBytes: 16 * MIB,

@@ -12,14 +12,14 @@ import type { Overlaid } from "./layers.ts";
 import { assert } from "./assert.ts";
 import { SortedMap, type SortedView } from "./sorted-map.ts";
 
-/** With this many records the active map is large enough for a layer: some 6 ms to hand to LMDB, at most 16 MiB of leaf pages. */
-export const LAYER_RECORD_COUNT = 4096;
+/** With this many records the active map is large enough for a layer: some 3 ms to hand to LMDB, at most 8 MiB of leaf pages. */
+export const LAYER_RECORD_COUNT = 2048;
 
 /** The same in bytes of keys and values. */
-export const LAYER_SIZE_BYTES = 2 * 1024 * 1024;
+export const LAYER_SIZE_BYTES = 1024 * 1024;
 
 /** Layers that wait at most, the one that is being written included: each costs a lookup in every read. */
-export const LAYER_COUNT_MAX = 4;
+export const LAYER_COUNT_MAX = 8;
 
 /** Records that wait in all layers, above which nothing more is to be taken unless the disk takes some: bounds memory. */
 export const PENDING_RECORD_COUNT_MAX = 262_144;

@@ -284,7 +284,11 @@ describe("LmdbOrderedStore with more than one layer to write", function () {
     await store.flush();
 
     const full = Array.from({ length: LAYER_COUNT_MAX }, () => LAYER_RECORD_COUNT);
-    expect(batches).to.deep.equal([...full.map((count, at) => count + (at === 0 ? 15 : 0)), 33, 4096]);
+    expect(batches).to.deep.equal([
+      ...full.map((count, at) => count + (at === 0 ? 15 : 0)),
+      33,
+      LAYER_RECORD_COUNT,
+    ]);
   });
 
   it("reads, flushes and reopens as a sorted map when thousands of records are written at once", async () => {
