@@ -21,7 +21,7 @@ const PINNED_LOG_FACTOR = 8;
 
 /**
  * With less free space than this the store is not flushed: the log holds everything, and the space is the log's. Twice the
- * unflushed bytes that a store holds at most.
+ * bytes that wait in a store whose disk keeps up: eight layers of 1 MiB.
  */
 export const FLUSH_FREE_BYTES_MIN = 16 * 1024 * 1024;
 
