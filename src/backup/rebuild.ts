@@ -122,12 +122,17 @@ export async function surveyStores(stores: readonly ChunkStore[]): Promise<Store
   return { ...bounds, snapshots: snapshots.sort((a, b) => b.index - a.index) };
 }
 
-/** Turns the state of a snapshot into that of the new cluster; flushed when it resolves. @throws errors of the disk */
+/**
+ * Turns the state of a snapshot into that of the new cluster; flushed when it resolves.
+ * @throws DriveError DATA_CORRUPT when it is not what its hash says, which is a bug; errors of the disk
+ */
 export async function rebuildState(options: RebuildOptions, bounds: StoreBounds): Promise<RebuildReport> {
   const { state, stores, newClusterId, voterIds, wallTimeMs } = options;
-  const index = Math.max(state.state.appliedIndex, bounds.commitIndex) + REBUILD_JUMP;
+  let index = Math.max(state.state.appliedIndex, bounds.commitIndex) + REBUILD_JUMP;
   const edit = <T>(work: Parameters<typeof rebuildStep<T>>[2]): T => {
     const results: T[] = [];
+    // As of a command: the keys of what a step tells the feed have its index in them, and are never given twice.
+    index += 1;
     const at = { index, wallTimeMs };
     const step = (transaction: Parameters<typeof rebuildStep<T>>[0]): void => {
       results.push(rebuildStep(transaction, at, work));
@@ -153,6 +158,7 @@ export async function rebuildState(options: RebuildOptions, bounds: StoreBounds)
   const folder = `recovered-${new Date(wallTimeMs).toISOString().slice(0, 10)}`;
   for (const content of later) await place(options, edit, content, folder, found);
   await state.flush();
+  state.verify();
   const reader = state.reader();
   const { fileCount, directoryCount, replicas } = counters(reader);
   const { guessed, guessedCount, unplaced, unplacedCount } = found;

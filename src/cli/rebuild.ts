@@ -53,7 +53,7 @@ function linesOf({ oldClusterId, newClusterId, nodes, found }: TreeRebuildReport
         ? [`${formatQuantity(damagedSnapshotCount, "newer snapshot")} could not be read whole.`]
         : []),
       `It gives ${formatQuantity(found.fileCount, "file")} in ${formatQuantity(found.directoryCount, "folder")}.`,
-      "Moves, copies, new folders and deletions made after it are lost.",
+      "Moves, copies, new folders, empty files and deletions made after it are lost.",
       ...listed(
         `${formatQuantity(found.guessedCount, "file")} came after it, GUESSED from manifests`,
         guessed.map(({ path }) => path),

@@ -223,20 +223,8 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   #resolve(node: string): number {
     const { directory, metadata, consensus } = this.#options;
     const reader = metadata.port.reader();
-    const byName = directory.members().filter((member) => member.nodeId === node);
-    const [only] = byName;
-    if (byName.length === 1 && only !== undefined) return only.memberId;
-    if (byName.length > 1) {
-      const ids = byName.map((member) => member.memberId).join(", ");
-      throw new DriveError(
-        "ARGUMENT_INVALID",
-        `Several members are named ${node}: ${ids}. Name the member id.`,
-        {
-          field: "node",
-          member_ids: ids,
-        },
-      );
-    }
+    const known = directory.named(node);
+    if (known !== undefined) return known.memberId;
     const open = openMembershipChange(reader);
     if (open !== undefined && open.memberId > 0 && open.nodeId === node) return open.memberId;
     const memberId = /^[1-9]\d{0,15}$/.test(node) ? Number(node) : 0;

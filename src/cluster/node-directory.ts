@@ -4,6 +4,7 @@
  * Reads the local store; the list is kept for DIRECTORY_REFRESH_MS because placement asks for it with every small file. A
  * single member is always looked up afresh, so a node that moved is found at once.
  */
+import { DriveError } from "../drive/errors.ts";
 import type { NodeRegistration } from "../metadata/commands.ts";
 import { findMember } from "../metadata/members.ts";
 import { openMembershipChange } from "../metadata/membership.ts";
@@ -39,6 +40,18 @@ export class NodeDirectory {
   /** Has the next reader look anew: the list was found to be out of date. */
   forget(): void {
     this.#readAtMs = -Infinity;
+  }
+
+  /** The member of a node id; undefined when none has it. @throws DriveError ARGUMENT_INVALID when several have */
+  named(nodeId: string): NodeRegistration | undefined {
+    const found = this.members().filter((member) => member.nodeId === nodeId);
+    if (found.length <= 1) return found[0];
+    const ids = found.map(({ memberId }) => memberId).join(", ");
+    throw new DriveError(
+      "ARGUMENT_INVALID",
+      `Several members are named ${nodeId}: ${ids}. Name the member id.`,
+      { field: "node", member_ids: ids },
+    );
   }
 
   /** Ids of registered members, ascending. */

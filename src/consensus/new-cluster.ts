@@ -106,6 +106,7 @@ export async function makeNewCluster<Result>(
       applyAll(log, made);
       made.refound(to.clusterId, votersOnly([memberId]), edit);
       await made.flush();
+      made.verify();
     } finally {
       await made.close();
     }

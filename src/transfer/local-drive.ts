@@ -282,9 +282,8 @@ export class LocalDrive implements DriveApi {
     const { signal } = options;
     const { directory, metadata } = this.#plane;
     await metadata.port.linearize({ signal });
-    const member = directory
-      .members()
-      .find((each) => each.nodeId === nodeId || String(each.memberId) === nodeId);
+    const member =
+      directory.named(nodeId) ?? directory.members().find(({ memberId }) => String(memberId) === nodeId);
     if (member === undefined) {
       throw new DriveError("MEMBER_NOT_FOUND", `There is no node ${JSON.stringify(nodeId)} in the cluster.`, {
         node: nodeId,

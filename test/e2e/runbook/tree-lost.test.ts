@@ -150,5 +150,13 @@ describe("A cluster that lost the tree of every voter", function () {
     await put("/after.txt", Buffer.from("after"));
     expect(await digestOf("/after.txt")).to.equal(hashOf(Buffer.from("after")));
     expect((await run("cluster", "backup", ...nodes)).stderr).to.equal("");
+
+    // After a kill every record is compared with the hash of the state.
+    await Promise.all(cluster().nodes.map((node) => node.kill()));
+    for (const node of cluster().nodes) node.start();
+    await Promise.all(cluster().nodes.map((node) => node.ready(90_000)));
+    for (const [path, bytes] of files) expect(await digestOf(path), path).to.equal(hashOf(bytes));
+    expect(await digestOf("/after.txt")).to.equal(hashOf(Buffer.from("after")));
+    for (const node of cluster().nodes) expect(node.logTail()).to.not.include("DATA_CORRUPT");
   });
 });

@@ -4,6 +4,7 @@ import type { Change } from "../../../src/drive/change.ts";
 import { CHUNK_SIZE_BYTES, PAGE_SIZE_MAX } from "../../../src/drive/limits.ts";
 import { expectReason } from "../../support/expect-reason.ts";
 import { settle } from "../../support/fake-clock.ts";
+import { registrationOf } from "../../support/memory-metadata-port.ts";
 import { bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 const FOLDER = { createParents: true, existOk: false, attributes: {} };
@@ -115,6 +116,22 @@ describe("LocalDrive", () => {
       ["node-3", "voter", "suspect"],
     ]);
     expect(drives.drive().readiness()).to.deep.equal({ ready: true, problems: [], services: undefined });
+  });
+
+  it("drains the node of a name or a member id, and asks for the id where a name has several", async () => {
+    const drives = new TestDrives(3);
+    drives.tree.apply({ kind: "register-node", node: { ...registrationOf(3), nodeId: "node-2" } });
+    const drive = drives.drive();
+    const draining = async (): Promise<readonly number[]> =>
+      (await drive.cluster()).nodes.filter((node) => node.draining).map(({ memberId }) => Number(memberId));
+
+    const error = await expectReason("ARGUMENT_INVALID", () => drive.setDraining("node-2", true));
+    expect(error.message).to.include("2, 3");
+    expect(await draining()).to.deep.equal([]);
+    await drive.setDraining("3", true);
+    await drive.setDraining("node-1", true);
+    expect(await draining()).to.deep.equal([1, 3]);
+    await expectReason("MEMBER_NOT_FOUND", () => drive.setDraining("node-9", true));
   });
 
   for (const sizeBytes of [0, 100, 2 * CHUNK_SIZE_BYTES]) {
