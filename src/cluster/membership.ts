@@ -17,7 +17,7 @@ import type {
   MembershipStatus,
 } from "../drive/cluster-admin.ts";
 import type { ReadOptions } from "../drive/drive-api.ts";
-import { DriveError } from "../drive/errors.ts";
+import { DriveError, hasReason } from "../drive/errors.ts";
 import { FEATURE_LEVELS_UNSAID, type FeatureLevels } from "../drive/feature-levels.ts";
 import { JOIN_TOKEN_LIFETIME_MS_DEFAULT, VOTER_COUNT_MAX } from "../drive/limits.ts";
 import { checkSupported } from "../metadata/feature-level.ts";
@@ -134,6 +134,19 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   ): Promise<BegunChange> {
     const { metadata, consensus } = this.#options;
     await metadata.port.linearize(options);
+    const body = { kind: "remove-member", isForced: settings.force } as const;
+    const begin = async (memberId: number): Promise<BegunChange> => ({
+      changeId: (await metadata.apply({ ...body, memberId }, "membership", options)).changeId,
+    });
+    const removed = this.#find(node) === undefined ? this.#findRemoved(node) : undefined;
+    if (removed !== undefined && options.requestId !== undefined) {
+      try {
+        // The repeat of a request that has removed it is answered as it was.
+        return await begin(removed);
+      } catch (error) {
+        if (!hasReason(error, "MEMBER_REMOVED")) throw error;
+      }
+    }
     const memberId = this.#resolve(node);
     const { config } = consensus.view();
     const refuse = (harm: Harm, reason: string | undefined): void => {
@@ -146,8 +159,7 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
       refuse("no-quorum", isVoter ? findNoQuorum(after, (id) => this.#isLive(id)) : undefined);
       refuse("last-copies", findLastCopies(metadata.port.reader(), memberId));
     }
-    const body = { kind: "remove-member", memberId, isForced: settings.force } as const;
-    return { changeId: (await metadata.apply(body, "membership", options)).changeId };
+    return begin(memberId);
   }
 
   async transferLeadership(node: string | undefined, options: AdminOptions = {}): Promise<BegunChange> {
@@ -221,6 +233,22 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
 
   /** The member of a node id, or of a member id in decimal. */
   #resolve(node: string): number {
+    const memberId = this.#find(node);
+    if (memberId !== undefined) return memberId;
+    throw new DriveError("MEMBER_NOT_FOUND", `There is no node ${JSON.stringify(node)} in the cluster.`, {
+      node,
+    });
+  }
+
+  /** The member of that id or name that was removed; undefined where several had the name. */
+  #findRemoved(node: string): number | undefined {
+    const removed = removedMembers(this.#options.metadata.port.reader(), REMOVED_LOOK_COUNT).filter(
+      ({ memberId, nodeId }) => nodeId === node || String(memberId) === node,
+    );
+    return removed.length === 1 ? removed[0]?.memberId : undefined;
+  }
+
+  #find(node: string): number | undefined {
     const { directory, metadata, consensus } = this.#options;
     const reader = metadata.port.reader();
     const known = directory.named(node);
@@ -229,10 +257,7 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     if (open !== undefined && open.memberId > 0 && open.nodeId === node) return open.memberId;
     const memberId = /^[1-9]\d{0,15}$/.test(node) ? Number(node) : 0;
     const isKnown = findMember(reader, memberId) !== undefined || open?.memberId === memberId;
-    if (memberId > 0 && (isKnown || isInConfig(consensus.view().config, memberId))) return memberId;
-    throw new DriveError("MEMBER_NOT_FOUND", `There is no node ${JSON.stringify(node)} in the cluster.`, {
-      node,
-    });
+    return memberId > 0 && (isKnown || isInConfig(consensus.view().config, memberId)) ? memberId : undefined;
   }
 
   #checkRoom(): void {

@@ -380,6 +380,22 @@ describe("Membership", () => {
       expect(await change()).to.include({ changeId, phase: "done", formerNodeId: "node-3" });
     });
 
+    it("answers the repeat of a request that has removed it as before, and knows no such node otherwise", async () => {
+      drive(1, 2, 3);
+      const begun = await membershipAt(2).removeNode("node-3", { force: false }, { requestId: "first" });
+      await rounds(2);
+      expect(isRemoved(tree.store, 3)).to.equal(true);
+      for (const node of ["node-3", "3"]) {
+        const repeat = await membershipAt(1).removeNode(node, { force: false }, { requestId: "first" });
+        expect(repeat).to.deep.equal(begun);
+        await expectReason("MEMBER_NOT_FOUND", () =>
+          membershipAt(1).removeNode(node, { force: false }, { requestId: "second" }),
+        );
+        await expectReason("MEMBER_NOT_FOUND", () => membershipAt(1).removeNode(node, { force: false }));
+      }
+      expect(consensus.config.voters).to.deep.equal([1, 2]);
+    });
+
     it("hands over before the leader goes, and removes it also when nobody takes over", async () => {
       drive(1, 2, 3);
       await membershipAt(2).removeNode("node-1", { force: false });
