@@ -69,7 +69,7 @@ function rawDisk(sizeBytes: number): number {
   }
 }
 
-/** Kills a node that does not lead; resolves once it is given up, to its name and the bytes that are missing. */
+/** Kills a node that does not lead; resolves once it is given up and its copies count as missing, to its name and the bytes that are. */
 async function loseNode(
   cluster: TestCluster,
   reader: ClusterNode,
@@ -86,7 +86,8 @@ async function loseNode(
     "the node is given up",
     async () => {
       const seen = await status(reader);
-      return seen.nodes.some(({ nodeId, lost }) => nodeId === victim.nodeId && lost);
+      // Declared lost in one command and counted in others: until then everything still looks whole.
+      return seen.nodes.some(({ nodeId, lost }) => nodeId === victim.nodeId && lost) && !isWhole(seen);
     },
     { withinMs: 60_000, everyMs: 20 },
   );
