@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { must } from "../../src/std/assert.ts";
 import { eventually } from "../../test/support/eventually.ts";
-import { startCluster, type ClusterNode, type TestCluster } from "../../test/support/use-cluster.ts";
+import { startCluster, type ClusterNode } from "../../test/support/use-cluster.ts";
 import { send, sendStream } from "../http-load.ts";
 import { judgeAtLeast, spread, summary, type Row } from "../table.ts";
 
@@ -15,7 +15,7 @@ const UPLOAD_SIZE_BYTES = 512 * MIB;
 const piece = randomBytes(MIB);
 
 interface Status {
-  readonly nodes: readonly { readonly nodeId: string; readonly liveBytes: number; readonly lost: boolean }[];
+  readonly nodes: readonly { readonly nodeId: string; readonly lost: boolean }[];
   readonly replicas: {
     readonly extentCount: number;
     readonly fullyReplicatedCount: number;
@@ -69,29 +69,28 @@ function rawDisk(sizeBytes: number): number {
   }
 }
 
-/** Kills a node that does not lead; resolves once it is given up and its copies count as missing, to its name and the bytes that are. */
-async function loseNode(
-  cluster: TestCluster,
-  reader: ClusterNode,
-): Promise<{ readonly victim: ClusterNode; readonly bytes: number }> {
-  const leader = await cluster.leader();
-  const victim = must(
-    cluster.nodes.find((node) => node.running && node !== leader && node !== reader),
-    "a follower",
-  );
-  const before = await status(reader);
-  const bytes = before.nodes.find(({ nodeId }) => nodeId === victim.nodeId)?.liveBytes ?? 0;
+/** Kills a node; resolves once it is given up and its copies are counted as missing, to the bytes that are. */
+async function loseNode(victim: ClusterNode, reader: ClusterNode): Promise<number> {
   await victim.kill();
-  await eventually(
-    "the node is given up",
+  const { replicas } = await eventually(
+    `${victim.nodeId} is given up`,
     async () => {
       const seen = await status(reader);
+      const isLost = seen.nodes.some(({ nodeId, lost }) => nodeId === victim.nodeId && lost);
       // Declared lost in one command and counted in others: until then everything still looks whole.
-      return seen.nodes.some(({ nodeId, lost }) => nodeId === victim.nodeId && lost) && !isWhole(seen);
+      return isLost && !seen.replicas.recounting ? seen : undefined;
     },
     { withinMs: 60_000, everyMs: 20 },
   );
-  return { victim, bytes };
+  if (replicas.missingCopyBytes === 0) throw new Error(`${victim.nodeId} held nothing that is missing now`);
+  return replicas.missingCopyBytes;
+}
+
+/** Starts a node again; resolves when it serves and everything has its three copies. */
+async function bringBack(victim: ClusterNode, reader: ClusterNode): Promise<void> {
+  victim.start();
+  await victim.ready(120_000);
+  await whole(reader);
 }
 
 /** Repair when idle against the disk, and uploads during a repair against uploads without. */
@@ -108,26 +107,27 @@ export async function repairRows(totalBytes: number, runs: number): Promise<read
     const disks: number[] = [];
     const free: number[] = [];
     const during: number[] = [];
+    const others = cluster.nodes.filter((node) => node !== reader);
+    // One that was away comes back with nothing that counts, and is whole again only after the others had their turn.
+    const next = (loss: number): ClusterNode => must(others[loss % others.length], "a follower");
     for (let run = 0; run < runs; run += 1) {
-      const idle = await loseNode(cluster, reader);
+      const idle = next(2 * run);
+      const bytes = await loseNode(idle, reader);
       const begun = performance.now();
       await whole(reader);
-      const rate = idle.bytes / MIB / ((performance.now() - begun) / 1000);
-      const disk = rawDisk(idle.bytes);
+      const rate = bytes / MIB / ((performance.now() - begun) / 1000);
+      const disk = rawDisk(bytes);
       rates.push(rate);
       disks.push(disk);
       ratios.push(rate / disk);
-      idle.victim.start();
-      await idle.victim.ready(120_000);
-      await whole(reader);
+      await bringBack(idle, reader);
       free.push(await put(reader, `/repair/free-${run}.bin`, UPLOAD_SIZE_BYTES));
-      const busy = await loseNode(cluster, reader);
+      const busy = next(2 * run + 1);
+      await loseNode(busy, reader);
       during.push(await put(reader, `/repair/during-${run}.bin`, UPLOAD_SIZE_BYTES));
       if (isWhole(await status(reader))) throw new Error("the repair ended before the upload");
       await whole(reader);
-      busy.victim.start();
-      await busy.victim.ready(120_000);
-      await whole(reader);
+      await bringBack(busy, reader);
     }
     const repair = summary(ratios).median;
     const upload = summary(during).median / summary(free).median;

@@ -129,11 +129,13 @@ export function describeChange(change: MembershipProgress): string {
   }[kind];
   // A node that is there and waits for others.
   const held = reason === "" ? undefined : `held back: ${reason}`;
+  // One that does not come keeps other changes waiting.
+  const wayOut = `; "netdisk cluster remove ${nodeId}" gives it up`;
   const how = {
-    joining: held === undefined ? "admitted, not started yet" : `started, ${held}`,
+    joining: held === undefined ? `admitted, not started yet${wayOut}` : `started, ${held}`,
     "catching-up":
       appliedIndex === 0
-        ? "added as learner, catching up"
+        ? `added as learner, not heard of yet or catching up${wayOut}`
         : `added as learner, catching up ${formatCount(appliedIndex)} of ${formatCount(targetIndex)}`,
     promoting: `caught up, ${held ?? "about to vote"}`,
     removing: "leaving",

@@ -51,3 +51,16 @@ export interface FailureDetector {
   /** An error or success on another path is evidence too: a refused connection makes a peer suspect at once. */
   report(memberId: number, outcome: "reached" | "unreachable"): void;
 }
+
+/**
+ * Whether users move bytes at other members than `ownId`, as far as those say. What a member said before it was taken for down
+ * does not count: it may have died in the middle of an upload, and everybody would yield to that for as long as it is away.
+ */
+export function isUsedElsewhere(detector: FailureDetector, ownId: number): boolean {
+  return detector
+    .states()
+    .some(
+      ({ memberId, health, load }) =>
+        memberId !== ownId && health !== "down" && (load?.inflightBytes ?? 0) > 0,
+    );
+}

@@ -4,7 +4,7 @@
  * The member id was drawn and stored when the directory was formatted, so asking again after a crash is the same request. What
  * the cluster says for good (the token is used, it is another cluster) ends the attempt; anything else is asked again.
  */
-import { DriveError, type ErrorReason } from "../drive/errors.ts";
+import { DriveError, hasReason, type ErrorReason } from "../drive/errors.ts";
 import { sleep, type Clock } from "../std/clock.ts";
 import type { ClusterProposal, FoundingMember } from "./bootstrap-identity.ts";
 import type { JoinRequest } from "./membership.ts";
@@ -70,7 +70,10 @@ export async function joinWithToken(
         return await options.ask(address, { ...self, token: options.token });
       } catch (error) {
         if (!(error instanceof DriveError) || FINAL_REASONS.includes(error.reason)) throw error;
-        onWait(`Waiting to be admitted: the node at ${address} says: ${error.message}`);
+        // What the cluster says is said once, whichever node says it.
+        const isOfCluster = hasReason(error, "ADDRESS_IN_USE", "MEMBERSHIP_CHANGE_IN_PROGRESS");
+        const asked = isOfCluster ? "" : `asking the node at ${address} (cluster.peers) failed: `;
+        onWait(`Waiting to be admitted: ${asked}${error.message}`);
       }
     }
     await sleep(clock, JOIN_ASK_INTERVAL_MS, signal);

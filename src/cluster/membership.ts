@@ -23,11 +23,14 @@ import { JOIN_TOKEN_LIFETIME_MS_DEFAULT, VOTER_COUNT_MAX } from "../drive/limits
 import { checkSupported } from "../metadata/feature-level.ts";
 import { findMember } from "../metadata/members.ts";
 import {
+  findJoinToken,
   lastMembershipChange,
   openMembershipChange,
   removedMembers,
   type MembershipChange,
 } from "../metadata/membership.ts";
+import { isAnswered } from "../metadata/requests.ts";
+import { members } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import { isInConfig, votersOf, type ConsensusMembership, type MemberConfig } from "./consensus-membership.ts";
 import type { FailureDetector } from "./failure-detector-port.ts";
@@ -98,8 +101,8 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
   /**
    * Admits a node that has a token; the same node may ask again. It starts as a learner once it runs, and votes when it has
    * caught up; a storage-only one belongs once it has registered. The entry point for joining, over the network and in the simulator.
-   * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, VERSION_UNSUPPORTED, MEMBERSHIP_CHANGE_IN_PROGRESS (ask
-   *   again), OVERLOADED
+   * @throws DriveError JOIN_TOKEN_INVALID, MEMBER_REMOVED, WRONG_CLUSTER, VERSION_UNSUPPORTED, ARGUMENT_INVALID for a name that
+   *   another member has; ADDRESS_IN_USE, MEMBERSHIP_CHANGE_IN_PROGRESS (ask again), OVERLOADED
    */
   async admit(request: JoinRequest, signal?: AbortSignal): Promise<BegunChange> {
     const { clusterId, metadata } = this.#options;
@@ -122,9 +125,42 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     checkSupported(metadata.port.reader(), featureLevels);
     const { isStorageOnly } = token;
     const tokenHash = hashOfToken(token);
+    this.#checkOwnPlace(request, tokenHash);
     const body = { kind: "admit-member", tokenHash, memberId, nodeId, address, isStorageOnly } as const;
     const { value } = await metadata.applyIdempotent(body, { signal });
     return { changeId: value.kind === "membership" ? value.changeId : 0 };
+  }
+
+  /**
+   * Refuses a name that a member has, and an address at which another may be alive: it would be called in the place of the new one.
+   * Only the member that the new one replaces may share either.
+   */
+  #checkOwnPlace({ memberId, nodeId, address }: JoinRequest, tokenHash: Uint8Array): void {
+    const reader = this.#options.metadata.port.reader();
+    const token = findJoinToken(reader, tokenHash);
+    // The repeat of a request is answered as before, whatever came since.
+    if (token === undefined || token.usedByMemberId > 0) return;
+    for (const member of members(reader)) {
+      if (member.memberId === token.replacesMemberId || member.memberId === memberId) continue;
+      const facts = { member_id: String(member.memberId), node_id: member.nodeId };
+      if (member.nodeId === nodeId) {
+        throw new DriveError(
+          "ARGUMENT_INVALID",
+          `A member named ${nodeId} belongs to the cluster. Give this node another NODE_ID; to put it in the place of that member, ` +
+            `make its token with netdisk cluster replace ${nodeId}.`,
+          { ...facts, field: "node_id" },
+        );
+      }
+      // One that is silent for a moment, or starts again, keeps its address.
+      const isThere = this.#options.detector.state(member.memberId).health !== "down";
+      if (member.address.toLowerCase() === address.toLowerCase() && isThere) {
+        throw new DriveError(
+          "ADDRESS_IN_USE",
+          `${member.nodeId} is at ${address}, and not known to be down. Give this node the address under which its peers reach it (NODE_ADDR or --cluster-me).`,
+          { ...facts, address },
+        );
+      }
+    }
   }
 
   async removeNode(
@@ -174,8 +210,23 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
         member_id: String(memberId),
       });
     }
-    const body = { kind: "transfer-leadership", memberId, leaderId } as const;
-    return { changeId: (await metadata.apply(body, "membership", options)).changeId };
+    const from = (id: number) => ({ kind: "transfer-leadership", memberId, leaderId: id }) as const;
+    const begin = async (id: number): Promise<BegunChange> => ({
+      changeId: (await metadata.apply(from(id), "membership", options)).changeId,
+    });
+    try {
+      return await begin(leaderId);
+    } catch (error) {
+      const { requestId } = options;
+      if (requestId === undefined || !hasReason(error, "REQUEST_ID_REUSED")) throw error;
+      // Another led when it was asked for the first time: the repeat is answered as it was.
+      await metadata.port.linearize(options);
+      const reader = metadata.port.reader();
+      const removed = removedMembers(reader, REMOVED_LOOK_COUNT).map((member) => member.memberId);
+      const former = [...voters, ...removed].find((id) => isAnswered(reader, requestId, from(id)));
+      if (former === undefined) throw error;
+      return begin(former);
+    }
   }
 
   async membership(options: ReadOptions = {}): Promise<MembershipStatus> {

@@ -2,8 +2,8 @@
  * What the cluster's status means, in sentences for people: the same wherever they are shown (`netdisk cluster status`, a
  * node's page).
  *
- * "Every file has three verified copies" is said only when the counts say so and no node is away: copies on a node that is
- * down were verified once, and cannot be read now.
+ * "Every file has three verified copies" is said only when the counts say so and no node is away, but for one that was given
+ * up: copies on a node that is down were verified once, and cannot be read now.
  */
 import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "../std/format.ts";
 import type { ClusterStatus, NodeStatus, ReplicaSummary } from "./drive-api.ts";
@@ -81,13 +81,15 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   if (extentCount === 0 && status.contentBytes > 0) {
     return { fully: false, sentence: `${status.nodeId} does not know the copies yet; ask again.` };
   }
-  if (extentCount === 0 && status.fileCount === 0 && away.length === 0 && status.leaderId !== undefined) {
+  // What a node had that was given up counts no more, and was made elsewhere.
+  const missed = away.filter(({ lost }) => !lost);
+  if (extentCount === 0 && status.fileCount === 0 && missed.length === 0 && status.leaderId !== undefined) {
     return { fully: true, sentence: "There are no files yet." };
   }
-  if (away.length > 0) {
+  if (missed.length > 0) {
     return {
       fully: false,
-      sentence: `Three copies of every file were verified, but ${awayNodes(away)}: the copies there cannot be read now.`,
+      sentence: `Three copies of every file were verified, but ${awayNodes(missed)}: the copies there cannot be read now.`,
     };
   }
   if (status.leaderId === undefined) {
@@ -96,9 +98,11 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
       sentence: "Three copies of every file were verified, but no leader is known: this may be out of date.",
     };
   }
+  const gone = away.map(({ nodeId }) => nodeId).join(", ");
+  const without = gone === "" ? "" : `, none of them counted on ${gone}, given up`;
   return {
     fully: true,
-    sentence: `Every file has three verified copies (${formatCount(fullyReplicatedCount)} of ${extents}).`,
+    sentence: `Every file has three verified copies (${formatCount(fullyReplicatedCount)} of ${extents})${without}.`,
   };
 }
 

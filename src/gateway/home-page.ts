@@ -62,7 +62,8 @@ function line(text: string, isWell: boolean): string {
 function clusterSection(cluster: ClusterStatus | Error): string {
   if (cluster instanceof Error) return line(`The cluster is not known: ${cluster.message}`, false);
   const rows = cluster.nodes.map((node) => {
-    const health = node.health === "up" ? "up" : `<span class="bad">${escape(describeHealth(node))}</span>`;
+    const known = `${describeHealth(node)}${node.lost ? ", given up" : ""}`;
+    const health = known === "up" ? "up" : `<span class="bad">${escape(known)}</span>`;
     const url = node.publicUrl === "" ? node.httpUrl : node.publicUrl;
     return `<tr><td>${escape(node.nodeId)}</td><td>${escape(node.role)}</td><td>${health}</td><td>${link(url)}</td><td>${escape(describeFree(node))}</td></tr>`;
   });

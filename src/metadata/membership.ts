@@ -37,6 +37,7 @@ import {
   membershipChangeCodec,
   removedMemberCodec,
   type MembershipChange,
+  type JoinTokenRecord,
   type RemovedMemberRecord,
 } from "./records.ts";
 
@@ -53,6 +54,11 @@ export function lastMembershipChange(reader: OrderedReader): MembershipChange | 
 export function openMembershipChange(reader: OrderedReader): MembershipChange | undefined {
   const change = lastMembershipChange(reader);
   return change?.hasEnded === false ? change : undefined;
+}
+
+/** What is known of a token to join with, by its hash; undefined once it was forgotten. */
+export function findJoinToken(reader: OrderedReader, tokenHash: Uint8Array): JoinTokenRecord | undefined {
+  return readRecord(reader, joinTokenKey(tokenHash), joinTokenCodec);
 }
 
 /** Who was removed, ascending by member id; at most `countMax`. */
@@ -144,7 +150,7 @@ export function admitMember(context: ApplyContext, body: Body<"admit-member">): 
   if (memberId <= 0) refuse("ARGUMENT_INVALID", "A member id is positive.");
   refuseRemoved(context, memberId);
   const key = joinTokenKey(tokenHash);
-  const token = readRecord(context, key, joinTokenCodec);
+  const token = findJoinToken(context, tokenHash);
   if (token?.usedByMemberId === memberId) {
     return { kind: "membership", changeId: token.changeId, expireTimeMs: 0 };
   }

@@ -10,6 +10,7 @@ import { REQUEST_ID_SIZE_BYTES_MAX, REQUEST_RETENTION_MS } from "../drive/limits
 import { DriveError } from "../drive/errors.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { sha256 } from "../std/digest.ts";
+import type { OrderedReader } from "../std/ordered-store.ts";
 import { decodeResult, encodeCommand, encodeResult } from "./codec.ts";
 import type { Command, CommandBody, CommandResult } from "./commands.ts";
 import { readRecord, refuse, type ApplyContext } from "./context.ts";
@@ -76,6 +77,13 @@ export function findAnswer(context: ApplyContext, command: Command): CommandResu
   if (bytesEqual(record.fingerprint, fingerprintOf(body))) return decodeResult(record.result);
   const { reason, message, metadata } = requestIdReused(requestId);
   return { outcome: "rejected", index: context.index, reason, message, metadata };
+}
+
+/** Whether the answer that is remembered under a request id is to this command. */
+export function isAnswered(reader: OrderedReader, requestId: string, body: CommandBody): boolean {
+  if (!isProper(requestId)) return false;
+  const record = readRecord(reader, requestKey(requestId), requestCodec);
+  return record !== undefined && bytesEqual(record.fingerprint, fingerprintOf(body));
 }
 
 /** Refuses a command that came too late, has no proper request id, or finds the table full. */

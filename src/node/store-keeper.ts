@@ -6,7 +6,7 @@
  * owner starts and stops the loops.
  */
 import { DiskChunkStore } from "../chunks/disk-chunk-store.ts";
-import type { NodeLoad } from "../cluster/failure-detector-port.ts";
+import { isUsedElsewhere, type NodeLoad } from "../cluster/failure-detector-port.ts";
 import { HeartbeatFailureDetector } from "../cluster/failure-detector.ts";
 import type { MetadataPort } from "../cluster/metadata-port.ts";
 import { NodeRegistrar } from "../cluster/node-registrar.ts";
@@ -18,6 +18,7 @@ import type { DriveError } from "../drive/errors.ts";
 import { FEATURE_LEVEL_REGISTERED, FEATURE_LEVELS, type FeatureLevels } from "../drive/feature-levels.ts";
 import type { NodeRegistration } from "../metadata/commands.ts";
 import { featureLevel } from "../metadata/feature-level.ts";
+import { storeOf } from "../metadata/view.ts";
 import type { Assignments } from "../replication/assignments.ts";
 import { BackgroundPace } from "../replication/background-pace.ts";
 import { Compactor } from "../replication/compactor.ts";
@@ -316,15 +317,19 @@ export class StoreKeeper {
   /** What an operator should look at, as sentences. */
   warnings(): readonly string[] {
     const { brake } = this.#collector;
-    const { directory } = this.plane;
+    const { directory, metadata } = this.plane;
     // A node that is suspected for a moment is no reason to call anybody.
     const away = this.detector
       .states()
       .filter(({ health }) => health === "down")
-      .map(
-        (peer) =>
-          `${directory.nodeIdOf(peer.memberId)} is down, last heard of ${formatDuration(peer.sinceMs)} ago: the copies there cannot be read now.`,
-      );
+      .map(({ memberId, sinceMs }) => {
+        const name = directory.nodeIdOf(memberId);
+        const isGivenUp = storeOf(metadata.port.reader(), memberId).lostTimeMs > 0;
+        const then = isGivenUp
+          ? `it was given up, and its copies are made elsewhere. Start it again, or remove it with "netdisk cluster remove ${name}".`
+          : "the copies there cannot be read now.";
+        return `${name} is down, last heard of ${formatDuration(sinceMs)} ago: ${then}`;
+      });
     if (brake === undefined) return away;
     return [...away, describeBrake(directory.nodeIdOf(this.store.memberId), brake)];
   }
@@ -338,11 +343,10 @@ export class StoreKeeper {
   /** Users come first: their bytes at this node, and those that other nodes tell of with their heartbeats. */
   isUsed(): boolean {
     const { plane, copier, detector } = this;
-    const own = plane.metadata.port.memberId;
     return (
       plane.pins.isAnyPinned ||
       plane.budget.heldBytes > copier.heldBytes ||
-      detector.states().some((peer) => peer.memberId !== own && (peer.load?.inflightBytes ?? 0) > 0)
+      isUsedElsewhere(detector, plane.metadata.port.memberId)
     );
   }
 }

@@ -31,10 +31,11 @@ export interface MoveSources {
   readonly light: ReadonlySet<number>;
 }
 
-/** Whether a member may yet make a copy that it was asked for. */
-export function isInReach({ memberId }: Replica, detector: FailureDetector): boolean {
+/** Whether a member may yet make a copy that it was asked for. One that was given up, and has not come back, may not. */
+export function isInReach(reader: OrderedReader, { memberId }: Replica, detector: FailureDetector): boolean {
   const { health, sinceMs } = detector.state(memberId);
-  return health !== "down" || sinceMs < PENDING_GRACE_MS;
+  if (health !== "down") return true;
+  return sinceMs < PENDING_GRACE_MS && storeOf(reader, memberId).lostTimeMs === 0;
 }
 
 /**
@@ -42,12 +43,13 @@ export function isInReach({ memberId }: Replica, detector: FailureDetector): boo
  * to be made at a member without room is expected of it only while no other member has some.
  */
 export function missingCopy(
+  reader: OrderedReader,
   key: ExtentKey,
   extent: Extent,
   { detector, placement }: Assigner,
 ): Assignment | undefined {
   const expected = extent.replicas.filter(
-    (replica) => replica.state === "verified" || isInReach(replica, detector),
+    (replica) => replica.state === "verified" || isInReach(reader, replica, detector),
   );
   const hasNoRoom = ({ memberId, state }: Replica): boolean =>
     state === "pending" && detector.state(memberId).load?.writesRefused === true;
@@ -85,12 +87,13 @@ export function moveSources(reader: OrderedReader, detector: FailureDetector): M
 
 /** The member that gives a copy of an extent away; undefined when none does, or repair has to come first. */
 export function moveSourceOf(
+  reader: OrderedReader,
   { replicas }: Extent,
   { drained, heavy }: MoveSources,
   detector: FailureDetector,
 ): number | undefined {
   const verified = replicas.filter(({ state }) => state === "verified");
-  const isUnderWay = replicas.some((copy) => copy.state === "pending" && isInReach(copy, detector));
+  const isUnderWay = replicas.some((copy) => copy.state === "pending" && isInReach(reader, copy, detector));
   if (verified.length < REPLICA_COUNT || isUnderWay) return undefined;
   const among = (ids: ReadonlySet<number>): number | undefined =>
     verified.find(({ memberId }) => ids.has(memberId))?.memberId;

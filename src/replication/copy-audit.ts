@@ -4,6 +4,7 @@
  *
  *   extents of the tree, page by page --> each member that is said to hold a verified copy --> other answer than "sealed, this
  *   root": report the copy
+ *   a copy that was recorded as verified when its member had been given up already: report it, or it would be counted for ever
  *
  * A member that does not answer is not accused: that is the failure detector's business. Asks, reads no bytes, removes nothing.
  */
@@ -12,6 +13,8 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import { PacedWork } from "../cluster/paced-loop.ts";
 import type { Extent, ExtentKey, ReplicaFinding } from "../drive/content.ts";
 import { DriveError } from "../drive/errors.ts";
+import { findExtent } from "../metadata/extents.ts";
+import { isRecounting } from "../metadata/stores.ts";
 import { counters, getExtent, listExtents } from "../metadata/view.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import type { Clock } from "../std/clock.ts";
@@ -89,6 +92,10 @@ export class CopyAudit extends PacedWork {
   async #ask(key: ExtentKey, extent: Extent, signal: AbortSignal): Promise<void> {
     const { metadata, ports, onDisowned } = this.#options;
     for (const { memberId, state } of extent.replicas) {
+      if (state === "lost" && this.#isCounted(key, memberId)) {
+        const report = { kind: "report-replica", ...key, memberId, finding: "lost" } as const;
+        await metadata.applyIdempotent(report, { signal });
+      }
       const replica = state === "verified" ? ports.forMember(memberId) : undefined;
       if (replica === undefined) continue;
       this.#count({ askedCount: 1 });
@@ -107,6 +114,14 @@ export class CopyAudit extends PacedWork {
       onDisowned?.(key, memberId, finding);
       await metadata.applyIdempotent({ kind: "report-replica", ...key, memberId, finding }, { signal });
     }
+  }
+
+  /** Whether a copy at a member that was given up is counted as good, and no recount is about to see it. */
+  #isCounted({ contentId, extentIndex }: ExtentKey, memberId: number): boolean {
+    const reader = this.#options.metadata.port.reader();
+    if (isRecounting(reader)) return false;
+    const replicas = findExtent(reader, contentId, extentIndex)?.replicas ?? [];
+    return replicas.some((replica) => replica.memberId === memberId && replica.state === "verified");
   }
 
   #isStillSaid(key: ExtentKey, memberId: number): boolean {

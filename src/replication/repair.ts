@@ -158,10 +158,10 @@ export class Repair extends PacedWork {
       tasks === undefined
         ? []
         : open.filter((one) => one.key.verifiedCount > URGENT_COPY_COUNT && this.#canBeMade(one));
-    const due = lasting.filter(({ key }) => this.#lackingForMs(key) >= PLAN_AFTER_MS);
+    const overdue = new Set(lasting.filter(({ key }) => this.#lackingForMs(key) >= PLAN_AFTER_MS));
+    const due = lasting.filter((one) => overdue.has(one) || this.#isGivenUp(one));
     const planned = due.length === 0 ? undefined : await tasks?.plan(due, signal);
-    const waiting = new Set(lasting);
-    for (const one of due) waiting.delete(one);
+    const waiting = new Set(lasting.filter((one) => !overdue.has(one)));
     let workedOn = (planned?.size ?? 0) > 0;
     for (const one of open) {
       throwIfCanceled(signal);
@@ -169,6 +169,12 @@ export class Repair extends PacedWork {
       if (await this.#assign(one, signal)) workedOn = true;
     }
     return workedOn;
+  }
+
+  /** Whether a copy was at a member that was given up: nobody is about to make that one. */
+  #isGivenUp({ extent }: LackingExtent): boolean {
+    const reader = this.#options.metadata.port.reader();
+    return extent.replicas.some(({ memberId }) => storeOf(reader, memberId).lostTimeMs > 0);
   }
 
   #lackingForMs({ contentId, extentIndex }: ExtentKey): number {
@@ -186,19 +192,20 @@ export class Repair extends PacedWork {
 
   /** Whether somebody could make a copy now; a task for anything else would only fail. */
   #canBeMade({ key, extent }: LackingExtent): boolean {
-    const { detector } = this.#options;
+    const { metadata, detector } = this.#options;
     const isAwaited = extent.replicas.some(
       (replica) => replica.state !== "verified" && detector.state(replica.memberId).health === "up",
     );
-    return isAwaited || missingCopy(key, extent, this.#options) !== undefined;
+    return isAwaited || missingCopy(metadata.port.reader(), key, extent, this.#options) !== undefined;
   }
 
   /** Names one more member for an extent that too few are expected to hold; true when it did. */
   async #assign({ key }: LackingExtent, signal: AbortSignal): Promise<boolean> {
     const { metadata } = this.#options;
     // It may have changed since the list was read.
-    const extent = getExtent(metadata.port.reader(), key);
-    const assignment = extent === undefined ? undefined : missingCopy(key, extent, this.#options);
+    const reader = metadata.port.reader();
+    const extent = getExtent(reader, key);
+    const assignment = extent === undefined ? undefined : missingCopy(reader, key, extent, this.#options);
     if (assignment === undefined) return false;
     await metadata.applyIdempotent({ kind: "assign-replica", ...assignment }, { signal });
     return true;

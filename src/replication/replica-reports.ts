@@ -7,6 +7,7 @@
 import type { MetadataClient } from "../cluster/metadata-client.ts";
 import type { ExtentKey, ReplicaFinding, Seal } from "../drive/content.ts";
 import { hasReason } from "../drive/errors.ts";
+import { storeOf } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { Chores } from "./chores.ts";
 
@@ -54,6 +55,12 @@ export class ReplicaReports {
     this.#chores.run(() =>
       this.#metadata.applyIdempotent({ kind: "report-replica", contentId, extentIndex, memberId, finding }),
     );
+  }
+
+  /** Those of the seals whose members were given up since: a commit takes them, and the copies do not count. */
+  givenUp(seals: readonly Seal[]): readonly Seal[] {
+    const reader = this.#metadata.port.reader();
+    return seals.filter(({ memberId }) => storeOf(reader, memberId).lostTimeMs > 0);
   }
 
   /** Adds the copies of seals that came after the content was committed, in the background. */

@@ -163,25 +163,27 @@ class CopyJob {
   }
 
   #judgeRepair(key: ExtentKey, extent: Extent): Standing {
-    const { detector } = this.#options;
+    const { metadata, detector } = this.#options;
+    const reader = metadata.port.reader();
     if (extent.replicas.filter(({ state }) => state === "verified").length >= REPLICA_COUNT) return "done";
-    const assignment = missingCopy(key, extent, this.#options);
+    const assignment = missingCopy(reader, key, extent, this.#options);
     if (assignment !== undefined) return { assign: [assignment] };
     const isAwaited = extent.replicas.some(
-      (replica) => replica.state !== "verified" && isInReach(replica, detector),
+      (replica) => replica.state !== "verified" && isInReach(reader, replica, detector),
     );
     return isAwaited ? "under-way" : "stuck";
   }
 
   #judgeMove(key: ExtentKey, extent: Extent, sources: MoveSources): Standing {
-    const { detector, placement } = this.#options;
+    const { metadata, detector, placement } = this.#options;
     const { fromMemberId } = this.#run;
     const { replicas } = extent;
     if (!replicas.some(({ memberId }) => memberId === fromMemberId)) return "done";
     const isSource = sources.drained.has(fromMemberId) || sources.heavy.has(fromMemberId);
     const isWhole = replicas.filter(({ state }) => state === "verified").length >= REPLICA_COUNT;
     const pending = replicas.find(({ state }) => state === "pending");
-    if (pending !== undefined && (!isWhole || isInReach(pending, detector))) return "under-way";
+    if (pending !== undefined && (!isWhole || isInReach(metadata.port.reader(), pending, detector)))
+      return "under-way";
     if (!isSource || !isWhole) return "left";
     const assignment = movedCopy(key, extent, fromMemberId, sources, placement);
     if (assignment === undefined) return "left";

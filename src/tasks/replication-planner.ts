@@ -212,7 +212,7 @@ export class ReplicationPlanner extends PacedWork implements RepairTasks {
     for (const { contentId, extent } of page) {
       const key = { contentId, extentIndex: extent.extentIndex };
       this.#after = key;
-      const fromMemberId = moveSourceOf(extent, sources, detector);
+      const fromMemberId = moveSourceOf(port.reader(), extent, sources, detector);
       if (fromMemberId === undefined || this.#isTaken(key)) continue;
       if (movedCopy(key, extent, fromMemberId, sources, this.#options.placement) === undefined) continue;
       this.#gather(

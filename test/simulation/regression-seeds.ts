@@ -31,6 +31,8 @@ export const NODE_REGRESSION_SEEDS: readonly number[] = [
   16,
   // A copy that the tree wanted no more was told to be damaged by one process and again by the next: the check took it for news.
   1241,
+  // A transfer of leadership was asked for again under its request id while another led: that was taken for another change.
+  4004,
 ];
 
 /** Seeds of the whole-node simulation with storage-only nodes (`npm run simulate -- --storage --seed N`). */

@@ -532,6 +532,17 @@ describe("netdisk cluster status", () => {
       says: "does not know the copies yet",
     },
   ];
+  it("says so without a node that was given up: its copies were made elsewhere", () => {
+    const gone = { ...node, health: "down", lost: true } as const;
+    const { fully, sentence } = judgeCopies({ ...healthy, nodes: [up, up, up, { ...gone, nodeId: "n4" }] });
+    expect(fully).to.equal(true);
+    expect(sentence).to.equal(
+      "Every file has three verified copies (10 of 10 extents), none of them counted on n4, given up.",
+    );
+    const both = [gone, { ...node, nodeId: "n5", health: "down" } as const];
+    expect(judgeCopies({ ...healthy, nodes: [up, up, ...both] }).sentence).to.include("but n5 is down:");
+  });
+
   for (const { name, change, says } of cases) {
     it(`does not say so when ${name}`, () => {
       const { fully, sentence } = judgeCopies({ ...healthy, ...change });

@@ -114,7 +114,7 @@ describe("netdisk cluster", () => {
     const { code, out } = await run(["replace", "node3", "--wait"], admin);
     expect(code).to.equal(0);
     expect(out.trim().split("\n").slice(2)).to.deep.equal([
-      "replacing node3 by node4: admitted, not started yet",
+      `replacing node3 by node4: admitted, not started yet; "netdisk cluster remove node4" gives it up`,
       "replacing node3 by node4: added as learner, catching up 120 of 4,000",
       "replacing node3 by node4: caught up, about to vote",
       "replacing node3 by node4: done",

@@ -1,5 +1,7 @@
 /** Goal: the thresholds hold to the millisecond, and evidence counts. Method: heartbeats whose answers the test decides, under its clock. */
 import { expect } from "chai";
+import type { NodeHealth } from "../../../src/drive/drive-api.ts";
+import { FakeDetector, idleLoad } from "../../support/fake-detector.ts";
 import {
   DOWN_AFTER_MS,
   HEARTBEAT_DEADLINE_MS,
@@ -7,10 +9,9 @@ import {
   HeartbeatFailureDetector,
   SUSPECT_AFTER_MS,
 } from "../../../src/cluster/failure-detector.ts";
-import type { NodeLoad } from "../../../src/cluster/failure-detector-port.ts";
+import { isUsedElsewhere, type NodeLoad } from "../../../src/cluster/failure-detector-port.ts";
 import { DriveError } from "../../../src/drive/errors.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
-import { idleLoad } from "../../support/fake-detector.ts";
 
 type Behaviour = "answers" | "silent" | "refuses";
 
@@ -178,5 +179,25 @@ describe("HeartbeatFailureDetector", () => {
     expect(detector.states().map((state) => state.memberId)).to.deep.equal([1, 3]);
     detector.stop();
     expect(clock.timerCount).to.equal(0);
+  });
+});
+
+describe("isUsedElsewhere", () => {
+  function detectorWith(inflightBytes: number, health: NodeHealth): FakeDetector {
+    const detector = new FakeDetector([1, 2, 3]);
+    detector.loads.set(2, idleLoad({ inflightBytes }));
+    detector.health.set(2, health);
+    return detector;
+  }
+
+  it("tells of bytes that users move at another member, and not of the own ones", () => {
+    expect(isUsedElsewhere(detectorWith(0, "up"), 1)).to.equal(false);
+    expect(isUsedElsewhere(detectorWith(1, "up"), 1)).to.equal(true);
+    expect(isUsedElsewhere(detectorWith(1, "up"), 2)).to.equal(false);
+  });
+
+  it("does not count what a member said before it went down: it may have died in the middle of an upload", () => {
+    expect(isUsedElsewhere(detectorWith(1, "suspect"), 1), "it may be only busy").to.equal(true);
+    expect(isUsedElsewhere(detectorWith(1, "down"), 1)).to.equal(false);
   });
 });

@@ -17,7 +17,7 @@ import {
   TRANSFER_ATTEMPT_COUNT_MAX,
 } from "../../../src/cluster/membership-driver.ts";
 import { LAST_COPIES_IDLE_MS } from "../../../src/cluster/membership-safety.ts";
-import { Membership } from "../../../src/cluster/membership.ts";
+import { Membership, type JoinRequest } from "../../../src/cluster/membership.ts";
 import { MetadataClient } from "../../../src/cluster/metadata-client.ts";
 import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
 import { NodeDirectory } from "../../../src/cluster/node-directory.ts";
@@ -479,6 +479,73 @@ describe("Membership", () => {
     });
   });
 
+  describe("a node that wants a place of another", () => {
+    let count = 0;
+    const admit = async (overrides: Partial<JoinRequest>, replacesNode?: string) => {
+      const secret = Buffer.from(sha256(utf8(`token ${(count += 1)}`))).toString("hex");
+      const { token } = await membershipAt(2).createJoinToken({ secret, replacesNode });
+      const request = { token, memberId: 4, nodeId: "node-4", address: "h4:1", ...overrides };
+      return () => membershipAt(3).admit(request);
+    };
+    const taken = registrationOf(2);
+
+    it("is refused for good when a member has its name, up or not", async () => {
+      detector.health.set(2, "down");
+      const ask = await admit({ nodeId: taken.nodeId });
+      const refused = await expectReason("ARGUMENT_INVALID", ask);
+      expect(refused.message).to.include(`netdisk cluster replace ${taken.nodeId}`);
+      expect(await change()).to.equal(undefined);
+    });
+
+    it("is refused while a member is up at its address, and admitted once that is down", async () => {
+      const ask = await admit({ address: taken.address });
+      const refused = await expectReason("ADDRESS_IN_USE", ask);
+      expect(refused.message).to.include(`${taken.nodeId} is at ${taken.address}`);
+      await expectReason("ADDRESS_IN_USE", await admit({ address: taken.address.toUpperCase() }));
+      detector.health.set(2, "suspect");
+      await expectReason("ADDRESS_IN_USE", ask);
+      expect(await change()).to.equal(undefined);
+      detector.health.set(2, "down");
+      await ask();
+      expect(await change()).to.include({ kind: "add", nodeId: "node-4" });
+    });
+
+    it("is told that it belongs already when it comes again with another token", async () => {
+      const again = await admit({ memberId: 2, nodeId: taken.nodeId, address: taken.address });
+      expect((await expectReason("ARGUMENT_INVALID", again)).message).to.include(
+        "belongs to the cluster already",
+      );
+    });
+
+    it("is refused by the very node whose address it wants", async () => {
+      const { token } = await membershipAt(2).createJoinToken({ secret: SECRET });
+      await expectReason("ADDRESS_IN_USE", () =>
+        membershipAt(2).admit({ token, memberId: 4, nodeId: "node-4", address: taken.address }),
+      );
+    });
+
+    it("may have name and address of the member that it replaces, and of one that was removed", async () => {
+      const replace = await admit({ nodeId: taken.nodeId, address: taken.address }, taken.nodeId);
+      await replace();
+      expect(await change()).to.include({ kind: "replace", nodeId: taken.nodeId });
+      setUp();
+      drive(1, 2, 3);
+      await membershipAt(1).removeNode(taken.nodeId, { force: false });
+      await rounds(2);
+      await (
+        await admit({ nodeId: taken.nodeId, address: taken.address })
+      )();
+      expect(await change()).to.include({ kind: "add", nodeId: taken.nodeId });
+    });
+
+    it("is answered as before when it asks again, whoever has come since", async () => {
+      const ask = await admit({});
+      const first = await ask();
+      tree.apply({ kind: "register-node", node: registrationOf(5, { nodeId: "node-4", address: "h4:1" }) });
+      expect(await ask()).to.deep.equal(first);
+    });
+  });
+
   describe("handing leadership over", () => {
     it("goes to who is asked for, or to the one that is furthest along", async () => {
       drive(1, 2, 3);
@@ -490,6 +557,21 @@ describe("Membership", () => {
       await membershipAt(1).transferLeadership(undefined);
       await rounds(2);
       expect(consensus.leaderId).to.equal(2);
+    });
+
+    it("is answered as before when it is asked for again under its request id, whoever leads by then", async () => {
+      const options = { requestId: "r1" };
+      drive(1, 2, 3);
+      const first = await membershipAt(3).transferLeadership("node-3", options);
+      await rounds(2);
+      expect(consensus.leaderId).to.equal(3);
+      expect(await membershipAt(2).transferLeadership("node-3", options)).to.deep.equal(first);
+      await expectReason("REQUEST_ID_REUSED", () => membershipAt(2).transferLeadership("node-2", options));
+      await membershipAt(2).removeNode("node-1", { force: false });
+      await rounds(2);
+      expect(await membershipAt(2).transferLeadership("node-3", options), "who led is gone").to.deep.equal(
+        first,
+      );
     });
 
     it("fails with a reason when nobody takes over, and the leader goes on", async () => {

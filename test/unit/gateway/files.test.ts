@@ -466,5 +466,8 @@ describe("The node over HTTP", () => {
     );
     expect(page).to.include("<p>rabbitmq: up since 1970-01-01 00:00:00 UTC</p>");
     expect(page, "one that is not configured is not missing").not.to.include("postgres");
+
+    at.drive.cluster = () => Promise.resolve({ ...seen, nodes: [own, { ...away, lost: true }] });
+    expect(await (await at.fetch("/")).text()).to.include('<span class="bad">down 18 s, given up</span>');
   });
 });

@@ -119,6 +119,20 @@ describe("A storage-only node whose voters may all be replaced", () => {
     expect(node.warnings().filter((warning) => warning.includes("is down"))).to.have.length(3);
   });
 
+  it("says of a node that was given up that its copies are made elsewhere, and what to do", async () => {
+    const { nodeId, storeIncarnation } = registrationOf(2);
+    tree.apply({ kind: "declare-lost", memberId: 2, storeIncarnation });
+    await node.start();
+    await clock.advance(SETTLE_MS);
+
+    const warnings = node.warnings().filter((warning) => warning.includes("is down"));
+    expect(warnings).to.have.length(3);
+    expect(warnings.filter((warning) => warning.includes("given up"))).to.have.length(1);
+    expect(warnings.find((warning) => warning.startsWith(nodeId))).to.include(
+      `it was given up, and its copies are made elsewhere. Start it again, or remove it with "netdisk cluster remove ${nodeId}".`,
+    );
+  });
+
   it("asks members that it only heard of while nobody it knew answers, and passes over those that keep no tree", async () => {
     replaceAll();
     await node.start();

@@ -4,6 +4,7 @@
  */
 import { expect } from "chai";
 import { COPY_AUDIT_PAUSE_MS_MAX, CopyAudit } from "../../../src/replication/copy-audit.ts";
+import { isRecounting } from "../../../src/metadata/stores.ts";
 import { patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 function auditOf(drives: TestDrives, memberId = 1): CopyAudit {
@@ -42,6 +43,22 @@ describe("CopyAudit", () => {
       disownedCount: 2,
       unansweredCount: 0,
     });
+  });
+
+  it("finds copies that were recorded as good after their member had been given up, and leaves a recount its work", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    drives.tree.apply({ kind: "declare-lost", memberId: 3, storeIncarnation: "store-3" });
+    await pass(drives, auditOf(drives));
+    expect(drives.tree.count("report-replica")).to.equal(0);
+    while (isRecounting(drives.tree.store)) drives.tree.apply({ kind: "recount" });
+    expect(await replicasOf(drives)).to.include({ underReplicatedCount: 1 });
+
+    const seal = await drives.replicas.store(3).verifyExtent({ contentId, extentIndex: 0 });
+    drives.tree.apply({ kind: "add-replica", seal });
+    expect(await replicasOf(drives), "counted by its record").to.include({ underReplicatedCount: 0 });
+    await pass(drives, auditOf(drives));
+    expect(await replicasOf(drives)).to.include({ fullyReplicatedCount: 0, underReplicatedCount: 1 });
   });
 
   it("accuses nobody who does not answer", async () => {

@@ -195,6 +195,25 @@ describe("Repair", () => {
     expect(dropList(drives.tree.store, away, 10)).to.deep.equal([{ contentId, extentIndex: 0 }]);
   });
 
+  it("waits for nothing once a member was given up, however short a time it has been away", async () => {
+    const drives = new TestDrives(4);
+    await put(drives);
+    const holders = await drives.drive().durability({ path: "/f" });
+    const away = Number(holders.nodeIds.find((id) => id !== "node-1")?.slice("node-".length));
+    drives.kill(away);
+    drives.detector.sinceMs.set(away, 1);
+    drives.tree.apply({ kind: "declare-lost", memberId: away, storeIncarnation: `store-${away}` });
+    drives.tree.apply({ kind: "recount" });
+    expect(await verifiedCount(drives)).to.equal(2);
+    const repairs = startRepair(
+      drives,
+      [1, 2, 3, 4].filter((member) => member !== away),
+    );
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await stopAll(repairs);
+    expect(await verifiedCount(drives)).to.equal(3);
+  });
+
   it("takes a returned member's copy back as good once it was read whole, before another copy was made", async () => {
     const drives = new TestDrives(3);
     const contentId = await put(drives);

@@ -9,6 +9,8 @@ import type { Task } from "../../../src/drive/task.ts";
 import { countTasks, findTask, listTasks } from "../../../src/metadata/task-view.ts";
 import { counters, dropList } from "../../../src/metadata/view.ts";
 import { IMBALANCE_BYTES_MIN, PENDING_GRACE_MS } from "../../../src/replication/assigning.ts";
+import { isRecounting } from "../../../src/metadata/stores.ts";
+import { PLAN_AFTER_MS } from "../../../src/replication/repair.ts";
 import { must } from "../../../src/std/assert.ts";
 import { UNDER_WAY_COUNT_MAX } from "../../../src/tasks/replication-handler.ts";
 import { OPEN_COUNT_MAX, REPLAN_AFTER_MS } from "../../../src/tasks/replication-planner.ts";
@@ -288,14 +290,42 @@ describe("Repair by tasks", function () {
 
   /** Member 4 is up and has nothing; the copies at member 3 are gone for good. */
   async function broken(count: number): Promise<TestDrives> {
+    const drives = await withoutThird(count, PENDING_GRACE_MS);
+    await lose(drives, 3, count);
+    return drives;
+  }
+
+  /** The same, but member 3 was given up a moment after it was last heard of. */
+  async function givenUp(count: number): Promise<TestDrives> {
+    const drives = await withoutThird(count, 1);
+    drives.tree.apply({ kind: "declare-lost", memberId: 3, storeIncarnation: "store-3" });
+    while (isRecounting(drives.tree.store)) drives.tree.apply({ kind: "recount" });
+    return drives;
+  }
+
+  async function withoutThird(count: number, sinceMs: number): Promise<TestDrives> {
     const drives = new TestDrives(4);
     drives.kill(4);
     await put(drives, count);
     drives.revive(4);
     drives.kill(3);
-    drives.detector.sinceMs.set(3, PENDING_GRACE_MS);
-    await lose(drives, 3, count);
+    drives.detector.sinceMs.set(3, sinceMs);
     return drives;
+  }
+
+  /** As many tasks of repair as may be open, about something else. */
+  function fillTasks(drives: TestDrives): void {
+    const extents = [{ contentId: 1_000_000, extentIndex: 0 }];
+    const parameters = encodeReplicationRun({ purpose: "repair", fromMemberId: 0, extents });
+    for (let i = 0; i < OPEN_COUNT_MAX.repair; i += 1) {
+      drives.tree.apply({
+        kind: "create-task",
+        taskKind: "replication",
+        key: "",
+        parameters,
+        plan: undefined,
+      });
+    }
   }
 
   it("makes the copies of a lost member elsewhere, many extents a task", async () => {
@@ -310,6 +340,26 @@ describe("Repair by tasks", function () {
     expect(reportsOf(drives)[0]).to.include({ doneCount: 20, assignedCount: 20 });
   });
 
+  it("makes tasks at once of what a member had that was given up: nobody is about to make that", async () => {
+    const drives = await givenUp(5);
+    const loops = new CopyLoops(drives, [1, 2, 4]);
+    await loops.pass(PLAN_AFTER_MS - 1);
+    await loops.stop();
+    expect(runsOf(drives)[0]).to.include({ purpose: "repair" });
+    expect(drives.tree.count("assign-replica")).to.equal(0);
+  });
+
+  it("lets what was given up wait a while for a task when as many are open as may be", async () => {
+    const drives = await givenUp(5);
+    fillTasks(drives);
+    const loops = new CopyLoops(drives, [1, 2, 4], { withoutWorkers: true });
+    await loops.pass(PLAN_AFTER_MS - 1);
+    expect(drives.tree.count("assign-replica")).to.equal(0);
+    await loops.pass(PLAN_AFTER_MS);
+    await loops.stop();
+    expect(drives.tree.count("assign-replica")).to.equal(5);
+  });
+
   it("does without tasks when nobody works on them, and within a minute", async () => {
     const drives = await broken(20);
     const loops = new CopyLoops(drives, [1, 2, 4], { withoutWorkers: true });
@@ -322,17 +372,7 @@ describe("Repair by tasks", function () {
 
   it("does without tasks when as many are open as may be", async () => {
     const drives = await broken(5);
-    const extents = [{ contentId: 1_000_000, extentIndex: 0 }];
-    const parameters = encodeReplicationRun({ purpose: "repair", fromMemberId: 0, extents });
-    for (let i = 0; i < OPEN_COUNT_MAX.repair; i += 1) {
-      drives.tree.apply({
-        kind: "create-task",
-        taskKind: "replication",
-        key: "",
-        parameters,
-        plan: undefined,
-      });
-    }
+    fillTasks(drives);
     const loops = new CopyLoops(drives, [1, 2, 4], { withoutWorkers: true });
     await loops.pass(20_000);
     await loops.stop();

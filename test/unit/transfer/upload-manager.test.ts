@@ -19,6 +19,7 @@ import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
+import { isRecounting } from "../../../src/metadata/stores.ts";
 import { getUpload } from "../../../src/metadata/view.ts";
 import { settle } from "../../support/fake-clock.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -251,6 +252,49 @@ describe("UploadManager", () => {
     await drives.drive().completeUpload(uploadId, {}, { requestId: "one" });
 
     expect(proposals).to.equal(2);
+    await expectContent(drives);
+  });
+
+  /** Waits until all three targets sealed the only extent, before anybody asked for it. */
+  async function sealedEarly(drives: TestDrives, uploadId: number): Promise<void> {
+    const { contentId } = must(getUpload(drives.tree.store, uploadId), "the upload");
+    await settle();
+    for (const memberId of [1, 2, 3]) {
+      const { kind } = await drives.replicas.store(memberId).extentState({ contentId, extentIndex: 0 });
+      expect(kind, `at member ${memberId}`).to.equal("sealed");
+    }
+  }
+
+  it("seals anew when a target was given up while the upload went on, and counts only what is left", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    await sealedEarly(drives, uploadId);
+    drives.kill(3);
+    drives.tree.apply({ kind: "declare-lost", memberId: 3, storeIncarnation: "store-3" });
+    while (drives.tree.apply({ kind: "recount" }).outcome === "applied") {
+      if (!isRecounting(drives.tree.store)) break;
+    }
+
+    await drives.drive().completeUpload(uploadId, {});
+
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(2);
+    expect((await drives.drive().cluster()).replicas).to.include({ underReplicatedCount: 1 });
+    await expectContent(drives);
+  });
+
+  it("does not acknowledge a file of which too few copies are left that count", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    await sealedEarly(drives, uploadId);
+    for (const memberId of [2, 3]) {
+      drives.kill(memberId);
+      drives.tree.apply({ kind: "declare-lost", memberId, storeIncarnation: `store-${memberId}` });
+    }
+    await expectReason("QUORUM_NOT_REACHED", () => drives.drive().completeUpload(uploadId, {}));
+    for (const memberId of [2, 3]) drives.revive(memberId);
+    await drives.drive().completeUpload(uploadId, {});
     await expectContent(drives);
   });
 
