@@ -5,9 +5,9 @@
  * from harm and consensus does not depend on it. `isForced` in a change skips it.
  */
 import { membersBeingForgotten } from "../metadata/evict.ts";
-import { findExtent } from "../metadata/extents.ts";
 import type { MembershipChange } from "../metadata/membership.ts";
-import { underReplicated, type UnderReplicated } from "../metadata/view.ts";
+import { membersBeingRecounted } from "../metadata/stores.ts";
+import { getExtent, members, storeOf, underReplicated, type UnderReplicated } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { VOTER_COUNT_MAX } from "../drive/limits.ts";
@@ -39,13 +39,20 @@ export function findNoQuorum(
 
 /**
  * Why the tree would lose bytes with this member's copies; undefined when it would not. Copies at a member that was removed, which the
- * tree counts until they are forgotten, are none.
+ * tree counts until they are forgotten, are none, nor are those at another that was given up.
  */
 export function findLastCopies(reader: OrderedReader, memberId: number): string | undefined {
   const removedIds = membersBeingForgotten(reader);
   // An extent that is listed lacks a copy: more than one at removed members could hide that the last good one is here.
   if (removedIds.length > 1) return "Copies at removed members are still being forgotten: ask again later.";
-  const verifiedCountMax = 1 + removedIds.length;
+  if (membersBeingRecounted(reader).some((id) => id !== memberId)) {
+    return "Copies at members that were given up are still being counted: ask again later.";
+  }
+  // What a member sealed before it was given up may have been recorded afterwards, until the audit comes by.
+  const givenUp = members(reader).filter(
+    (member) => member.memberId !== memberId && storeOf(reader, member.memberId).lostTimeMs > 0,
+  );
+  const verifiedCountMax = 1 + removedIds.length + givenUp.length;
   let after: UnderReplicated | undefined;
   let looked = 0;
   let lastCount = 0;
@@ -54,7 +61,7 @@ export function findLastCopies(reader: OrderedReader, memberId: number): string 
     for (const key of page) {
       if (key.verifiedCount > verifiedCountMax) return describe(lastCount);
       looked += 1;
-      const extent = findExtent(reader, key.contentId, key.extentIndex);
+      const extent = getExtent(reader, key);
       const present = (extent?.replicas ?? []).filter((replica) => !removedIds.includes(replica.memberId));
       // A suspect copy is the last hope where no verified one is.
       const isHere = present.some((replica) => replica.memberId === memberId && replica.state !== "pending");

@@ -154,6 +154,12 @@ export function isRecounting(reader: OrderedReader): boolean {
   return hasPrefix(reader, makeKey(TABLE.recount, []));
 }
 
+/** Members whose copies are still to be recounted, ascending. */
+export function membersBeingRecounted(reader: OrderedReader): readonly number[] {
+  const all = scanPrefix(reader, makeKey(TABLE.recount, []), Number.POSITIVE_INFINITY);
+  return all.map(({ key }) => numberInKey(key, 0));
+}
+
 /** recount. */
 export function recount(context: ApplyContext): ResultValue {
   const { batchItemCountMax } = context.limits;

@@ -119,7 +119,11 @@ export class CopyAudit extends PacedWork {
   /** Whether a copy at a member that was given up is counted as good, and no recount is about to see it. */
   #isCounted({ contentId, extentIndex }: ExtentKey, memberId: number): boolean {
     const reader = this.#options.metadata.port.reader();
-    if (isRecounting(reader)) return false;
+    // It may have come back while others of the page were asked about.
+    const isVoid = getExtent(reader, { contentId, extentIndex })?.replicas.some(
+      (replica) => replica.memberId === memberId && replica.state === "lost",
+    );
+    if (isRecounting(reader) || isVoid !== true) return false;
     const replicas = findExtent(reader, contentId, extentIndex)?.replicas ?? [];
     return replicas.some((replica) => replica.memberId === memberId && replica.state === "verified");
   }

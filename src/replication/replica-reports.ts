@@ -57,16 +57,31 @@ export class ReplicaReports {
     );
   }
 
-  /** Those of the seals whose members were given up since: a commit takes them, and the copies do not count. */
-  givenUp(seals: readonly Seal[]): readonly Seal[] {
-    const reader = this.#metadata.port.reader();
-    return seals.filter(({ memberId }) => storeOf(reader, memberId).lostTimeMs > 0);
+  /** Whether a member was given up, as far as this node's tree has come: the tree records its seals, and the copies do not count. */
+  isGivenUp(memberId: number): boolean {
+    return storeOf(this.#metadata.port.reader(), memberId).lostTimeMs > 0;
+  }
+
+  /** Reports, in the background, recorded copies whose members had been given up by then: their extents lack a copy. */
+  checkRecorded(seals: readonly Seal[]): void {
+    this.#chores.run(() => this.#reportGivenUp(seals));
   }
 
   /** Adds the copies of seals that came after the content was committed, in the background. */
   addLate(late: Promise<readonly Seal[]>): void {
     this.#chores.run(async () => {
-      for (const seal of await late) await this.#metadata.applyIdempotent({ kind: "add-replica", seal });
+      // What is left out is a copy less, and repair sees that.
+      const seals = (await late).filter(({ memberId }) => !this.isGivenUp(memberId));
+      for (const seal of seals) await this.#metadata.applyIdempotent({ kind: "add-replica", seal });
+      if (seals.length > 0) await this.#reportGivenUp(seals);
     });
+  }
+
+  async #reportGivenUp(seals: readonly Seal[]): Promise<void> {
+    // The leader recorded them: this node's tree may be behind what gave a member up before.
+    await this.#metadata.port.linearize();
+    for (const { extent, memberId } of seals) {
+      if (this.isGivenUp(memberId)) this.reportBad(extent, memberId, "lost");
+    }
   }
 }

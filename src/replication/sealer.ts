@@ -5,6 +5,8 @@
  *   ask all --> each: seal | missing chunks --> fill from the others --> ask again | refused, unreachable
  *   two equal seals --> wait for the third at most THIRD_SEAL_WAIT_MS --> answer; a later one goes to `late`
  *
+ * A target that was given up is not asked: its copy would not count until its inventory has been compared.
+ *
  * A seal is the target's promise that its copy is whole, verified and durable; nothing here weakens it. Seals that disagree
  * are never mixed: the largest group of equal ones counts. Idempotent: sealing a sealed extent answers the same seals.
  */
@@ -32,6 +34,8 @@ export interface SealerOptions {
   readonly ports: ReplicaPorts;
   readonly detector: FailureDetector;
   readonly filler: HoleFiller;
+  /** Whether copies at a member do not count, because it was away for too long. */
+  readonly isGivenUp: (memberId: number) => boolean;
   readonly thirdSealWaitMs?: number;
 }
 
@@ -111,6 +115,7 @@ export class Sealer {
   }
 
   async #sealOne(request: SealRequest, memberId: number, targets: SealTargets): Promise<TargetOutcome> {
+    if (this.#options.isGivenUp(memberId)) return { kind: "failed", error: notReached(memberId) };
     try {
       for (let attempt = 1; ; attempt += 1) {
         const answer = await this.#ask(request, memberId, targets.signal);
@@ -139,9 +144,7 @@ export class Sealer {
   ): Promise<TargetOutcome> {
     const port = this.#options.ports.forMember(memberId);
     if (port === undefined || this.#options.detector.state(memberId).health === "down") {
-      throw new DriveError("PEER_UNREACHABLE", `Member ${memberId} cannot be reached.`, {
-        member_id: String(memberId),
-      });
+      throw notReached(memberId);
     }
     const onTimeout = () => unreachableError(memberId, "a seal", SEAL_TIMEOUT_MS);
     const { clock } = this.#options;
@@ -156,6 +159,12 @@ export class Sealer {
       return { kind: "missing", chunkIndexes: parseRanges(error.metadata["missing"] ?? "", count) };
     }
   }
+}
+
+function notReached(memberId: number): DriveError {
+  return new DriveError("PEER_UNREACHABLE", `Member ${memberId} cannot be reached.`, {
+    member_id: String(memberId),
+  });
 }
 
 /** The largest group of seals with equal size and root; on a tie the one that was complete first. */

@@ -94,7 +94,8 @@ export class ActiveUpload {
   }
 
   /**
-   * Seals every extent of a content of `sizeBytes`.
+   * Seals every extent of a content of `sizeBytes`. Those that were sealed when they were full are taken as they are as far as their
+   * copies count: an upload may last longer than a member that died meanwhile is waited for.
    * @throws DriveError UPLOAD_INCOMPLETE (metadata `missing`: chunk indexes of the content), or as Sealer.seal()
    */
   async sealAll(sizeBytes: number, signal?: AbortSignal): Promise<SealedContent> {
@@ -106,7 +107,7 @@ export class ActiveUpload {
     const sealInto = async (extentIndex: number): Promise<void> => {
       await slots.acquire(1);
       try {
-        const early = await this.#early.get(extentIndex);
+        const early = this.#counting(await this.#early.get(extentIndex));
         sealed[extentIndex] = early ?? (await this.#seal(extentIndex, sizeBytes, sizeBytes, signal));
       } catch (error) {
         if (!hasReason(error, "UPLOAD_INCOMPLETE")) throw error;
@@ -134,6 +135,13 @@ export class ActiveUpload {
       roots: inOrder.map((extent) => must(extent.seals[0], "a sealed extent has seals").root),
       late: inOrder.map((extent) => extent.late),
     };
+  }
+
+  /** An extent with those of its seals that count, when they are enough. */
+  #counting(sealed: SealedExtent | undefined): SealedExtent | undefined {
+    const { placement, reports } = this.#plane;
+    const seals = sealed?.seals.filter(({ memberId }) => !reports.isGivenUp(memberId)) ?? [];
+    return sealed === undefined || seals.length < placement.quorum() ? undefined : { ...sealed, seals };
   }
 
   /** Forgets early seals, after the tree rejected them: they are asked for again. */
@@ -296,7 +304,8 @@ export class ActiveUpload {
     throwIfCanceled(signal);
     const writer = this.#writers.get(extentIndex);
     if (writer !== undefined) await this.#settleWriter(writer);
-    const memberIds = writer?.memberIds ?? this.#targetsOf(extentIndex) ?? [];
+    const targets = writer?.memberIds ?? this.#targetsOf(extentIndex) ?? [];
+    const memberIds = await this.#withEnough(extentIndex, targets);
     const { contentId, parentId, name, attributes } = this.#record;
     const path = [...(pathOf(this.#plane.metadata.port.reader(), parentId) ?? []), name];
     const hint = this.#plane.hintOf(path, attributes, knownSizeBytes);
@@ -308,6 +317,24 @@ export class ActiveUpload {
       },
       { memberIds, neededCount: this.#plane.placement.quorum(), signal },
     );
+  }
+
+  /**
+   * The targets to seal an extent on: when those that were not given up, nor removed, are too few, others take the place of the rest.
+   * What these lack is filled from a copy that is left, so that a client who has sent everything need not come back.
+   */
+  async #withEnough(extentIndex: number, memberIds: readonly number[]): Promise<readonly number[]> {
+    const { directory, placement, reports } = this.#plane;
+    const isGone = (memberId: number): boolean =>
+      reports.isGivenUp(memberId) || directory.find(memberId) === undefined;
+    const isShort = (): boolean =>
+      memberIds.filter((memberId) => !isGone(memberId)).length < placement.quorum();
+    if (memberIds.length === 0 || !isShort()) return memberIds;
+    return withLivingTargets(this.#plane, undefined, async () => {
+      const kept = memberIds.filter((memberId) => !isGone(memberId));
+      const chosen = placement.replace(kept, memberIds.filter(isGone));
+      return chosen === undefined ? memberIds : this.#assign(extentIndex, chosen);
+    });
   }
 
   /** Copies still under way are worth a short wait: what arrives need not be filled from another node. */

@@ -90,9 +90,15 @@ export class DataPlane {
       ports.inFlightBytesMax === undefined ? {} : { nodeBytesMax: ports.inFlightBytesMax },
     );
     this.filler = new HoleFiller({ ports: replicas, detector, digester, budget: this.budget });
-    this.sealer = new Sealer({ clock, ports: replicas, detector, filler: this.filler });
     this.chores = new Chores();
     this.reports = new ReplicaReports({ clock, metadata: this.metadata, chores: this.chores });
+    this.sealer = new Sealer({
+      clock,
+      ports: replicas,
+      detector,
+      filler: this.filler,
+      isGivenUp: (memberId) => this.reports.isGivenUp(memberId),
+    });
     this.reader = new ExtentReader({
       clock,
       ports: replicas,

@@ -338,7 +338,7 @@ export class UploadManager {
     const ids = commitIds(options.requestId);
     for (let attempt = 1; ; attempt += 1) {
       upload.progress.enter("sealing");
-      const sealed = await this.#sealAll(upload, settings.sizeBytes, options.signal);
+      const sealed = await upload.sealAll(settings.sizeBytes, options.signal);
       const treeHash = sealed.roots.length === 0 ? EMPTY_TREE_HASH : foldTreeHash(sealed.roots);
       checkTreeHash(upload.record.treeHash, treeHash);
       checkTreeHash(settings.put?.treeHash, treeHash);
@@ -353,9 +353,7 @@ export class UploadManager {
         );
         const { reports } = this.#plane;
         for (const late of sealed.late) reports.addLate(late);
-        for (const { extent, memberId } of reports.givenUp(sealed.seals)) {
-          reports.reportBad(extent, memberId, "lost");
-        }
+        reports.checkRecorded(sealed.seals);
         upload.progress.finish(settings.sizeBytes, copiesOf(sealed.seals, settings.sizeBytes));
         return done;
       } catch (error) {
@@ -367,21 +365,6 @@ export class UploadManager {
         await sleep(this.#plane.clock, COMMIT_RETRY_WAIT_MS * 2 ** (attempt - 2), options.signal);
       }
     }
-  }
-
-  /**
-   * Seals all extents. The first were sealed when they were full, and an upload may last longer than a member that died meanwhile
-   * is waited for: then all are sealed once more, so that enough copies count when the file is acknowledged.
-   */
-  async #sealAll(
-    upload: ActiveUpload,
-    sizeBytes: number,
-    signal: AbortSignal | undefined,
-  ): Promise<SealedContent> {
-    const sealed = await upload.sealAll(sizeBytes, signal);
-    if (this.#plane.reports.givenUp(sealed.seals).length === 0) return sealed;
-    upload.forgetSeals();
-    return upload.sealAll(sizeBytes, signal);
   }
 
   async #propose(

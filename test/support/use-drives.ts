@@ -13,6 +13,7 @@ import { TreeAssignments, type Assignments } from "../../src/replication/assignm
 import { BackgroundPace } from "../../src/replication/background-pace.ts";
 import { RateMeter } from "../../src/replication/rate-meter.ts";
 import type { StateMachineLimits } from "../../src/metadata/context.ts";
+import { isRecounting } from "../../src/metadata/stores.ts";
 import { must } from "../../src/std/assert.ts";
 import type { Clock } from "../../src/std/clock.ts";
 import { inlineDigester, type Digester } from "../../src/std/digest.ts";
@@ -123,6 +124,14 @@ export class TestDrives {
   revive(memberId: number): void {
     this.replicas.down.delete(memberId);
     this.detector.health.delete(memberId);
+  }
+
+  /** Takes a member down and has it given up, its copies recounted. */
+  giveUp(memberId: number): void {
+    this.kill(memberId);
+    this.detector.sinceMs.set(memberId, 20 * 60_000);
+    this.tree.apply({ kind: "declare-lost", memberId, storeIncarnation: `store-${memberId}` });
+    while (isRecounting(this.tree.store)) this.tree.apply({ kind: "recount" });
   }
 
   /** Grants a member its write lease and a block of content ids. */

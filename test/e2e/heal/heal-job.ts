@@ -4,7 +4,16 @@
  * drained and removed, one is added. In the end every file has three verified copies and reads back equal through every node,
  * and no request has failed. `npm run heal` runs the full size, the suite a small one.
  */
-import { closeSync, openSync, readSync, readdirSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { must } from "../../../src/std/assert.ts";
 import { SystemClock, sleep } from "../../../src/std/clock.ts";
@@ -211,7 +220,8 @@ class HealJob {
     const nodes = [...this.#open()];
     const first = nodes.splice(this.#prng.below(nodes.length), 1);
     const second = nodes.splice(this.#prng.below(nodes.length), 1);
-    const files = [...first, ...second]
+    const flippedNodes = [...first, ...second];
+    const files = flippedNodes
       .flatMap(({ dataDirectory }) => chunkFiles(dataDirectory))
       .map((path) => ({ path, sizeBytes: statSync(path).size }))
       .filter(({ sizeBytes }) => sizeBytes > 2 * FLIP_DISTANCE_BYTES);
@@ -228,7 +238,9 @@ class HealJob {
       flipBit(path, offset, this.#prng.below(8));
     }
     this.#log(`flipped one bit in each of ${count} records of two nodes`);
-    await this.#scrub();
+    const byScrub = await this.#scrub();
+    const all = flippedNodes.reduce((sum, node) => sum + damagedExtentCount(node), 0);
+    this.#log(`${all} extents were damaged: ${all - byScrub} of them were met by users' reads first`);
     await this.#whole("after bits were flipped");
     return count;
   }
@@ -371,6 +383,18 @@ function chunkFiles(dataDirectory: string): readonly string[] {
       .filter((name) => name.endsWith(".seg"))
       .map((name) => join(dataDirectory, "chunks", folder, name)),
   );
+}
+
+/** How many extents of its own a node has found damaged since it started, by its log. */
+function damagedExtentCount({ logPath }: ClusterNode): number {
+  const lines = readFileSync(logPath, "utf8").split("\n");
+  const found = lines
+    .filter((line) => line.includes('"chunks_damaged"'))
+    .map((line) => {
+      const { contentId, extentIndex } = JSON.parse(line) as Record<string, unknown>;
+      return `${String(contentId)}/${String(extentIndex)}`;
+    });
+  return new Set(found).size;
 }
 
 function flipBit(path: string, offset: number, bit: number): void {

@@ -25,6 +25,7 @@ import { DriveError } from "../../../src/drive/errors.ts";
 import { VOTER_COUNT_MAX } from "../../../src/drive/limits.ts";
 import { TABLE } from "../../../src/metadata/keys.ts";
 import { findMember, isRemoved } from "../../../src/metadata/members.ts";
+import { isRecounting } from "../../../src/metadata/stores.ts";
 import { changeConfig } from "../../../src/raft/conf-change.ts";
 import type { ConfState } from "../../../src/raft/types.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
@@ -455,6 +456,27 @@ describe("Membership", () => {
       );
       expect(refused.message).to.include("only good copy of 1 extents");
       await membershipAt(1).removeNode("node-2", { force: false });
+    });
+
+    it("is refused while the other good copy of a file is at one that was given up, and while that is counted", async () => {
+      setUp(4);
+      drive(1, 2, 3, 4);
+      const contentId = put(1, 2, 3);
+      tree.apply({ kind: "report-replica", contentId, extentIndex: 0, memberId: 2, finding: "corrupt" });
+      detector.health.set(3, "down");
+      tree.apply({ kind: "declare-lost", memberId: 3, storeIncarnation: "store-3" });
+      const remove = (nodeId: string) => () => membershipAt(1).removeNode(nodeId, { force: false });
+      const counting = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", remove("node-1"));
+      expect(counting.message).to.include("still being counted");
+      while (isRecounting(tree.store)) tree.apply({ kind: "recount" });
+      const here = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", remove("node-1"));
+      expect(here.message).to.include("only good copy of 1 extents");
+
+      // Recorded as good afterwards, as a seal of before may be.
+      tree.apply({ kind: "add-replica", seal: sealOf(contentId, 3) });
+      const after = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", remove("node-1"));
+      expect(after.message).to.include("only good copy of 1 extents");
+      await remove("node-3")();
     });
 
     it("is asked for by name or member id, and refused when nobody has it, or several have", async () => {

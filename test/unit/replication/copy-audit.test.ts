@@ -61,6 +61,24 @@ describe("CopyAudit", () => {
     expect(await replicasOf(drives)).to.include({ fullyReplicatedCount: 0, underReplicatedCount: 1 });
   });
 
+  it("does not take back what a member that returned meanwhile was believed again", async () => {
+    const drives = new TestDrives(3);
+    const contentId = await put(drives);
+    const extent = { contentId, extentIndex: 0 };
+    drives.giveUp(3);
+    drives.revive(3);
+    const seal = await drives.replicas.store(3).verifyExtent(extent);
+    drives.replicas.onCall = ({ method }) => {
+      if (method !== "extentState") return;
+      drives.replicas.onCall = undefined;
+      drives.tree.apply({ kind: "return-store", memberId: 3, storeIncarnation: "store-3" });
+      drives.tree.apply({ kind: "add-replica", seal });
+    };
+    await pass(drives, auditOf(drives, 1));
+    expect(drives.tree.count("report-replica")).to.equal(0);
+    expect(await replicasOf(drives)).to.include({ fullyReplicatedCount: 1, underReplicatedCount: 0 });
+  });
+
   it("accuses nobody who does not answer", async () => {
     const drives = new TestDrives(3);
     await put(drives);

@@ -21,14 +21,20 @@ const SIZE_BYTES = 2 * CHUNK_SIZE_BYTES + 100;
 const ROOT = foldTreeHash(CHUNKS.map(sha256));
 const REQUEST = { extent: EXTENT, sizeBytes: SIZE_BYTES, origin: ORIGIN };
 
-async function setUp(held: Readonly<Record<number, readonly number[]>>) {
+async function setUp(held: Readonly<Record<number, readonly number[]>>, givenUp = new Set<number>()) {
   const members = Object.keys(held).map(Number);
   const clock = new FakeClock();
   const replicas = new MemoryReplicas(clock, members);
   const detector = new FakeDetector(members);
   const budget = new WriteBudget();
   const filler = new HoleFiller({ ports: replicas, detector, digester: inlineDigester, budget });
-  const sealer = new Sealer({ clock, ports: replicas, detector, filler });
+  const sealer = new Sealer({
+    clock,
+    ports: replicas,
+    detector,
+    filler,
+    isGivenUp: (memberId) => givenUp.has(memberId),
+  });
   for (const member of members) {
     for (const index of held[member] ?? []) {
       const bytes = must(CHUNKS[index], "a chunk of the test");
@@ -49,6 +55,20 @@ describe("Sealer", () => {
     expect(seals.map((one) => one.memberId)).to.deep.equal([1, 2, 3]);
     for (const one of seals) expect(one.root).to.deep.equal(ROOT);
     expect(await late).to.deep.equal([]);
+  });
+
+  it("does not ask a target that was given up, and does not take what is left for copies that differ", async () => {
+    const three = { 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2] };
+    const { seal, replicas } = await setUp(three, new Set([3]));
+    replicas.onCall = ({ memberId, method }) => {
+      expect(memberId === 3 && method === "sealExtent", "asked for a seal").to.equal(false);
+    };
+    const { seals, late } = await seal();
+    expect(seals.map((one) => one.memberId)).to.deep.equal([1, 2]);
+    expect(await late).to.deep.equal([]);
+
+    const lessSeal = (await setUp(three, new Set([2, 3]))).seal;
+    await expectReason("QUORUM_NOT_REACHED", () => lessSeal());
   });
 
   it("answers the same seals when it is asked again", async () => {

@@ -19,7 +19,6 @@ import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
 import { SeededPrng } from "../../../src/std/prng.ts";
-import { isRecounting } from "../../../src/metadata/stores.ts";
 import { getUpload } from "../../../src/metadata/view.ts";
 import { settle } from "../../support/fake-clock.ts";
 import { expectReason } from "../../support/expect-reason.ts";
@@ -255,11 +254,28 @@ describe("UploadManager", () => {
     await expectContent(drives);
   });
 
+  /** The targets of the only extent. */
+  function targetsOf(drives: TestDrives, uploadId: number): readonly number[] {
+    const { extents } = must(getUpload(drives.tree.store, uploadId), "the upload");
+    return must(extents[0], "its extent").memberIds;
+  }
+
+  /** The file is acknowledged, two copies count, and repair knows. */
+  async function expectTwoCopies(drives: TestDrives): Promise<void> {
+    await drives.node(1).plane.chores.idle();
+    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(2);
+    expect((await drives.drive().cluster()).replicas).to.include({
+      fullyReplicatedCount: 0,
+      underReplicatedCount: 1,
+    });
+    await expectContent(drives);
+  }
+
   /** Waits until all three targets sealed the only extent, before anybody asked for it. */
   async function sealedEarly(drives: TestDrives, uploadId: number): Promise<void> {
     const { contentId } = must(getUpload(drives.tree.store, uploadId), "the upload");
     await settle();
-    for (const memberId of [1, 2, 3]) {
+    for (const memberId of targetsOf(drives, uploadId)) {
       const { kind } = await drives.replicas.store(memberId).extentState({ contentId, extentIndex: 0 });
       expect(kind, `at member ${memberId}`).to.equal("sealed");
     }
@@ -270,17 +286,92 @@ describe("UploadManager", () => {
     const uploadId = await begin(drives.drive());
     await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
     await sealedEarly(drives, uploadId);
-    drives.kill(3);
-    drives.tree.apply({ kind: "declare-lost", memberId: 3, storeIncarnation: "store-3" });
-    while (drives.tree.apply({ kind: "recount" }).outcome === "applied") {
-      if (!isRecounting(drives.tree.store)) break;
-    }
+    drives.giveUp(3);
 
     await drives.drive().completeUpload(uploadId, {});
 
-    expect((await drives.drive().durability({ path: "/f" })).verifiedCount).to.equal(2);
-    expect((await drives.drive().cluster()).replicas).to.include({ underReplicatedCount: 1 });
-    await expectContent(drives);
+    await expectTwoCopies(drives);
+  });
+
+  it("does not count a third seal that came late, of a member that was given up before the upload was completed", async () => {
+    const drives = new TestDrives(3);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4]);
+    drives.replicas.onCall = (call) => {
+      if (call.memberId === 3 && call.method === "sealExtent") drives.replicas.delayMs.set(3, 4000);
+    };
+    await send(drives.drive(), uploadId, [5]);
+    await drives.clock.advance(THIRD_SEAL_WAIT_MS + 4000);
+    await sealedEarly(drives, uploadId);
+    drives.giveUp(3);
+
+    await drives.drive().completeUpload(uploadId, {});
+
+    await expectTwoCopies(drives);
+    expect(drives.tree.count("add-replica")).to.equal(0);
+  });
+
+  it("reports a copy whose member was given up while it was being recorded, in time and late", async () => {
+    for (const recording of ["complete-upload", "add-replica"] as const) {
+      const drives = new TestDrives(3);
+      const uploadId = await begin(drives.drive());
+      await send(drives.drive(), uploadId, [0, 1, 2, 3, 4]);
+      const isLate = recording === "add-replica";
+      drives.replicas.onCall = (call) => {
+        if (isLate && call.memberId === 3 && call.method === "sealExtent")
+          drives.replicas.delayMs.set(3, 4000);
+      };
+      await send(drives.drive(), uploadId, [5]);
+      await drives.clock.advance(isLate ? THIRD_SEAL_WAIT_MS + 4000 : 0);
+      await sealedEarly(drives, uploadId);
+      drives.tree.onPropose = (body) => {
+        if (body.kind === recording) drives.giveUp(3);
+      };
+
+      await drives.drive().completeUpload(uploadId, {});
+      expect(drives.tree.count(recording)).to.equal(1);
+      await expectTwoCopies(drives);
+    }
+  });
+
+  it("keeps the seals that count: what is sealed twice needs nobody who is away for a moment", async () => {
+    const drives = new TestDrives(4);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    await sealedEarly(drives, uploadId);
+    const [kept, away, lost] = targetsOf(drives, uploadId);
+    drives.giveUp(must(lost, "a third target"));
+    drives.kill(must(away, "a second target"));
+
+    await drives.drive(kept).completeUpload(uploadId, {});
+    await drives.node(must(kept, "a target")).plane.chores.idle();
+
+    const { verifiedCount } = await drives.drive(kept).durability({ path: "/f" });
+    expect(verifiedCount).to.equal(2);
+    await expectContent(drives, kept);
+  });
+
+  it("puts others in the place of targets that were given up, at any node, and nothing is sent again", async () => {
+    for (const via of ["the one that took it", "another"]) {
+      const drives = new TestDrives(5);
+      const uploadId = await begin(drives.drive());
+      await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+      await sealedEarly(drives, uploadId);
+      const [first = 0, second = 0] = targetsOf(drives, uploadId).filter((memberId) => memberId !== 1);
+      drives.giveUp(first);
+      drives.giveUp(second);
+      const up = [1, 2, 3, 4, 5].filter((memberId) => memberId !== first && memberId !== second);
+      const memberId = via === "another" ? must(up[1], "another") : 1;
+
+      await drives.drive(memberId).completeUpload(uploadId, {});
+      await drives.node(memberId).plane.chores.idle();
+
+      const { verifiedCount, nodeIds } = await drives.drive().durability({ path: "/f" });
+      expect(verifiedCount).to.equal(3);
+      expect(nodeIds).to.have.members(up.map((each) => `node-${each}`));
+      expect((await drives.drive().cluster()).replicas).to.include({ underReplicatedCount: 0 });
+      await expectContent(drives, memberId);
+    }
   });
 
   it("does not acknowledge a file of which too few copies are left that count", async () => {
@@ -288,12 +379,12 @@ describe("UploadManager", () => {
     const uploadId = await begin(drives.drive());
     await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
     await sealedEarly(drives, uploadId);
-    for (const memberId of [2, 3]) {
-      drives.kill(memberId);
-      drives.tree.apply({ kind: "declare-lost", memberId, storeIncarnation: `store-${memberId}` });
-    }
+    for (const memberId of [2, 3]) drives.giveUp(memberId);
     await expectReason("QUORUM_NOT_REACHED", () => drives.drive().completeUpload(uploadId, {}));
     for (const memberId of [2, 3]) drives.revive(memberId);
+    const early = await expectReason("QUORUM_NOT_REACHED", () => drives.drive().completeUpload(uploadId, {}));
+    expect(early.message, "they are back, and not compared yet").to.include("Only 1 of 2");
+    drives.tree.apply({ kind: "return-store", memberId: 3, storeIncarnation: "store-3" });
     await drives.drive().completeUpload(uploadId, {});
     await expectContent(drives);
   });
