@@ -12,8 +12,12 @@ import type { Clock } from "../std/clock.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import { VOTER_COUNT_MAX } from "../drive/limits.ts";
 
-/** Extents with so few verified copies that one may be the last, which are looked at before a removal; with more, it is refused. */
+/**
+ * Extents with so few verified copies that one may be the last, which are looked at before a removal; with more, it is refused. As many
+ * in all are looked at when some have one more on record, at a member that was given up.
+ */
 export const LAST_COPY_LOOK_COUNT_MAX = 10_000;
+const TOO_MANY = `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have hardly a copy: wait until repair has made the others.`;
 /** Pause between looks for last copies while they hold a change back: one look at 10,000 extents takes 0.1 s and more. */
 export const LAST_COPIES_IDLE_MS = 5000;
 /** Extents read at once. */
@@ -52,14 +56,19 @@ export function findLastCopies(reader: OrderedReader, memberId: number): string 
   const givenUp = members(reader).filter(
     (member) => member.memberId !== memberId && storeOf(reader, member.memberId).lostTimeMs > 0,
   );
-  const verifiedCountMax = 1 + removedIds.length + givenUp.length;
+  const verifiedCountMax = 1 + removedIds.length;
+  const recordedCountMax = verifiedCountMax + givenUp.length;
   let after: UnderReplicated | undefined;
   let looked = 0;
   let lastCount = 0;
   for (;;) {
     const page = underReplicated(reader, after, PAGE_COUNT);
     for (const key of page) {
-      if (key.verifiedCount > verifiedCountMax) return describe(lastCount);
+      if (key.verifiedCount > recordedCountMax) return describe(lastCount);
+      if (looked >= LAST_COPY_LOOK_COUNT_MAX) {
+        // Such a record is rare and soon put right: no reason to hold up who has lost two of four nodes for good.
+        return key.verifiedCount > verifiedCountMax ? describe(lastCount) : TOO_MANY;
+      }
       looked += 1;
       const extent = getExtent(reader, key);
       const present = (extent?.replicas ?? []).filter((replica) => !removedIds.includes(replica.memberId));
@@ -72,9 +81,6 @@ export function findLastCopies(reader: OrderedReader, memberId: number): string 
     }
     after = page.at(-1);
     if (page.length < PAGE_COUNT) return describe(lastCount);
-    if (looked >= LAST_COPY_LOOK_COUNT_MAX) {
-      return `More than ${LAST_COPY_LOOK_COUNT_MAX} extents have hardly a copy: wait until repair has made the others.`;
-    }
   }
 }
 

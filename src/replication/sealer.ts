@@ -50,6 +50,8 @@ export interface SealedExtent {
 /** Where to seal. */
 export interface SealTargets {
   readonly memberIds: readonly number[];
+  /** Members that may have what a target lacks, best first. Default: the targets. */
+  readonly sources?: readonly number[];
   /** How many equal seals are needed. */
   readonly neededCount: number;
   readonly signal?: AbortSignal | undefined;
@@ -124,7 +126,7 @@ export class Sealer {
         const { filler } = this.#options;
         const { extent } = request;
         const { signal } = targets;
-        const from = targets.memberIds;
+        const from = targets.sources ?? targets.memberIds;
         const stillMissing = await filler.fill({ extent, to: memberId, from, chunkIndexes, signal });
         if (stillMissing.length > 0) return { kind: "missing", chunkIndexes: stillMissing };
         if (attempt >= SEAL_ATTEMPT_COUNT_MAX) return { kind: "missing", chunkIndexes };

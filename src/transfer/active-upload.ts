@@ -304,8 +304,11 @@ export class ActiveUpload {
     throwIfCanceled(signal);
     const writer = this.#writers.get(extentIndex);
     if (writer !== undefined) await this.#settleWriter(writer);
-    const targets = writer?.memberIds ?? this.#targetsOf(extentIndex) ?? [];
-    const memberIds = await this.#withEnough(extentIndex, targets);
+    const former = writer?.memberIds ?? this.#targetsOf(extentIndex) ?? [];
+    const memberIds = await this.#withEnough(extentIndex, former);
+    if (memberIds !== former) writer?.retarget(memberIds);
+    const isUp = (memberId: number): boolean => this.#plane.detector.state(memberId).health !== "down";
+    const sources = [...new Set([...memberIds, ...former])].filter(isUp);
     const { contentId, parentId, name, attributes } = this.#record;
     const path = [...(pathOf(this.#plane.metadata.port.reader(), parentId) ?? []), name];
     const hint = this.#plane.hintOf(path, attributes, knownSizeBytes);
@@ -315,23 +318,23 @@ export class ActiveUpload {
         sizeBytes: extentSizeBytes(contentBytes, extentIndex),
         origin: this.#plane.originOf(this.uploadId, hint),
       },
-      { memberIds, neededCount: this.#plane.placement.quorum(), signal },
+      { memberIds, sources, neededCount: this.#plane.placement.quorum(), signal },
     );
   }
 
   /**
    * The targets to seal an extent on: when those that were not given up, nor removed, are too few, others take the place of the rest.
-   * What these lack is filled from a copy that is left, so that a client who has sent everything need not come back.
+   * What these lack is filled from a copy that is left, so that a client who has sent everything need not come back; while none can be
+   * reached, the old targets are waited for.
    */
   async #withEnough(extentIndex: number, memberIds: readonly number[]): Promise<readonly number[]> {
-    const { directory, placement, reports } = this.#plane;
+    const { detector, directory, placement, reports } = this.#plane;
     const isGone = (memberId: number): boolean =>
       reports.isGivenUp(memberId) || directory.find(memberId) === undefined;
-    const isShort = (): boolean =>
-      memberIds.filter((memberId) => !isGone(memberId)).length < placement.quorum();
-    if (memberIds.length === 0 || !isShort()) return memberIds;
     return withLivingTargets(this.#plane, undefined, async () => {
       const kept = memberIds.filter((memberId) => !isGone(memberId));
+      const canFill = kept.some((memberId) => detector.state(memberId).health !== "down");
+      if (kept.length >= placement.quorum() || !canFill) return memberIds;
       const chosen = placement.replace(kept, memberIds.filter(isGone));
       return chosen === undefined ? memberIds : this.#assign(extentIndex, chosen);
     });

@@ -16,7 +16,11 @@ import {
   MembershipDriver,
   TRANSFER_ATTEMPT_COUNT_MAX,
 } from "../../../src/cluster/membership-driver.ts";
-import { LAST_COPIES_IDLE_MS } from "../../../src/cluster/membership-safety.ts";
+import {
+  findLastCopies,
+  LAST_COPIES_IDLE_MS,
+  LAST_COPY_LOOK_COUNT_MAX,
+} from "../../../src/cluster/membership-safety.ts";
 import { Membership, type JoinRequest } from "../../../src/cluster/membership.ts";
 import { MetadataClient } from "../../../src/cluster/metadata-client.ts";
 import { PacedLoop } from "../../../src/cluster/paced-loop.ts";
@@ -26,6 +30,7 @@ import { VOTER_COUNT_MAX } from "../../../src/drive/limits.ts";
 import { TABLE } from "../../../src/metadata/keys.ts";
 import { findMember, isRemoved } from "../../../src/metadata/members.ts";
 import { isRecounting } from "../../../src/metadata/stores.ts";
+import { listExtents } from "../../../src/metadata/view.ts";
 import { changeConfig } from "../../../src/raft/conf-change.ts";
 import type { ConfState } from "../../../src/raft/types.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
@@ -297,6 +302,10 @@ describe("Membership", () => {
 
   /** A file of which these members have good copies; answers its content. */
   function put(...memberIds: readonly number[]): number {
+    return putAs("f", ...memberIds);
+  }
+
+  function putAs(name: string, ...memberIds: readonly number[]): number {
     const lease = tree.apply({
       ...{ kind: "renew-write-lease", memberId: 1, storeIncarnation: "store-1", idCount: 5 },
     });
@@ -304,7 +313,7 @@ describe("Membership", () => {
       lease.outcome === "applied" && lease.value.kind === "write-lease" ? lease.value.firstContentId : 0;
     const seals = memberIds.map((memberId) => sealOf(contentId, memberId));
     const done = tree.apply({
-      ...{ kind: "put-small", at: { baseId: 1, path: ["f"] }, createParents: false, onConflict: "fail" },
+      ...{ kind: "put-small", at: { baseId: 1, path: [name] }, createParents: false, onConflict: "fail" },
       ...{ attributes: {}, precondition: {}, memberId: 1, contentId, sizeBytes: BYTES.length },
       ...{ treeHash: sha256(BYTES), seals },
     });
@@ -478,6 +487,28 @@ describe("Membership", () => {
       expect(after.message).to.include("only good copy of 1 extents");
       await remove("node-3")();
     });
+
+    it("is refused while more extents have hardly a copy than are looked at, unless it is by what a lost node had", async () => {
+      setUp(4);
+      drive(1, 2, 3, 4);
+      const remove = () => membershipAt(1).removeNode("node-2", { force: false });
+      for (let index = 0; index <= LAST_COPY_LOOK_COUNT_MAX; index += 1) putAs(`f${index}`, 1, 3);
+      detector.health.set(4, "down");
+      tree.apply({ kind: "declare-lost", memberId: 4, storeIncarnation: "store-4" });
+      while (isRecounting(tree.store)) tree.apply({ kind: "recount" });
+      expect(findLastCopies(tree.store, 2), "two copies each").to.equal(undefined);
+
+      const worsen = (contentId: number): void => {
+        const bad = { extentIndex: 0, memberId: 3, finding: "corrupt" } as const;
+        tree.apply({ kind: "report-replica", contentId, ...bad });
+      };
+      const contentIds = listExtents(tree.store, undefined, LAST_COPY_LOOK_COUNT_MAX + 1);
+      for (const { contentId } of contentIds.slice(1)) worsen(contentId);
+      expect(findLastCopies(tree.store, 2), "as many with one copy as are looked at").to.equal(undefined);
+      for (const { contentId } of contentIds.slice(0, 1)) worsen(contentId);
+      const refused = await expectReason("MEMBERSHIP_CHANGE_UNSAFE", remove);
+      expect(refused.message).to.include("hardly a copy");
+    }).timeout(60_000);
 
     it("is asked for by name or member id, and refused when nobody has it, or several have", async () => {
       await expectReason("MEMBER_NOT_FOUND", () => membershipAt(1).removeNode("nobody", { force: false }));

@@ -14,7 +14,7 @@ import {
 import type { Progress } from "../../../src/drive/drive-api.ts";
 import { RECORD_REFRESH_MS, RENEW_INTERVAL_MS } from "../../../src/transfer/active-upload.ts";
 import { COMMIT_ATTEMPT_COUNT_MAX, COMMIT_RETRY_WAIT_MS } from "../../../src/transfer/upload-manager.ts";
-import type { DriveError } from "../../../src/drive/errors.ts";
+import { DriveError } from "../../../src/drive/errors.ts";
 import type { LocalDrive } from "../../../src/transfer/local-drive.ts";
 import { foldTreeHash, sha256 } from "../../../src/std/digest.ts";
 import { must } from "../../../src/std/assert.ts";
@@ -372,6 +372,56 @@ describe("UploadManager", () => {
       expect((await drives.drive().cluster()).replicas).to.include({ underReplicatedCount: 0 });
       await expectContent(drives, memberId);
     }
+  });
+
+  it("waits for the old targets while none of their copies can be reached, and takes them when they are back", async () => {
+    const drives = new TestDrives(6);
+    const uploadId = await begin(drives.drive());
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    await sealedEarly(drives, uploadId);
+    const targets = targetsOf(drives, uploadId);
+    const memberId = must(
+      [1, 2, 3, 4, 5, 6].find((each) => !targets.includes(each)),
+      "a node without a copy",
+    );
+    const [away, first, second] = targets;
+    drives.kill(must(away, "a target"));
+    for (const lost of [first, second]) drives.giveUp(must(lost, "a target"));
+
+    await expectReason("QUORUM_NOT_REACHED", () => drives.drive(memberId).completeUpload(uploadId, {}));
+    drives.giveUp(must(away, "a target"));
+    await expectReason("QUORUM_NOT_REACHED", () => drives.drive(memberId).completeUpload(uploadId, {}));
+    expect(targetsOf(drives, uploadId)).to.deep.equal(targets);
+
+    for (const target of targets) {
+      drives.revive(target);
+      drives.tree.apply({ kind: "return-store", memberId: target, storeIncarnation: `store-${target}` });
+    }
+    await drives.drive(memberId).completeUpload(uploadId, {});
+    await expectContent(drives, memberId);
+  });
+
+  it("puts others in the place of targets once, however often completing is tried", async () => {
+    const drives = new TestDrives(7);
+    const uploadId = await begin(drives.drive(), undefined);
+    await send(drives.drive(), uploadId, [0, 1, 2, 3, 4, 5]);
+    const [first = 0, second = 0] = targetsOf(drives, uploadId).filter((memberId) => memberId !== 1);
+    drives.giveUp(first);
+    drives.giveUp(second);
+    const assignments = drives.tree.count("assign-extent");
+    drives.replicas.onCall = ({ memberId, method }) => {
+      if (method === "sealExtent" && memberId !== 1) throw new DriveError("NO_SPACE", "of the test");
+    };
+    for (const _ of [1, 2]) {
+      await expectReason("NO_SPACE", () =>
+        drives.drive().completeUpload(uploadId, { sizeBytes: SIZE_BYTES }),
+      );
+      expect(drives.tree.count("assign-extent")).to.equal(assignments + 1);
+    }
+    drives.replicas.onCall = undefined;
+    await drives.drive().completeUpload(uploadId, { sizeBytes: SIZE_BYTES });
+    expect(drives.tree.count("assign-extent")).to.equal(assignments + 1);
+    await expectContent(drives);
   });
 
   it("does not acknowledge a file of which too few copies are left that count", async () => {
