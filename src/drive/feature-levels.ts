@@ -10,6 +10,7 @@
  *
  *   1  everything before there were levels; a state that names none has this one
  *   2  the tree remembers what each member supports (register-node)
+ *   3  no copy goes, and no seal counts, on the strength of a chunk store that was given up or replaced (add-replica, uploads)
  */
 import { DriveError } from "./errors.ts";
 
@@ -26,8 +27,11 @@ export const FEATURE_LEVEL_FIRST = 1;
 /** From this level on a registration says what its member supports. */
 export const FEATURE_LEVEL_REGISTERED = 2;
 
+/** From this level on applying a command looks whether a copy that is called verified still counts. */
+export const FEATURE_LEVEL_VOID_COPIES = 3;
+
 /** What this version supports. */
-export const FEATURE_LEVELS: FeatureLevels = { min: FEATURE_LEVEL_FIRST, max: FEATURE_LEVEL_REGISTERED };
+export const FEATURE_LEVELS: FeatureLevels = { min: FEATURE_LEVEL_FIRST, max: FEATURE_LEVEL_VOID_COPIES };
 
 /** What a node supports that does not say: it is of a version before there were levels. */
 export const FEATURE_LEVELS_UNSAID: FeatureLevels = { min: FEATURE_LEVEL_FIRST, max: FEATURE_LEVEL_FIRST };

@@ -8,6 +8,7 @@ import {
   checkLevel,
   FEATURE_LEVEL_FIRST,
   FEATURE_LEVEL_REGISTERED,
+  FEATURE_LEVEL_VOID_COPIES,
   levelTooLow,
   type FeatureLevels,
 } from "../drive/feature-levels.ts";
@@ -17,8 +18,10 @@ import type { CommandBody } from "./commands.ts";
 import { levelNeeded, setsLevel } from "./command-level.ts";
 import { peekState, readRecord, refuse, scanPrefix, type ApplyContext } from "./context.ts";
 import { CLUSTER_KEY, makeKey, TABLE } from "./keys.ts";
+import { findStore } from "./known-stores.ts";
+import { startRecount } from "./members.ts";
 import { openMembershipChange } from "./membership.ts";
-import { clusterCodec, memberCodec } from "./records.ts";
+import { clusterCodec, memberCodec, type MemberRecord } from "./records.ts";
 
 /** The cluster's level. */
 export function featureLevel(reader: OrderedReader): number {
@@ -48,7 +51,7 @@ export function checkProposable(reader: OrderedReader, body: CommandBody): void 
 }
 
 /**
- * raise-feature-level. Nothing happens at or above the level. While a node is being added or replaced nobody knows what it supports.
+ * raise-feature-level. Nothing happens at or above the level. At FEATURE_LEVEL_VOID_COPIES members that are given up are recounted. While a node is being added or replaced nobody knows what it supports.
  * From FEATURE_LEVEL_REGISTERED on every member's registration must say that it supports the level; below, whoever leads has
  * asked them all (cluster/level-raiser.ts).
  */
@@ -74,10 +77,23 @@ export function raiseFeatureLevel(
     });
   }
   context.state.featureLevel = level;
+  if (known < FEATURE_LEVEL_VOID_COPIES && level >= FEATURE_LEVEL_VOID_COPIES) recountGivenUp(context);
 }
 
 function findLagging(context: ApplyContext, level: number): number | undefined {
-  return scanPrefix(context, makeKey(TABLE.member, []), MEMBER_COUNT_MAX)
-    .map(({ value }) => memberCodec.decode(value))
-    .find(({ featureLevelMax = FEATURE_LEVEL_FIRST }) => featureLevelMax < level)?.memberId;
+  return allMembers(context).find(({ featureLevelMax = FEATURE_LEVEL_FIRST }) => featureLevelMax < level)
+    ?.memberId;
+}
+
+// Below that level a seal that came late was recorded behind the recount of its member.
+function recountGivenUp(context: ApplyContext): void {
+  for (const { memberId } of allMembers(context)) {
+    if (findStore(context, memberId).lostTimeMs > 0) startRecount(context, memberId);
+  }
+}
+
+function allMembers(context: ApplyContext): readonly MemberRecord[] {
+  return scanPrefix(context, makeKey(TABLE.member, []), MEMBER_COUNT_MAX).map(({ value }) =>
+    memberCodec.decode(value),
+  );
 }

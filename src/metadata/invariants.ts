@@ -5,7 +5,9 @@
  * way back and each way back its row; reference counts, counters and every index equal a recount; unfinished copies point to
  * older directories that are not taken apart. Costs time in proportion to the state.
  */
+import type { ExtentKey } from "../drive/content.ts";
 import { ROOT_ENTRY_ID, SYSTEM_ROOT_ENTRY_ID } from "../drive/entry.ts";
+import { FEATURE_LEVEL_VOID_COPIES } from "../drive/feature-levels.ts";
 import { SEAL_COUNT_MIN } from "../drive/limits.ts";
 import { AssertionError } from "../std/assert.ts";
 import { compareBytes, toHex } from "../std/bytes.ts";
@@ -14,6 +16,7 @@ import { needsWork, tallyOf, verifiedCount } from "./extents.ts";
 import { readState, scanPrefix } from "./context.ts";
 import { isDecided } from "./copies.ts";
 import { equalBytesKey, makeKey, numberInKey, placeKey, TABLE, tailOfKey, textInKey } from "./keys.ts";
+import { isVoid, KnownStores } from "./known-stores.ts";
 import { checkTasks } from "./task-invariants.ts";
 import {
   contentCodec,
@@ -22,6 +25,7 @@ import {
   entryRecordCodec,
   extentCodec,
   placeCodec,
+  recountCodec,
   requestCodec,
   uploadCodec,
   type ContentRecord,
@@ -63,6 +67,7 @@ export function checkInvariants(reader: OrderedReader): void {
   findings.equal("copiesChangeCount", state.copiesChangeCount, all(reader, TABLE.copiesChange).length);
   findings.equal("memberCount", state.memberCount, all(reader, TABLE.member).length);
   checkMembership(reader, state, findings);
+  if (state.featureLevel >= FEATURE_LEVEL_VOID_COPIES) checkVoidCopies(reader, findings);
   checkTasks(reader, findings);
   if (findings.list.length > 0) throw new AssertionError(`broken invariants:\n${findings.list.join("\n")}`);
 }
@@ -80,17 +85,46 @@ function checkMembership(reader: OrderedReader, state: StateRecord, findings: Fi
     const memberId = numberInKey(key, 0);
     findings.check(!forgotten(memberId), () => `removed member ${memberId} is told to drop copies`);
   }
-  const check = (contentId: number, extent: ExtentRecord): void => {
+  for (const { contentId, extent } of allExtents(reader)) {
     for (const { memberId } of extent.replicas) {
       findings.check(!forgotten(memberId), () => `removed member ${memberId} has a copy of ${contentId}`);
     }
-  };
-  for (const { key, value } of all(reader, TABLE.content)) {
-    const { extent } = contentCodec.decode(value);
-    if (extent !== undefined) check(numberInKey(key, 0), extent);
   }
-  for (const { key, value } of all(reader, TABLE.extent))
-    check(numberInKey(key, 0), extentCodec.decode(value));
+}
+
+// A copy that is called verified and counts no more is one that the recount of its member has yet to come to.
+function checkVoidCopies(reader: OrderedReader, findings: Findings): void {
+  const stores = new KnownStores(reader);
+  const places = new Map(
+    all(reader, TABLE.recount).map(({ key, value }) => [numberInKey(key, 0), recountCodec.decode(value)]),
+  );
+  for (const { contentId, extentIndex, extent } of allExtents(reader)) {
+    for (const replica of extent.replicas) {
+      const { memberId } = replica;
+      const known = stores.of(memberId);
+      if (known.member === undefined || !isVoid(replica, known)) continue;
+      const place = places.get(memberId);
+      const isAhead =
+        place !== undefined &&
+        (contentId > place.contentId || (contentId === place.contentId && extentIndex >= place.extentIndex));
+      findings.check(
+        isAhead,
+        () => `the void copy of ${contentId}/${extentIndex} at ${memberId} is not recounted`,
+      );
+    }
+  }
+}
+
+function allExtents(reader: OrderedReader): readonly (ExtentKey & { readonly extent: ExtentRecord })[] {
+  const inline = all(reader, TABLE.content).flatMap(({ key, value }) => {
+    const { extent } = contentCodec.decode(value);
+    return extent === undefined ? [] : [{ contentId: numberInKey(key, 0), extentIndex: 0, extent }];
+  });
+  const rows = all(reader, TABLE.extent).map(({ key, value }) => ({
+    ...{ contentId: numberInKey(key, 0), extentIndex: numberInKey(key, 1) },
+    extent: extentCodec.decode(value),
+  }));
+  return [...inline, ...rows];
 }
 
 // Returns how many rows refer to each content.

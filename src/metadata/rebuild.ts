@@ -33,6 +33,7 @@ import {
   uploadOfContentKey,
 } from "./keys.ts";
 import { checkSupported } from "./feature-level.ts";
+import { findStore } from "./known-stores.ts";
 import { findMember, UNPLACED_OWNER_ID } from "./members.ts";
 import {
   clusterCodec,
@@ -43,7 +44,6 @@ import {
   type ExtentRecord,
   type ReplicaRecord,
 } from "./records.ts";
-import { findStore } from "./stores.ts";
 import { locate, placeFile } from "./tree.ts";
 import { findUpload } from "./uploads.ts";
 import { contentState, nextContentId, pathOf } from "./view.ts";

@@ -4,9 +4,12 @@
  *   pending --seal--> verified --report--> suspect | corrupt | lost --seal--> verified
  *
  * A copy that was ever made stays on record, whatever is wrong with it, until three others are verified: it may be the last
- * that can give some chunk (reliability: K4). Then it goes to the drop list of its member. Chooses no members: routing/ does.
+ * that can give some chunk (reliability: K4). Then it goes to the drop list of its member. From FEATURE_LEVEL_VOID_COPIES on those
+ * three are copies that count now: the record of one whose store was given up or replaced says verified until it is recounted.
+ * Chooses no members: routing/ does.
  */
 import type { ExtentKey, Seal } from "../drive/content.ts";
+import { FEATURE_LEVEL_VOID_COPIES } from "../drive/feature-levels.ts";
 import { REPLICA_COUNT } from "../drive/limits.ts";
 import { bytesEqual } from "../std/bytes.ts";
 import { DriveError } from "../drive/errors.ts";
@@ -15,6 +18,7 @@ import { dropFrom } from "./contents.ts";
 import { refuse, type ApplyContext } from "./context.ts";
 import { findExtent, replaceExtent } from "./extents.ts";
 import { dropListKey } from "./keys.ts";
+import { isVoid, KnownStores } from "./known-stores.ts";
 import { findMember } from "./members.ts";
 import type { ExtentRecord, ReplicaRecord } from "./records.ts";
 import { requireHeld } from "./tasks.ts";
@@ -30,17 +34,41 @@ function getExtent(context: ApplyContext, key: ExtentKey): ExtentRecord {
   });
 }
 
+/** Which copies count, for one command that changes no store. */
+export class CountedCopies {
+  readonly #stores: KnownStores;
+  readonly #believesRecords: boolean;
+
+  constructor(context: ApplyContext) {
+    this.#stores = new KnownStores(context);
+    this.#believesRecords = context.state.featureLevel < FEATURE_LEVEL_VOID_COPIES;
+  }
+
+  /** Whether a copy is verified and, as far as the cluster's level goes, at a store that still stands for it. */
+  has(replica: ReplicaRecord): boolean {
+    if (replica.state !== "verified") return false;
+    return this.#believesRecords || !isVoid(replica, this.#stores.of(replica.memberId));
+  }
+}
+
 /**
- * The copy that a seal stands for. Refuses one of a member that is not registered, or of a chunk store that the member no
- * longer has.
+ * The copy that a seal stands for: verified, or lost when its member was given up since. Refuses one of a member that is not
+ * registered, or of a chunk store that the member no longer has.
  */
-export function sealedReplica(context: ApplyContext, seal: Seal): ReplicaRecord {
+export function sealedReplica(context: ApplyContext, seal: Seal, counted: CountedCopies): ReplicaRecord {
   const { memberId, storeIncarnation } = seal;
   const member = findMember(context, memberId);
   if (member?.storeIncarnation === storeIncarnation) {
     const verifyTimeMs = context.state.clusterTimeMs;
     const { storeGeneration } = member;
-    return { memberId, state: "verified", replacesMemberId: 0, storeGeneration, verifyTimeMs };
+    const replica = {
+      memberId,
+      state: "verified",
+      replacesMemberId: 0,
+      storeGeneration,
+      verifyTimeMs,
+    } as const;
+    return counted.has(replica) ? replica : { ...replica, state: "lost" };
   }
   const known = member === undefined ? "is not registered" : "has a new chunk store";
   return refuse("SEAL_REJECTED", `Member ${seal.memberId} ${known}.`, { member_id: String(seal.memberId) });
@@ -53,8 +81,17 @@ export function pendingReplica(memberId: number, replacesMemberId: number): Repl
 
 /** add-replica. */
 export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">): void {
+  add(context, seal, new CountedCopies(context));
+}
+
+function add(context: ApplyContext, seal: Seal, counted: CountedCopies): void {
   const before = getExtent(context, seal.extent);
-  const verified = sealedReplica(context, seal);
+  const verified = sealedReplica(context, seal, counted);
+  if (verified.state === "lost") {
+    refuse("SEAL_REJECTED", `Member ${seal.memberId} was given up and has not compared its copies since.`, {
+      member_id: String(seal.memberId),
+    });
+  }
   if (seal.sizeBytes !== before.sizeBytes || !bytesEqual(seal.root, before.root)) {
     refuse("SEAL_REJECTED", "The sealed copy has other bytes than the extent.", {
       member_id: String(seal.memberId),
@@ -65,8 +102,10 @@ export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">)
   const others = before.replicas.filter((replica) => replica.memberId !== seal.memberId);
   const all = [...others, verified];
   const replacedId = old?.replacesMemberId ?? 0;
-  const replicas = isEnough(all.filter(({ memberId }) => memberId !== replacedId))
-    ? all.filter((replica) => replica.memberId !== replacedId && isWanted(replica, all))
+  const isEnough =
+    all.filter((each) => each.memberId !== replacedId && counted.has(each)).length >= REPLICA_COUNT;
+  const replicas = isEnough
+    ? all.filter((replica) => replica.memberId !== replacedId && isWanted(replica, all, counted))
     : all;
   const kept = new Set(replicas.map(({ memberId }) => memberId));
   dropFrom(
@@ -81,7 +120,8 @@ export function addReplica(context: ApplyContext, { seal }: Body<"add-replica">)
 
 /** add-replicas. */
 export function addReplicas(context: ApplyContext, { seals }: Body<"add-replicas">): ResultValue {
-  return each(context, seals, (seal) => addReplica(context, { kind: "add-replica", seal }));
+  const counted = new CountedCopies(context);
+  return each(context, seals, (seal) => add(context, seal, counted));
 }
 
 /** assign-replicas. */
@@ -115,15 +155,11 @@ function each<Item>(
   return { kind: "batch", itemCount, more: false };
 }
 
-function isEnough(replicas: readonly ReplicaRecord[]): boolean {
-  return replicas.filter(({ state }) => state === "verified").length >= REPLICA_COUNT;
-}
-
-/** Whether a copy stays when three others are verified: a good one, or one that is on its way to take the place of another. */
-function isWanted(replica: ReplicaRecord, all: readonly ReplicaRecord[]): boolean {
-  if (replica.state === "verified") return true;
+/** Whether a copy stays when three others count: a good one, or one that is on its way to take the place of another. */
+function isWanted(replica: ReplicaRecord, all: readonly ReplicaRecord[], counted: CountedCopies): boolean {
+  if (counted.has(replica)) return true;
   if (replica.state !== "pending") return false;
-  return all.some(({ memberId, state }) => memberId === replica.replacesMemberId && state === "verified");
+  return all.some((each) => each.memberId === replica.replacesMemberId && counted.has(each));
 }
 
 /** assign-replica. */

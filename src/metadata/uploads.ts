@@ -35,7 +35,7 @@ import {
 } from "./keys.ts";
 import { findLease, findMember, isLeased } from "./members.ts";
 import { targetsCodec, uploadCodec, type ExtentRecord, type UploadRecord } from "./records.ts";
-import { pendingReplica, sealedReplica } from "./replicas.ts";
+import { CountedCopies, pendingReplica, sealedReplica } from "./replicas.ts";
 import {
   checkAttributes,
   checkPrecondition,
@@ -272,23 +272,22 @@ function equalSeals(seals: readonly Seal[]): readonly Seal[] {
   return best;
 }
 
-// Checks the seals of one extent; returns its record with the sealing members as verified copies.
+// Checks the seals of one extent; returns its record with the sealing members as verified copies, or as lost ones where their
+// stores were given up meanwhile.
 function sealedExtent(
   context: ApplyContext,
   seals: readonly Seal[],
   extent: { readonly contentId: number; readonly extentIndex: number; readonly sizeBytes: number },
+  counted: CountedCopies,
 ): ExtentRecord {
-  const replicas = new Map(seals.map((seal) => [seal, sealedReplica(context, seal)]));
+  const replicas = new Map(seals.map((seal) => [seal, sealedReplica(context, seal, counted)]));
   const equal = equalSeals(seals);
+  const sealCount = equal.filter((seal) => replicas.get(seal)?.state === "verified").length;
   const first = equal[0];
-  if (
-    first === undefined ||
-    equal.length < sealCountMin(context) ||
-    first.root.length !== DIGEST_SIZE_BYTES
-  ) {
-    return refuse("SEAL_REJECTED", `Extent ${extent.extentIndex} has ${equal.length} equal seals.`, {
+  if (first === undefined || sealCount < sealCountMin(context) || first.root.length !== DIGEST_SIZE_BYTES) {
+    return refuse("SEAL_REJECTED", `Extent ${extent.extentIndex} has ${sealCount} equal seals.`, {
       extent_index: String(extent.extentIndex),
-      seal_count: String(equal.length),
+      seal_count: String(sealCount),
       seal_count_min: String(sealCountMin(context)),
     });
   }
@@ -344,9 +343,10 @@ export function completeUpload(context: ApplyContext, body: Body<"complete-uploa
   const { contentId } = upload;
   const count = extentCount(sizeBytes);
   const lists = sealsByExtent(body.seals, contentId, count);
+  const counted = new CountedCopies(context);
   const extents = lists.map((seals, extentIndex) => {
     const extent = { contentId, extentIndex, sizeBytes: extentSizeBytes(sizeBytes, extentIndex) };
-    return sealedExtent(context, seals, extent);
+    return sealedExtent(context, seals, extent, counted);
   });
   checkTreeHash(extents, treeHash);
   const spot = childSpot(context, getSpotAnywhere(context, upload.parentId), upload.name);
@@ -463,12 +463,11 @@ export function leasedExtents(
   const { memberId, contentId, sizeBytes } = body;
   checkLease(context, memberId, contentId);
   const lists = sealsByExtent(body.seals, contentId, extentCount(sizeBytes));
-  const extents = lists.map((seals, extentIndex) =>
-    sealedExtent(context, seals, {
-      ...{ contentId, extentIndex },
-      sizeBytes: extentSizeBytes(sizeBytes, extentIndex),
-    }),
-  );
+  const counted = new CountedCopies(context);
+  const extents = lists.map((seals, extentIndex) => {
+    const extent = { contentId, extentIndex, sizeBytes: extentSizeBytes(sizeBytes, extentIndex) };
+    return sealedExtent(context, seals, extent, counted);
+  });
   checkTreeHash(extents, body.treeHash);
   return extents;
 }

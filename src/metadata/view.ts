@@ -33,6 +33,7 @@ import {
   uploadOfContentKey,
 } from "./keys.ts";
 import { findContent, findExtent } from "./extents.ts";
+import { checkTimeOf, findStore, isVoid, KnownStores } from "./known-stores.ts";
 import { findLease, isLeased, UNPLACED_OWNER_ID } from "./members.ts";
 import {
   clusterCodec,
@@ -48,7 +49,7 @@ import {
   type MemberRecord,
   type StoreRecord,
 } from "./records.ts";
-import { checkTimeOf, findStore, isRecounting, isVoid, KnownStores } from "./stores.ts";
+import { isRecounting } from "./stores.ts";
 import { findUpload } from "./uploads.ts";
 
 /** The read touched a part of a copied folder that is not there yet; see the head of this file. */

@@ -57,7 +57,10 @@ export class ReplicaReports {
     );
   }
 
-  /** Whether a member was given up, as far as this node's tree has come: the tree records its seals, and the copies do not count. */
+  /**
+   * Whether a member was given up, as far as this node's tree has come: copies that it seals do not count. Below
+   * FEATURE_LEVEL_VOID_COPIES the tree records them as verified all the same; from there on this saves a refusal.
+   */
   isGivenUp(memberId: number): boolean {
     return storeOf(this.#metadata.port.reader(), memberId).lostTimeMs > 0;
   }

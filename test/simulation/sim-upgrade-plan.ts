@@ -26,9 +26,10 @@ export interface UpgradePlan {
   readonly steps: readonly PlannedVersion[];
 }
 
-/** From what to what: from before there were levels, and to a version that is not written yet and has let go of the first level. */
+/** From what to what: from each older level, and to a version that is not written yet and has let go of the first level. */
 const WAYS: readonly Pick<UpgradePlan, "older" | "newer">[] = [
   { older: { min: 1, max: 1 }, newer: FEATURE_LEVELS },
+  { older: { min: 1, max: 2 }, newer: FEATURE_LEVELS },
   { older: FEATURE_LEVELS, newer: { min: FEATURE_LEVELS.max, max: FEATURE_LEVELS.max + 1 } },
 ];
 

@@ -64,10 +64,14 @@ export class LogWriter {
   }
 }
 
-function numberOf(result: CommandResult, key: "uploadId" | "contentId" | "changeId"): number {
+function numberOf(
+  result: CommandResult,
+  key: "uploadId" | "contentId" | "changeId" | "firstContentId",
+): number {
   if (result.outcome === "rejected") return 0;
   const { value } = result;
-  if (value.kind === "upload" && key !== "changeId") return value[key];
+  if (value.kind === "write-lease" && key === "firstContentId") return value[key];
+  if (value.kind === "upload" && key !== "changeId" && key !== "firstContentId") return value[key];
   return value.kind === "membership" && key === "changeId" ? value.changeId : 0;
 }
 
@@ -83,8 +87,8 @@ const putBody = (path: string, contentId: number, more: Partial<BodyOf<"put-smal
   ...more,
 });
 
-/** Applies the log to an empty state; at the first feature level until its last chapter, or at the second from its beginning. */
-export function applyFixedLog(level: 1 | 2): LogWriter {
+/** Applies the log to an empty state; at the first feature level until its last chapters, or at a later one from its beginning. */
+export function applyFixedLog(level: 1 | 2 | 3): LogWriter {
   const log = new LogWriter();
   const founding = level === 1 ? {} : { featureLevel: level };
 
@@ -97,7 +101,7 @@ export function applyFixedLog(level: 1 | 2): LogWriter {
     log.say(bootstrap, "");
     for (const memberId of [...MEMBER_IDS, 104]) {
       const storeIncarnation = `store-${memberId}`;
-      const said = level === 1 ? {} : { featureLevelMax: 2 };
+      const said = level === 1 ? {} : { featureLevelMax: level };
       const node = registrationOf(memberId, { storeIncarnation, ...said });
       log.say({ kind: "register-node", node }, "");
     }
@@ -350,6 +354,38 @@ export function applyFixedLog(level: 1 | 2): LogWriter {
     log.say({ kind: "raise-feature-level", level: 1 });
     const node = registrationOf(103, { storeIncarnation: "store-103", featureLevelMax: 2 });
     log.say({ kind: "register-node", node });
+  });
+
+  log.chapter("copies that count no more", () => {
+    const idCount = 10;
+    const lease = {
+      kind: "renew-write-lease",
+      memberId: 101,
+      storeIncarnation: "store-101",
+      idCount,
+    } as const;
+    const contentId = numberOf(log.say(lease), "firstContentId");
+    const key = { contentId, extentIndex: 0 };
+    log.say(putBody("/void", contentId));
+    log.say({ kind: "register-node", node: registrationOf(106, { storeIncarnation: "store-106" }) });
+    log.say({ kind: "assign-replica", ...key, memberId: 106, replacesMemberId: 101 });
+    log.say({ kind: "declare-lost", memberId: 102, storeIncarnation: "store-102" });
+    log.say({ kind: "add-replica", seal: sealOf(contentId, 106, BYTES) });
+    log.say({ kind: "add-replica", seal: sealOf(contentId, 102, BYTES) });
+    log.say({ kind: "add-replicas", seals: [sealOf(contentId, 102, BYTES), sealOf(contentId, 103, BYTES)] });
+    log.say({ kind: "recount" });
+    log.say(putBody("/late", contentId + 1));
+    const few = [101, 102].map((memberId) => sealOf(contentId + 2, memberId, BYTES));
+    log.say(putBody("/few", contentId + 2, { seals: few }));
+  });
+
+  log.chapter("the level is raised further", () => {
+    for (const memberId of [...MEMBER_IDS, 106]) {
+      const said = { storeIncarnation: `store-${memberId}`, featureLevelMax: 3 };
+      log.say({ kind: "register-node", node: registrationOf(memberId, said) });
+    }
+    log.say({ kind: "raise-feature-level", level: 3 });
+    log.say({ kind: "recount" });
   });
 
   return log;

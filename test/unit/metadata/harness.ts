@@ -108,14 +108,15 @@ export class Harness {
     expect(after, "a refused command writes nothing").to.deep.equal(before);
   }
 
-  /** Bootstraps a cluster of three members with write leases. */
-  bootstrap(): this {
-    this.ok({ kind: "bootstrap", clusterId: "cluster", chunkSizeBytes: 1024 * 1024, formatVersion: 1 });
+  /** Bootstraps a cluster of three members with write leases, at a feature level; at the first one without. */
+  bootstrap(level?: number): this {
+    const format = { clusterId: "cluster", chunkSizeBytes: 1024 * 1024, formatVersion: 1 };
+    this.ok({ kind: "bootstrap", ...format, featureLevel: level });
     for (const memberId of MEMBER_IDS) this.register(memberId);
     return this;
   }
 
-  register(memberId: number, storeIncarnation = `store-${memberId}`): void {
+  register(memberId: number, storeIncarnation = `store-${memberId}`, featureLevelMax?: number): void {
     const node = {
       memberId,
       nodeId: `node-${memberId}`,
@@ -125,6 +126,7 @@ export class Harness {
       publicUrl: "",
       zone: "",
       isStorageOnly: false,
+      featureLevelMax,
     };
     this.ok({ kind: "register-node", node });
   }

@@ -106,6 +106,103 @@ describe("a member that was away for too long", () => {
   });
 });
 
+describe("a copy that counts no more, before it is recounted", () => {
+  const level = 3;
+  const moving = (h: Harness, contentId: number, memberId: number, replacesMemberId: number) =>
+    h.ok({ kind: "assign-replica", contentId, extentIndex: 0, memberId, replacesMemberId });
+  const seal = (h: Harness, contentId: number, memberId: number) =>
+    h.ok({ kind: "add-replica", seal: sealOf(contentId, memberId, utf8("x")) });
+
+  for (const [what, makeVoid] of [
+    ["whose member was given up", (h: Harness) => void h.ok(lost)],
+    ["whose store was replaced", (h: Harness) => h.register(102, "store-new")],
+  ] as const) {
+    it(`is not one of the three on whose strength a moved copy goes: one ${what}`, () => {
+      const h = new Harness().bootstrap(level);
+      h.register(104);
+      const { contentId } = h.put("/f", { text: "x" });
+      moving(h, contentId, 104, 101);
+      makeVoid(h);
+
+      seal(h, contentId, 104);
+      expect(statesOf(h, contentId)).to.include.members(["101 verified", "103 verified", "104 verified"]);
+      recountAll(h);
+      expect(statesOf(h, contentId)).to.include.members(["101 verified", "103 verified", "104 verified"]);
+    });
+  }
+
+  it("goes like any bad one once three others count", () => {
+    const h = new Harness().bootstrap(level);
+    h.register(104);
+    const { contentId } = h.put("/f", { text: "x" });
+    h.ok(lost);
+    moving(h, contentId, 104, 102);
+
+    seal(h, contentId, 104);
+
+    expect(statesOf(h, contentId)).to.have.members(["101 verified", "103 verified", "104 verified"]);
+    recountAll(h);
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, lostCount: 0 });
+  });
+
+  it("is not made by the late seal of a member that was given up, until that has compared its copies", () => {
+    const h = new Harness().bootstrap(level);
+    const { contentId } = h.put("/f", { text: "x", memberIds: [101, 103] });
+    h.ok(lost);
+    recountAll(h);
+
+    h.refused("SEAL_REJECTED", { kind: "add-replica", seal: sealOf(contentId, 102, utf8("x")) });
+    h.ok(returned);
+    seal(h, contentId, 102);
+
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1 });
+  });
+
+  it("is recorded as lost with a file whose other seals suffice, and does not make up for one that is missing", () => {
+    const h = new Harness().bootstrap(level);
+    h.ok(lost);
+    recountAll(h);
+    h.refused("SEAL_REJECTED", h.putBody("/few", { text: "x", memberIds: [101, 102] }));
+
+    const { contentId } = h.put("/f", { text: "x" });
+
+    expect(statesOf(h, contentId)).to.deep.equal(["101 verified", "102 lost", "103 verified"]);
+    expect(counters(h.store).replicas).to.include({
+      underReplicatedCount: 1,
+      lostCount: 1,
+      recounting: false,
+    });
+    expect(underReplicated(h.store, undefined, 10)[0]).to.include({ contentId, verifiedCount: 2 });
+  });
+
+  it("is found when the level is raised, where older versions had recorded it behind the recount", () => {
+    const h = new Harness().bootstrap(2);
+    for (const memberId of MEMBER_IDS) h.register(memberId, `store-${memberId}`, 3);
+    h.ok(lost);
+    recountAll(h);
+    const { contentId } = h.put("/f", { text: "x" });
+    expect(counters(h.store).replicas).to.include({ recounting: false, fullyReplicatedCount: 1 });
+
+    h.ok({ kind: "raise-feature-level", level });
+    recountAll(h);
+
+    expect(statesOf(h, contentId)).to.deep.equal(["101 verified", "102 lost", "103 verified"]);
+    expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 0, lostCount: 1 });
+  });
+
+  it("counted until then: clusters below the level go on as their older versions do", () => {
+    const h = new Harness().bootstrap(2);
+    h.register(104);
+    const { contentId } = h.put("/f", { text: "x" });
+    moving(h, contentId, 104, 101);
+    h.ok(lost);
+
+    seal(h, contentId, 104);
+
+    expect(statesOf(h, contentId)).to.have.members(["102 lost", "103 verified", "104 verified"]);
+  });
+});
+
 describe("a finding about a copy", () => {
   it("is kept as what it is, and not made less certain by a later suspicion", () => {
     const h = new Harness().bootstrap();

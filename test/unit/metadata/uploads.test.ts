@@ -284,6 +284,39 @@ describe("uploads", () => {
   });
 });
 
+describe("an upload with a target that is given up meanwhile", () => {
+  const lost = { kind: "declare-lost", memberId: 102, storeIncarnation: "store-102" } as const;
+
+  it("is completed by two others that sealed, and lacks a copy from the first moment on", () => {
+    const h = new Harness().bootstrap(3);
+    const upload = init(h, "/up");
+    h.ok(lost);
+    for (; pendingWork(h.store).recountable;) h.ok({ kind: "recount" });
+
+    h.ok(completeBody(upload));
+
+    const states = extentsOf(h.store, upload.contentId).flatMap(({ replicas }) =>
+      replicas.map((each) => each.state),
+    );
+    expect(states).to.deep.equal(["verified", "lost", "verified"]);
+    expect(counters(h.store).replicas).to.include({ underReplicatedCount: 1, lostCount: 1 });
+  });
+
+  it("is not completed by it and one other, and is once a third has sealed", () => {
+    const h = new Harness().bootstrap(3);
+    const upload = init(h, "/up");
+    h.ok(lost);
+
+    h.refused("SEAL_REJECTED", completeBody(upload, { seals: seals(upload, [101, 102]) }));
+    h.ok(completeBody(upload, { seals: seals(upload, [101, 103]) }));
+
+    const copies = extentsOf(h.store, upload.contentId).flatMap(({ replicas }) => replicas);
+    expect(copies.map(({ memberId, state }) => `${memberId} ${state}`)).to.deep.equal([
+      ...["101 verified", "103 verified", "102 pending"],
+    ]);
+  });
+});
+
 describe("small files", () => {
   it("need a lease on their id that has not expired and an id never used", () => {
     const h = new Harness().bootstrap();
