@@ -198,6 +198,7 @@ export class StoreKeeper {
       ports: { forMember: (id) => (id === memberId ? ownCopies : this.replicas.forMember(id)) },
       detector: this.detector,
       digester,
+      hashed,
       budget: this.plane.budget,
       memberId,
       plantedFault: plantedChunkFault,

@@ -23,7 +23,7 @@ import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
 import { must } from "../std/assert.ts";
 import { bytesEqual } from "../std/bytes.ts";
-import { foldTreeHash, type Digester } from "../std/digest.ts";
+import { foldTreeHash, type Digester, type DigestMemory } from "../std/digest.ts";
 import type { BackgroundPace } from "./background-pace.ts";
 import { readWhole } from "./hole-filler.ts";
 import type { PlantedChunkFault } from "./planted-faults.ts";
@@ -43,6 +43,8 @@ export interface ReplicaCopierOptions {
   readonly ports: ReplicaPorts;
   readonly detector: FailureDetector;
   readonly digester: Digester;
+  /** Where the store of this node looks up what was hashed here already. */
+  readonly hashed?: DigestMemory | undefined;
   readonly budget: WriteBudget;
   /** This node. */
   readonly memberId: number;
@@ -255,7 +257,7 @@ export class ReplicaCopier {
     digest: Uint8Array,
     from: readonly number[],
   ): Promise<Uint8Array> {
-    const { ports, digester } = this.#options;
+    const { ports, digester, hashed } = this.#options;
     const { extent, signal } = request;
     const range = {
       offset: chunkIndex * CHUNK_SIZE_BYTES,
@@ -266,7 +268,10 @@ export class ReplicaCopier {
       if (source === undefined) continue;
       try {
         const bytes = await readWhole(source, extent, range, signal);
-        if (bytesEqual(await digester.sha256(bytes), digest)) return bytes;
+        if (bytesEqual(await digester.sha256(bytes), digest)) {
+          hashed?.remember(bytes, digest);
+          return bytes;
+        }
         this.#options.onBadReplica(extent, memberId, "corrupt");
       } catch (error) {
         throwIfCanceled(signal);

@@ -26,8 +26,11 @@ import type { CollectionBrake } from "../../../src/drive/collection-brake.ts";
 import type { PlantedChunkFault } from "../../../src/replication/planted-faults.ts";
 import { ReplicaCopier } from "../../../src/replication/replica-copier.ts";
 import { CHUNK_SIZE_BYTES, DROP_GRACE_MS, WRITE_LEASE_MS } from "../../../src/drive/limits.ts";
-import { dropList, pendingWork } from "../../../src/metadata/view.ts";
-import { inlineDigester, sha256 } from "../../../src/std/digest.ts";
+import { dropList, extentsOf, pendingWork } from "../../../src/metadata/view.ts";
+import type { ReplicaPort } from "../../../src/replication/replica-port.ts";
+import { must } from "../../../src/std/assert.ts";
+import { bytesEqual } from "../../../src/std/bytes.ts";
+import { DigestMemory, inlineDigester, sha256 } from "../../../src/std/digest.ts";
 import { freePace, bytesOf, patternBytes, streamOf, TestDrives, uploadOf } from "../../support/use-drives.ts";
 
 const CONTENT = patternBytes(9 * CHUNK_SIZE_BYTES + 1);
@@ -303,6 +306,38 @@ describe("Repair", () => {
     expect(writes).to.equal(10);
     const read = drives.replicas.forMember(2)?.read(extent, 0, CONTENT.length);
     if (read !== undefined) expect((await bytesOf(read)).equals(CONTENT)).to.equal(true);
+  });
+
+  it("hashes what it copies once: its store finds the digest of every chunk that was checked on the way", async () => {
+    const drives = new TestDrives(3);
+    drives.kill(3);
+    const contentId = await put(drives);
+    drives.revive(3);
+    const extent = { contentId, extentIndex: 0 };
+    const { clock, detector, budget } = drives.node(3).plane;
+    const hashed = new DigestMemory();
+    const own = must(drives.replicas.forMember(3), "the receiver");
+    const written: boolean[] = [];
+    const spy: ReplicaPort = {
+      ...own,
+      writeChunk: async (key, chunkIndex, bytes, digest, signal) => {
+        const isRight = bytesEqual(sha256(bytes), digest);
+        written.push(isRight && hashed.knows(bytes, digest) && !hashed.knows(bytes.slice(), digest));
+        await own.writeChunk(key, chunkIndex, bytes, digest, signal);
+      },
+    };
+    const copier = new ReplicaCopier({
+      ...freePace(clock),
+      ...{ detector, digester: inlineDigester, hashed, budget, memberId: 3 },
+      ports: { forMember: (id) => (id === 3 ? spy : drives.replicas.forMember(id)) },
+      onBadReplica: () => undefined,
+    });
+    const root = must(extentsOf(drives.tree.store, contentId)[0], "its extent").root;
+    const { signal } = new AbortController();
+
+    await copier.copy({ extent, sizeBytes: CONTENT.length, root, sources: [1, 2], signal });
+
+    expect(written).to.deep.equal(Array.from({ length: 10 }, () => true));
   });
 
   it("puts a good copy together from sources that are damaged at different places", async () => {
