@@ -86,6 +86,7 @@ export class Membership implements Omit<ClusterAdmin, "backUpTree"> {
     await metadata.port.linearize(options);
     const replacesMemberId = replacesNode === undefined ? 0 : this.#resolve(replacesNode);
     const replaced = findMember(metadata.port.reader(), replacesMemberId);
+    if (replacesNode !== undefined && replaced === undefined) throw neverCame(replacesMemberId, replacesNode);
     const isStorageOnly = replaced?.isStorageOnly ?? request.storageOnly ?? false;
     if (replacesMemberId === 0 && !isStorageOnly) this.#checkRoom();
     const token = { clusterId, secret, isStorageOnly };
@@ -336,6 +337,15 @@ function unsafe(memberId: number, name: string, harm: Harm, reason: string): Dri
     harm,
     reason,
   });
+}
+
+/** A node that was admitted and has not registered: nothing of it is there that another could take over. */
+function neverCame(memberId: number, node: string): DriveError {
+  return new DriveError(
+    "MEMBER_NOT_FOUND",
+    `Node ${JSON.stringify(node)} was let in and has not come yet, so nothing of it can be replaced. Take it out with netdisk cluster remove ${node}, then make a token for the other one with netdisk cluster add.`,
+    { node, member_id: String(memberId) },
+  );
 }
 
 function partOf(config: MemberConfig, memberId: number): MemberPart {

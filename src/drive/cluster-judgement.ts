@@ -53,6 +53,8 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   const { extentCount, fullyReplicatedCount, underReplicatedCount, suspectCount } = status.replicas;
   const extents = formatQuantity(extentCount, "extent");
   const away = status.nodes.filter((node) => node.health !== "up");
+  // What a node had that was given up counts no more, and is made elsewhere.
+  const missed = away.filter(({ lost }) => !lost);
   const { replicas } = status;
   const bad = Math.max(suspectCount, replicas.corruptCount, replicas.lostCount);
   if (fullyReplicatedCount < extentCount || underReplicatedCount > 0 || bad > 0) {
@@ -66,7 +68,7 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
           ? `the cluster has only ${formatQuantity(status.nodes.length, "node")}, "netdisk cluster add" lets one more in`
           : status.nodes.length - away.length < REPLICA_COUNT
             ? `${awayNodes(away)}, and no other node can take their copies: start it again, or put another in its place with "netdisk cluster replace"`
-            : `repair makes the others${timeLeft(replicas)}${waitFor(status.nodes)}`;
+            : `repair makes the others${timeLeft(replicas)}${waitFor(status.nodes)}${unreadable(missed)}`;
     return {
       fully: false,
       sentence: `${formatCount(fewer)} of ${extents} have fewer than three verified copies; ${remedy}.${kinds(replicas)}`,
@@ -81,8 +83,6 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   if (extentCount === 0 && status.contentBytes > 0) {
     return { fully: false, sentence: `${status.nodeId} does not know the copies yet; ask again.` };
   }
-  // What a node had that was given up counts no more, and was made elsewhere.
-  const missed = away.filter(({ lost }) => !lost);
   if (extentCount === 0 && status.fileCount === 0 && missed.length === 0 && status.leaderId !== undefined) {
     return { fully: true, sentence: "There are no files yet." };
   }
@@ -129,6 +129,11 @@ function waitFor(nodes: readonly NodeStatus[]): string {
   if (takers.length >= REPLICA_COUNT || filled.length === 0) return "";
   const [are, they] = filled.length === 1 ? ["is", "it has"] : ["are", "they have"];
   return `; ${filled.join(", ")} ${are} full: copies that can go nowhere else wait until ${they} room`;
+}
+
+/** What counts as verified and cannot be had now, beside the copies that are missing. */
+function unreadable(missed: readonly NodeStatus[]): string {
+  return missed.length === 0 ? "" : `; ${awayNodes(missed)}: the copies there count and cannot be read now`;
 }
 
 function timeLeft({ missingCopyBytes, repairBytesPerSecond, redundantInMs }: ReplicaSummary): string {

@@ -522,6 +522,22 @@ describe("netdisk cluster status", () => {
       },
       says: "repair makes the others.",
     },
+    {
+      name: "copies are missing and another node is away, which has not been given up",
+      change: {
+        nodes: [up, up, up, { ...node, nodeId: "n4", health: "suspect" }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "repair makes the others; n4 is suspect: the copies there count and cannot be read now.",
+    },
+    {
+      name: "the copies of a node that was given up are made elsewhere",
+      change: {
+        nodes: [up, up, up, { ...node, nodeId: "n4", health: "down", lost: true }],
+        replicas: { ...healthy.replicas, fullyReplicatedCount: 9, underReplicatedCount: 1 },
+      },
+      says: "repair makes the others.",
+    },
     { name: "a node is down", change: { nodes: [{ ...node, health: "down" }] }, says: "n3 is down" },
     { name: "no leader is known", change: { leaderId: undefined }, says: "no leader is known" },
     {

@@ -532,6 +532,20 @@ describe("Membership", () => {
     });
   });
 
+  it("replaces nobody that was let in and never came, and says what to do instead", async () => {
+    drive(1, 2, 3);
+    await join(4);
+    const secret = "ab".repeat(32);
+    const replace = () => membershipAt(2).createJoinToken({ secret, replacesNode: "node-4" });
+    expect((await expectReason("MEMBER_NOT_FOUND", replace)).message).to.include("cluster remove node-4");
+
+    await membershipAt(1).removeNode("node-4", { force: false });
+    await rounds(3);
+    await join(5);
+
+    expect(await change()).to.include({ kind: "add", phase: "joining", nodeId: "node-5" });
+  });
+
   describe("a node that wants a place of another", () => {
     let count = 0;
     const admit = async (overrides: Partial<JoinRequest>, replacesNode?: string) => {
