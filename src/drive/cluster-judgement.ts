@@ -77,7 +77,8 @@ export function judgeCopies(status: ClusterStatus): { readonly fully: boolean; r
   if (replicas.recounting) {
     return {
       fully: false,
-      sentence: "The copies of a node that lost its store or was given up are being counted; ask again.",
+      sentence:
+        "The copies of a node that lost its store, was given up or was removed are being counted; ask again.",
     };
   }
   if (extentCount === 0 && status.contentBytes > 0) {

@@ -261,7 +261,7 @@ export interface ReplicaSummary {
   readonly missingCopyBytes: number;
   /** Extents on their way from one node to another with all copies verified. */
   readonly movingCount: number;
-  /** The copies of a lost or replaced chunk store are still being counted: the other figures are too good. */
+  /** The copies of a lost or replaced chunk store, or of a removed member, are still being counted: the other figures are too good. */
   readonly recounting: boolean;
   /** Bytes of copies that the nodes together make a second, over the last half minute; 0 until copies were made for that long. */
   readonly repairBytesPerSecond: number;

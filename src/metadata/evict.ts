@@ -4,7 +4,7 @@
  * There is no index from members to copies: it would cost every file a write for the sake of the rarest of operations. So the
  * contents are walked once in the order of their ids, a bounded number per command, and the cursor is part of the state. What
  * is created behind the cursor cannot name the member: its seals are refused since it was removed. Reads never ask a removed
- * member, so what the walk has not come to yet is only counted as better kept than it is.
+ * member, so what the walk has not come to yet is only counted as better kept than it is; whoever asks is told that counting goes on.
  */
 import { MEMBER_COUNT_MAX } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";

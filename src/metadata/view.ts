@@ -459,7 +459,7 @@ export function counters(reader: OrderedReader): Counters {
     noCopyCount: state.uncopiedExtentCount,
     missingCopyBytes: state.missingCopyBytes,
     movingCount: state.movingExtentCount,
-    recounting: isRecounting(reader),
+    recounting: isRecounting(reader) || isEvictionDue(reader),
   };
   return { fileCount, directoryCount, openUploadCount, contentBytes, requestCount, changeCount, replicas };
 }

@@ -2,7 +2,7 @@
  * Copies chunks of an extent that one member lacks from members that have them, before a seal and after a target was replaced.
  *
  * Rule (reliability: K4): a chunk is written to the receiver only after its bytes were hashed here and equal the digest that
- * the source states; the receiver verifies them again when it seals. Never removes anything.
+ * the source states; the receiver checks them again as they come. Never removes anything.
  */
 import { canceledError, throwIfCanceled } from "../cluster/deadline.ts";
 import type { FailureDetector } from "../cluster/failure-detector-port.ts";

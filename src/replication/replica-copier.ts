@@ -3,7 +3,7 @@
  *
  *   own copy whole after a re-read? --> its seal
  *   else: manifest from a source, checked against the tree's root --> chunks that are absent or damaged here, each checked
- *   against the manifest --> seal (which re-reads and verifies) --> its seal
+ *   against the manifest --> seal (syncs, and folds what was checked as it came) --> its seal
  *   no source can give it? --> what is quarantined here is read again: whole by now --> its seal
  *
  * Rule (reliability: K4): a good copy is never replaced by a bad or shorter one. A damaged copy here is removed only when every

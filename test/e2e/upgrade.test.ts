@@ -80,7 +80,9 @@ describe("A rolling upgrade", function () {
     );
     expect((await statusAt(two)).featureLevel).to.equal(1);
     const { stdout: mixed } = await netdisk(["cluster", "status", "--nodes", cluster.addresses]);
-    expect(mixed).to.match(/Feature level 1; it is raised to 2 once .*: node3\./);
+    expect(mixed).to.match(
+      new RegExp(`Feature level 1; it is raised to ${FEATURE_LEVELS.max} once .*: node3\\.`),
+    );
 
     await restart(three, (node) => node.start());
     for (const node of cluster.nodes) {
@@ -95,7 +97,9 @@ describe("A rolling upgrade", function () {
     await eventually(
       "the metric follows",
       async () =>
-        /netdisk_feature_level\{[^}]*\} 2/.test(await (await fetch(`${one.httpUrl}/metrics`)).text()),
+        new RegExp(`netdisk_feature_level\\{[^}]*\\} ${FEATURE_LEVELS.max}`).test(
+          await (await fetch(`${one.httpUrl}/metrics`)).text(),
+        ),
       { withinMs: 5_000 },
     );
     await put(three, "after");
@@ -107,7 +111,9 @@ describe("A rolling upgrade", function () {
     const log = readFileSync(three.logPath, "utf8");
     expect(log).to.include("VERSION_UNSUPPORTED");
     expect(log).to.match(
-      /The cluster has feature level 2, and this version of netdisk supports level 1 alone/,
+      new RegExp(
+        `The cluster has feature level ${FEATURE_LEVELS.max}, and this version of netdisk supports level 1 alone`,
+      ),
     );
     three.start();
     await three.ready();

@@ -537,7 +537,7 @@ export type ReplicaSummary = Message<"netdisk.v1.ReplicaSummary"> & {
   movingCount: bigint;
 
   /**
-   * The copies of a lost or replaced chunk store are still being counted: the other figures are too good.
+   * The copies of a lost or replaced chunk store, or of a removed member, are still being counted: the other figures are too good.
    *
    * @generated from field: bool recounting = 12;
    */

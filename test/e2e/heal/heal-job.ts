@@ -51,7 +51,7 @@ export interface HealJobReport {
   readonly uploads: RequestCounts;
   readonly downloads: RequestCounts;
   readonly flippedCount: number;
-  /** Damaged extents that scrubs reported, over all nodes. */
+  /** Extents in which a flipped bit was found, by a user's read or by the scrub. */
   readonly foundDamagedCount: number;
   /** Those that a last scrub of every node still found. */
   readonly leftDamagedCount: number;
@@ -240,6 +240,7 @@ class HealJob {
     this.#log(`flipped one bit in each of ${count} records of two nodes`);
     const byScrub = await this.#scrub();
     const all = flippedNodes.reduce((sum, node) => sum + damagedExtentCount(node), 0);
+    this.#foundDamagedCount = all;
     this.#log(`${all} extents were damaged: ${all - byScrub} of them were met by users' reads first`);
     await this.#whole("after bits were flipped");
     return count;
@@ -332,7 +333,6 @@ class HealJob {
       { withinMs: this.#patienceMs, everyMs: 500 },
     );
     const found = nodes.reduce((sum, { scrub }) => sum + (scrub?.damagedCount ?? 0), 0);
-    this.#foundDamagedCount += found;
     this.#log(`every node has read all its copies: ${found} damaged extents`);
     return found;
   }

@@ -538,6 +538,11 @@ describe("netdisk cluster status", () => {
       },
       says: "repair makes the others.",
     },
+    {
+      name: "a node was removed and its copies are still being counted",
+      change: { replicas: { ...healthy.replicas, recounting: true } },
+      says: "was given up or was removed are being counted; ask again.",
+    },
     { name: "a node is down", change: { nodes: [{ ...node, health: "down" }] }, says: "n3 is down" },
     { name: "no leader is known", change: { leaderId: undefined }, says: "no leader is known" },
     {
