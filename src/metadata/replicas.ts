@@ -44,6 +44,11 @@ export class CountedCopies {
     this.#believesRecords = context.state.featureLevel < FEATURE_LEVEL_VOID_COPIES;
   }
 
+  /** Whether copies that do not count go as soon as three others do, whatever made them needless. */
+  get endsNeedless(): boolean {
+    return !this.#believesRecords;
+  }
+
   /** Whether a copy is verified and, as far as the cluster's level goes, at a store that still stands for it. */
   has(replica: ReplicaRecord): boolean {
     if (replica.state !== "verified") return false;
@@ -106,16 +111,44 @@ function add(context: ApplyContext, seal: Seal, counted: CountedCopies): void {
     all.filter((each) => each.memberId !== replacedId && counted.has(each)).length >= REPLICA_COUNT;
   const replicas = isEnough
     ? all.filter((replica) => replica.memberId !== replacedId && isWanted(replica, all, counted))
-    : all;
-  const kept = new Set(replicas.map(({ memberId }) => memberId));
-  dropFrom(
-    context,
-    seal.extent,
-    all.map(({ memberId }) => memberId).filter((memberId) => !kept.has(memberId)),
-  );
+    : withoutNeedless(all, counted);
+  dropOthers(context, seal.extent, all, replicas);
   // A member that gets its copy back must not be told to drop it.
   context.delete(dropListKey(seal.memberId, seal.extent.contentId, seal.extent.extentIndex));
   replaceExtent(context, seal.extent, before, { ...before, replicas });
+}
+
+/** Copies without those that do not count, once three others do: nothing would ever make them good, or take them away. */
+function withoutNeedless(all: readonly ReplicaRecord[], counted: CountedCopies): readonly ReplicaRecord[] {
+  if (!counted.endsNeedless || all.filter((each) => counted.has(each)).length < REPLICA_COUNT) return all;
+  return all.filter((replica) => isWanted(replica, all, counted));
+}
+
+function dropOthers(
+  context: ApplyContext,
+  key: ExtentKey,
+  all: readonly ReplicaRecord[],
+  replicas: readonly ReplicaRecord[],
+): void {
+  const kept = new Set(replicas.map(({ memberId }) => memberId));
+  dropFrom(
+    context,
+    key,
+    all.map(({ memberId }) => memberId).filter((memberId) => !kept.has(memberId)),
+  );
+}
+
+/** Notes that a copy is bad; it goes at once when three others count and the cluster's level has it so. */
+export function noteBad(
+  context: ApplyContext,
+  key: ExtentKey,
+  before: ExtentRecord,
+  bad: Pick<ReplicaRecord, "memberId" | "state">,
+): void {
+  const after = withState(before, bad.memberId, bad.state);
+  const replicas = withoutNeedless(after.replicas, new CountedCopies(context));
+  dropOthers(context, key, after.replicas, replicas);
+  replaceExtent(context, key, before, { ...after, replicas });
 }
 
 /** add-replicas. */
@@ -190,15 +223,11 @@ export function reportReplica(context: ApplyContext, body: Body<"report-replica"
   // What is yet to be made cannot be bad, and what is known of a copy is not made less certain.
   if (old === undefined || old.state === "pending" || old.state === body.finding) return;
   if (old.state !== "verified" && body.finding === "suspect") return;
-  replaceExtent(context, body, before, withState(before, body.memberId, body.finding));
+  noteBad(context, body, before, { memberId: body.memberId, state: body.finding });
 }
 
 /** An extent with another state of one copy. */
-export function withState(
-  extent: ExtentRecord,
-  memberId: number,
-  state: ReplicaRecord["state"],
-): ExtentRecord {
+function withState(extent: ExtentRecord, memberId: number, state: ReplicaRecord["state"]): ExtentRecord {
   const replicas = extent.replicas.map((replica): ReplicaRecord =>
     replica.memberId === memberId ? { ...replica, state } : replica,
   );

@@ -8,7 +8,6 @@ import type { ExtentKey } from "../drive/content.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { CommandBody, ResultValue } from "./commands.ts";
 import { hasPrefix, refuse, scanPrefix, type ApplyContext } from "./context.ts";
-import { replaceExtent } from "./extents.ts";
 import { afterPrefix, makeKey, numberInKey, recountKey, storeKey, TABLE } from "./keys.ts";
 import { findStore, isVoid, KnownStores } from "./known-stores.ts";
 import { findMember, startRecount } from "./members.ts";
@@ -22,7 +21,7 @@ import {
   type RecountRecord,
   type StoreRecord,
 } from "./records.ts";
-import { withState } from "./replicas.ts";
+import { noteBad } from "./replicas.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
@@ -130,7 +129,7 @@ function recountMember(
   for (const { extent, ...extentKey } of page.extents) {
     const replica = extent.replicas.find((each) => each.memberId === memberId);
     if (replica !== undefined && isVoid(replica, known)) {
-      replaceExtent(context, extentKey, extent, withState(extent, memberId, "lost"));
+      noteBad(context, extentKey, extent, { memberId, state: "lost" });
     }
   }
   if (page.next === undefined) context.delete(recountKey(memberId));

@@ -281,9 +281,12 @@ function sealedExtent(
   counted: CountedCopies,
 ): ExtentRecord {
   const replicas = new Map(seals.map((seal) => [seal, sealedReplica(context, seal, counted)]));
-  const equal = equalSeals(seals);
-  const sealCount = equal.filter((seal) => replicas.get(seal)?.state === "verified").length;
-  const first = equal[0];
+  const isCounted = (seal: Seal): boolean => replicas.get(seal)?.state === "verified";
+  const [first] = equalSeals(seals.filter(isCounted));
+  const isEqual = (seal: Seal): boolean =>
+    first !== undefined && seal.sizeBytes === first.sizeBytes && bytesEqual(seal.root, first.root);
+  const equal = equalSeals(seals.filter(isEqual));
+  const sealCount = equal.filter(isCounted).length;
   if (first === undefined || sealCount < sealCountMin(context) || first.root.length !== DIGEST_SIZE_BYTES) {
     return refuse("SEAL_REJECTED", `Extent ${extent.extentIndex} has ${sealCount} equal seals.`, {
       extent_index: String(extent.extentIndex),

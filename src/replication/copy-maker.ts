@@ -6,6 +6,7 @@ import type { MetadataClient } from "../cluster/metadata-client.ts";
 import type { ExtentKey } from "../drive/content.ts";
 import { DriveError, hasReason } from "../drive/errors.ts";
 import { CHUNK_SIZE_BYTES } from "../drive/limits.ts";
+import { storeOf } from "../metadata/view.ts";
 import type { Clock } from "../std/clock.ts";
 import { isWantedOf, type Assignments } from "./assignments.ts";
 import type { ExtentLocks } from "./extent-locks.ts";
@@ -56,8 +57,13 @@ export class CopyMaker {
     return failedAtMs !== undefined && this.#options.clock.monotonicMs() - failedAtMs < REPAIR_RETRY_MS;
   }
 
-  /** Makes copies, a few at once; true when one was made. Failures are told to onError. */
+  /**
+   * Makes copies, a few at once; true when one was made. Failures are told to onError. Does nothing while this member is given up:
+   * its seals count again once it has compared what it holds.
+   */
   async makeAll(wanted: readonly WantedCopy[], signal: AbortSignal): Promise<boolean> {
+    const { port } = this.#options.metadata;
+    if (storeOf(port.reader(), port.memberId).lostTimeMs > 0) return false;
     let made = false;
     const work = async (waiting: Iterable<WantedCopy>): Promise<void> => {
       for (const { key } of waiting) {

@@ -75,9 +75,18 @@ export class ReplicaReports {
     this.#chores.run(async () => {
       // What is left out is a copy less, and repair sees that.
       const seals = (await late).filter(({ memberId }) => !this.isGivenUp(memberId));
-      for (const seal of seals) await this.#metadata.applyIdempotent({ kind: "add-replica", seal });
+      for (const seal of seals) await this.#addUnlessRejected(seal);
       if (seals.length > 0) await this.#reportGivenUp(seals);
     });
+  }
+
+  /** A store that was replaced, or given up since this node's tree, keeps no other seal from being told. */
+  async #addUnlessRejected(seal: Seal): Promise<void> {
+    try {
+      await this.#metadata.applyIdempotent({ kind: "add-replica", seal });
+    } catch (error) {
+      if (!hasReason(error, "SEAL_REJECTED")) throw error;
+    }
   }
 
   async #reportGivenUp(seals: readonly Seal[]): Promise<void> {

@@ -44,8 +44,8 @@ const RECORDED = {
     membership: "8394a42cb5bfdf2d",
     "what is forgotten": "392b0afbeb586696",
     "the level is raised": "ad77ba217d095e85",
-    "copies that count no more": "755e9fa1bac44c3a",
-    "the level is raised further": "bd9d31ad0281e977",
+    "copies that count no more": "450d6c7c2bcb8218",
+    "the level is raised further": "c46a90cc6047ba03",
   },
 } as const;
 

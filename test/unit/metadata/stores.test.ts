@@ -4,7 +4,14 @@
  * checked after each.
  */
 import { expect } from "chai";
-import { extentsOf, counters, pendingWork, storeOf, underReplicated } from "../../../src/metadata/view.ts";
+import {
+  dropList,
+  extentsOf,
+  counters,
+  pendingWork,
+  storeOf,
+  underReplicated,
+} from "../../../src/metadata/view.ts";
 import { utf8 } from "../../../src/std/bytes.ts";
 import { Harness, MEMBER_IDS, sealOf } from "./harness.ts";
 
@@ -125,9 +132,10 @@ describe("a copy that counts no more, before it is recounted", () => {
       makeVoid(h);
 
       seal(h, contentId, 104);
-      expect(statesOf(h, contentId)).to.include.members(["101 verified", "103 verified", "104 verified"]);
+      expect(statesOf(h, contentId)).to.have.members(["101 verified", "103 verified", "104 verified"]);
       recountAll(h);
-      expect(statesOf(h, contentId)).to.include.members(["101 verified", "103 verified", "104 verified"]);
+      expect(statesOf(h, contentId)).to.have.members(["101 verified", "103 verified", "104 verified"]);
+      expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, lostCount: 0 });
     });
   }
 
@@ -143,6 +151,24 @@ describe("a copy that counts no more, before it is recounted", () => {
     expect(statesOf(h, contentId)).to.have.members(["101 verified", "103 verified", "104 verified"]);
     recountAll(h);
     expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 1, lostCount: 0 });
+  });
+
+  it("goes likewise where a fourth copy is there, when it is recounted or reported", () => {
+    const h = new Harness().bootstrap(level);
+    h.register(104);
+    const [one, two] = [h.put("/f", { text: "x" }).contentId, h.put("/g", { text: "x" }).contentId];
+    for (const contentId of [one, two]) seal(h, contentId, 104);
+    h.ok({ kind: "report-replica", contentId: two, extentIndex: 0, memberId: 101, finding: "corrupt" });
+    expect(statesOf(h, two)).to.have.members(["102 verified", "103 verified", "104 verified"]);
+
+    h.ok(lost);
+    recountAll(h);
+
+    expect(statesOf(h, one)).to.have.members(["101 verified", "103 verified", "104 verified"]);
+    expect(statesOf(h, two), "two others are too few").to.have.members([
+      ...["102 lost", "103 verified", "104 verified"],
+    ]);
+    expect(dropList(h.store, 102, 10)).to.deep.equal([{ contentId: one, extentIndex: 0 }]);
   });
 
   it("is not made by the late seal of a member that was given up, until that has compared its copies", () => {

@@ -247,6 +247,29 @@ describe("Repair", () => {
     });
   });
 
+  it("leaves a returned member's copies alone until it has compared what it holds: no seal of it would count", async () => {
+    const drives = new TestDrives(3);
+    await put(drives);
+    drives.giveUp(3);
+    drives.revive(3);
+    drives.detector.sinceMs.delete(3);
+    const errors: string[] = [];
+    let calls = 0;
+    drives.replicas.onCall = ({ memberId }) => {
+      if (memberId === 3) calls += 1;
+    };
+    const { repair } = loopsOf(drives, 3, errors);
+    repair.start();
+    await drives.clock.advance(3 * REPAIR_RETRY_MS);
+    expect([calls, errors]).to.deep.equal([0, []]);
+
+    drives.tree.apply({ kind: "return-store", memberId: 3, storeIncarnation: "store-3" });
+    await drives.clock.advance(3 * REPAIR_IDLE_MS);
+    await repair.stop();
+
+    expect(await verifiedCount(drives)).to.equal(3);
+  });
+
   it("works on the extents with the fewest copies first, even those that became so meanwhile", async () => {
     const drives = new TestDrives(3);
     const many = await Promise.all(
