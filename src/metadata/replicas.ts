@@ -144,9 +144,10 @@ export function noteBad(
   key: ExtentKey,
   before: ExtentRecord,
   bad: Pick<ReplicaRecord, "memberId" | "state">,
+  counted: CountedCopies,
 ): void {
   const after = withState(before, bad.memberId, bad.state);
-  const replicas = withoutNeedless(after.replicas, new CountedCopies(context));
+  const replicas = withoutNeedless(after.replicas, counted);
   dropOthers(context, key, after.replicas, replicas);
   replaceExtent(context, key, before, { ...after, replicas });
 }
@@ -223,7 +224,8 @@ export function reportReplica(context: ApplyContext, body: Body<"report-replica"
   // What is yet to be made cannot be bad, and what is known of a copy is not made less certain.
   if (old === undefined || old.state === "pending" || old.state === body.finding) return;
   if (old.state !== "verified" && body.finding === "suspect") return;
-  noteBad(context, body, before, { memberId: body.memberId, state: body.finding });
+  const bad = { memberId: body.memberId, state: body.finding };
+  noteBad(context, body, before, bad, new CountedCopies(context));
 }
 
 /** An extent with another state of one copy. */

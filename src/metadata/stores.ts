@@ -21,7 +21,7 @@ import {
   type RecountRecord,
   type StoreRecord,
 } from "./records.ts";
-import { noteBad } from "./replicas.ts";
+import { CountedCopies, noteBad } from "./replicas.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
@@ -104,6 +104,7 @@ export function membersBeingRecounted(reader: OrderedReader): readonly number[] 
 /** recount. */
 export function recount(context: ApplyContext): ResultValue {
   const { batchItemCountMax } = context.limits;
+  const counted = new CountedCopies(context);
   let itemCount = 0;
   for (const { key, value } of scanPrefix(context, makeKey(TABLE.recount, []), batchItemCountMax)) {
     if (itemCount >= batchItemCountMax) break;
@@ -112,6 +113,7 @@ export function recount(context: ApplyContext): ResultValue {
       numberInKey(key, 0),
       recountCodec.decode(value),
       batchItemCountMax - itemCount,
+      counted,
     );
   }
   return { kind: "batch", itemCount, more: isRecounting(context) };
@@ -123,13 +125,14 @@ function recountMember(
   memberId: number,
   from: RecountRecord,
   countMax: number,
+  counted: CountedCopies,
 ): number {
   const known = new KnownStores(context).of(memberId);
   const page = extentsFrom(context, from, countMax);
   for (const { extent, ...extentKey } of page.extents) {
     const replica = extent.replicas.find((each) => each.memberId === memberId);
     if (replica !== undefined && isVoid(replica, known)) {
-      noteBad(context, extentKey, extent, { memberId, state: "lost" });
+      noteBad(context, extentKey, extent, { memberId, state: "lost" }, counted);
     }
   }
   if (page.next === undefined) context.delete(recountKey(memberId));
