@@ -11,7 +11,8 @@
  *   1  everything before there were levels; a state that names none has this one
  *   2  the tree remembers what each member supports (register-node)
  *   3  no copy goes, and no seal counts, on the strength of a chunk store that was given up or replaced (add-replica, uploads);
- *      a bad copy goes as soon as three others count, also when it is found bad after them
+ *      a bad copy goes as soon as three others count, also when it is found bad after them; nothing of a removed member stays,
+ *      whatever goes while its copies are being forgotten
  */
 import { DriveError } from "./errors.ts";
 

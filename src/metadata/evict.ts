@@ -6,6 +6,7 @@
  * is created behind the cursor cannot name the member: its seals are refused since it was removed. Reads never ask a removed
  * member, so what the walk has not come to yet is only counted as better kept than it is; whoever asks is told that counting goes on.
  */
+import { FEATURE_LEVEL_VOID_COPIES } from "../drive/feature-levels.ts";
 import { MEMBER_COUNT_MAX } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { ResultValue } from "./commands.ts";
@@ -34,10 +35,18 @@ export function evict(context: ApplyContext): ResultValue {
   const listed = scanPrefix(context, makeKey(TABLE.dropList, [memberId]), batchItemCountMax);
   for (const { key } of listed) context.delete(key);
   const left = batchItemCountMax - listed.length;
+  // Below the level the walk, which has nothing left to look at, could end before the drop list did.
+  if (left === 0 && isExact(context)) return { kind: "batch", itemCount: listed.length, more: true };
   const { next, itemCount } = walk(context, memberId, evictionCodec.decode(first.value), left);
   if (next === undefined) context.delete(first.key);
   else context.put(evictionKey(memberId), evictionCodec.encode(next));
   return { kind: "batch", itemCount: listed.length + itemCount, more: isEvictionDue(context) };
+}
+
+// Below that level a cursor within a content that went meanwhile made the walk pass over the first extents of the one after it,
+// and the copies there were recorded as verified for ever. The recount that comes with the level finds them.
+function isExact(context: ApplyContext): boolean {
+  return context.state.featureLevel >= FEATURE_LEVEL_VOID_COPIES;
 }
 
 /** Looks at up to `countMax` extents from the cursor on; `next` is undefined at the end. */
@@ -54,6 +63,7 @@ function walk(
   for (const { key, value } of [...context.range(range)]) {
     const contentId = numberInKey(key, 0);
     if (itemCount >= countMax) return { next: { contentId, extentIndex: 0, endContentId }, itemCount };
+    if (isExact(context) && contentId !== cursor.contentId) firstExtentIndex = 0;
     const content = contentCodec.decode(value);
     itemCount += 1;
     if (content.extent !== undefined) {

@@ -16,12 +16,12 @@ import { MEMBER_COUNT_MAX } from "../drive/limits.ts";
 import type { OrderedReader } from "../std/ordered-store.ts";
 import type { CommandBody } from "./commands.ts";
 import { levelNeeded, setsLevel } from "./command-level.ts";
-import { peekState, readRecord, refuse, scanPrefix, type ApplyContext } from "./context.ts";
-import { CLUSTER_KEY, makeKey, TABLE } from "./keys.ts";
+import { hasPrefix, peekState, readRecord, refuse, scanPrefix, type ApplyContext } from "./context.ts";
+import { CLUSTER_KEY, evictionKey, makeKey, TABLE } from "./keys.ts";
 import { findStore } from "./known-stores.ts";
 import { startRecount } from "./members.ts";
-import { openMembershipChange } from "./membership.ts";
-import { clusterCodec, memberCodec, type MemberRecord } from "./records.ts";
+import { openMembershipChange, removedMembers } from "./membership.ts";
+import { clusterCodec, evictionCodec, memberCodec, type MemberRecord } from "./records.ts";
 
 /** The cluster's level. */
 export function featureLevel(reader: OrderedReader): number {
@@ -51,7 +51,8 @@ export function checkProposable(reader: OrderedReader, body: CommandBody): void 
 }
 
 /**
- * raise-feature-level. Nothing happens at or above the level. At FEATURE_LEVEL_VOID_COPIES members that are given up are recounted. While a node is being added or replaced nobody knows what it supports.
+ * raise-feature-level. Nothing happens at or above the level. At FEATURE_LEVEL_VOID_COPIES all copies are recounted, and what is
+ * left of removed members goes. While a node is being added or replaced nobody knows what it supports.
  * From FEATURE_LEVEL_REGISTERED on every member's registration must say that it supports the level; below, whoever leads has
  * asked them all (cluster/level-raiser.ts).
  */
@@ -77,7 +78,10 @@ export function raiseFeatureLevel(
     });
   }
   context.state.featureLevel = level;
-  if (known < FEATURE_LEVEL_VOID_COPIES && level >= FEATURE_LEVEL_VOID_COPIES) recountGivenUp(context);
+  if (known < FEATURE_LEVEL_VOID_COPIES && level >= FEATURE_LEVEL_VOID_COPIES) {
+    recountAll(context);
+    endForgetting(context);
+  }
 }
 
 function findLagging(context: ApplyContext, level: number): number | undefined {
@@ -85,10 +89,23 @@ function findLagging(context: ApplyContext, level: number): number | undefined {
     ?.memberId;
 }
 
-// Below that level a seal that came late was recorded behind the recount of its member.
-function recountGivenUp(context: ApplyContext): void {
-  for (const { memberId } of allMembers(context)) {
-    if (findStore(context, memberId).lostTimeMs > 0) startRecount(context, memberId);
+// Below that level a seal that came late was recorded behind the recount of its member, and a bad fourth copy stayed. From it on
+// a recount settles every copy of the extents that it comes to, so one member's is enough for what no recount is owed to.
+function recountAll(context: ApplyContext): void {
+  for (const [index, { memberId }] of allMembers(context).entries()) {
+    if (index === 0 || findStore(context, memberId).lostTimeMs > 0) startRecount(context, memberId);
+  }
+}
+
+// Below that level forgetting a removed member could end before its drop list did (evict.ts). No content is to be looked at for it.
+function endForgetting(context: ApplyContext): void {
+  for (const { memberId } of removedMembers(context, Number.POSITIVE_INFINITY)) {
+    if (!hasPrefix(context, makeKey(TABLE.dropList, [memberId]))) continue;
+    if (context.get(evictionKey(memberId)) !== undefined) continue;
+    context.put(
+      evictionKey(memberId),
+      evictionCodec.encode({ contentId: 0, extentIndex: 0, endContentId: 0 }),
+    );
   }
 }
 

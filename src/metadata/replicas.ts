@@ -49,10 +49,20 @@ export class CountedCopies {
     return !this.#believesRecords;
   }
 
+  /** Whether a copy is called verified at a store that does not stand for it any more. */
+  isVoid(replica: ReplicaRecord): boolean {
+    return isVoid(replica, this.#stores.of(replica.memberId));
+  }
+
+  /** Whether a copy is at a member of the cluster, whatever its state. */
+  isAtMember({ memberId }: ReplicaRecord): boolean {
+    return this.#stores.of(memberId).member !== undefined;
+  }
+
   /** Whether a copy is verified and, as far as the cluster's level goes, at a store that still stands for it. */
   has(replica: ReplicaRecord): boolean {
     if (replica.state !== "verified") return false;
-    return this.#believesRecords || !isVoid(replica, this.#stores.of(replica.memberId));
+    return this.#believesRecords || !this.isVoid(replica);
   }
 }
 
@@ -150,6 +160,31 @@ export function noteBad(
   const replicas = withoutNeedless(after.replicas, counted);
   dropOthers(context, key, after.replicas, replicas);
   replaceExtent(context, key, before, { ...after, replicas });
+}
+
+/**
+ * Writes down what is known of all copies of an extent by now: those that are void are lost, those of members that are gone are
+ * forgotten, and what is bad goes when three others count. For the recount: a store that was given up and returned makes a
+ * fourth copy of one whose extent no command touched, and lower levels left such copies behind.
+ */
+export function settleCopies(
+  context: ApplyContext,
+  key: ExtentKey,
+  before: ExtentRecord,
+  counted: CountedCopies,
+): void {
+  const known = before.replicas
+    .filter((replica) => counted.isAtMember(replica))
+    .map((replica): ReplicaRecord => (counted.isVoid(replica) ? { ...replica, state: "lost" } : replica));
+  const replicas = withoutNeedless(known, counted);
+  if (
+    replicas.length === before.replicas.length &&
+    replicas.every((each, i) => each === before.replicas[i])
+  ) {
+    return;
+  }
+  dropOthers(context, key, known, replicas);
+  replaceExtent(context, key, before, { ...before, replicas });
 }
 
 /** add-replicas. */

@@ -21,7 +21,7 @@ import {
   type RecountRecord,
   type StoreRecord,
 } from "./records.ts";
-import { CountedCopies, noteBad } from "./replicas.ts";
+import { CountedCopies, noteBad, settleCopies } from "./replicas.ts";
 
 type Body<Kind extends CommandBody["kind"]> = Extract<CommandBody, { readonly kind: Kind }>;
 
@@ -130,6 +130,10 @@ function recountMember(
   const known = new KnownStores(context).of(memberId);
   const page = extentsFrom(context, from, countMax);
   for (const { extent, ...extentKey } of page.extents) {
+    if (counted.endsNeedless) {
+      settleCopies(context, extentKey, extent, counted);
+      continue;
+    }
     const replica = extent.replicas.find((each) => each.memberId === memberId);
     if (replica !== undefined && isVoid(replica, known)) {
       noteBad(context, extentKey, extent, { memberId, state: "lost" }, counted);

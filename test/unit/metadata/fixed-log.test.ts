@@ -19,7 +19,7 @@ const RECORDED = {
     "what is forgotten": "6eac2b7f3dfe673b",
     "the level is raised": "44cd67be61343b38",
     "copies that count no more": "6a004313233be251",
-    "the level is raised further": "3a5f49ee587449fa",
+    "the level is raised further": "8196d1034e428682",
   },
   2: {
     members: "b283d7b3f16cfc59",
@@ -32,7 +32,7 @@ const RECORDED = {
     "what is forgotten": "2ec313a0360599cd",
     "the level is raised": "9aea298040b6d154",
     "copies that count no more": "c01d04d502be786d",
-    "the level is raised further": "8641a5004fafe1d4",
+    "the level is raised further": "cd792c15457e1e5c",
   },
   3: {
     members: "3bc16ff91e82c831",

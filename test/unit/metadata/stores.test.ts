@@ -216,6 +216,37 @@ describe("a copy that counts no more, before it is recounted", () => {
     expect(counters(h.store).replicas).to.include({ fullyReplicatedCount: 0, lostCount: 1 });
   });
 
+  it("makes no fourth of a bad one for longer than until the recount, when its store returns before", () => {
+    const h = new Harness().bootstrap(level);
+    h.register(104);
+    const { contentId } = h.put("/f", { text: "x" });
+    h.ok(lost);
+    h.ok({ kind: "report-replica", contentId, extentIndex: 0, memberId: 101, finding: "corrupt" });
+    moving(h, contentId, 104, 101);
+    seal(h, contentId, 104);
+    expect(statesOf(h, contentId), "102 is lost, and too few others count").to.include("101 corrupt");
+    h.ok(returned);
+    recountAll(h);
+
+    expect(statesOf(h, contentId)).to.have.members(["102 verified", "103 verified", "104 verified"]);
+    expect(dropList(h.store, 101, 10)).to.deep.equal([{ contentId, extentIndex: 0 }]);
+    expect(counters(h.store).replicas).to.include({ corruptCount: 0, fullyReplicatedCount: 1 });
+  });
+
+  it("is settled when the level is raised, where older versions had kept a bad fourth copy", () => {
+    const h = new Harness().bootstrap(2);
+    for (const memberId of [...MEMBER_IDS, 104]) h.register(memberId, `store-${memberId}`, 3);
+    const { contentId } = h.put("/f", { text: "x" });
+    seal(h, contentId, 104);
+    h.ok({ kind: "report-replica", contentId, extentIndex: 0, memberId: 101, finding: "corrupt" });
+    expect(statesOf(h, contentId)).to.include("101 corrupt");
+
+    h.ok({ kind: "raise-feature-level", level });
+    recountAll(h);
+
+    expect(statesOf(h, contentId)).to.have.members(["102 verified", "103 verified", "104 verified"]);
+  });
+
   it("counted until then: clusters below the level go on as their older versions do", () => {
     const h = new Harness().bootstrap(2);
     h.register(104);
