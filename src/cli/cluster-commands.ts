@@ -12,7 +12,7 @@ import type { CommandContext } from "./command-context.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatBytes, formatCount, formatDuration, formatQuantity, formatTime } from "../std/format.ts";
 import { joinCommand } from "./join-command.ts";
-import { NODE_ENVIRONMENT, shellCommand } from "./serve.ts";
+import { NODE_ENVIRONMENT, shellCommand } from "./node-environment.ts";
 import { findNode, watchingAddresses } from "./watching-addresses.ts";
 
 /** Random bytes of the secret of a token. */

@@ -16,6 +16,7 @@ import { errnoOf } from "../std/disk.ts";
 import { createLogger, logProcessWarning, type Logger, type LogLevel } from "../telemetry/logger.ts";
 import type { CliIo } from "./cli-io.ts";
 import { EXIT_FAILURE, EXIT_OK, exitCodeOf } from "./exit-code.ts";
+import { THREAD_POOL_SIZE } from "./node-environment.ts";
 import { describeError, type Output } from "./output.ts";
 
 /** Beyond the grace of requests in hand: flushing, closing files and handing over leadership. */
@@ -23,19 +24,6 @@ export const STOP_MARGIN_MS = 10_000;
 
 /** The first signal stops the node in order, the second in disorder; the next ends the process even if it stands still. */
 const HEARD_SIGNAL_COUNT = 2;
-
-/** Threads for the files and databases of a node: fsync blocks a thread, and Node's four would be a queue. */
-export const THREAD_POOL_SIZE = 16;
-
-/** What a node's environment should hold beside its settings. */
-export const NODE_ENVIRONMENT = { UV_THREADPOOL_SIZE: String(THREAD_POOL_SIZE) } as const;
-
-/** `command`, which starts a node, as it is typed into a shell: with the node's environment in front. Windows has no word for that. */
-export function shellCommand(command: string, platform: string = process.platform): string {
-  if (platform === "win32") return command;
-  const names = Object.entries(NODE_ENVIRONMENT).map(([name, value]) => `${name}=${value}`);
-  return [...names, command].join(" ");
-}
 
 /** What to do about an error of the operating system that keeps a node from starting. */
 const FIX_SYSTEM = "Put right what the message names, then start the node again.";

@@ -23,7 +23,8 @@ import type { CliIo } from "./cli-io.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-code.ts";
 import { formatDuration, formatQuantity } from "../std/format.ts";
 import type { Output } from "./output.ts";
-import { NODE_ENVIRONMENT, shellCommand, STOP_MARGIN_MS } from "./serve.ts";
+import { ALLOCATOR_ENVIRONMENT, NODE_ENVIRONMENT, shellCommand } from "./node-environment.ts";
+import { STOP_MARGIN_MS } from "./serve.ts";
 import { openLayout, type Layout, type LocalNode, type PortChoice } from "./up-layout.ts";
 
 /** How long the nodes may take until all are ready, and how often that is asked. */
@@ -169,7 +170,7 @@ async function startNode(
   const serve = serveArguments(node, layout, dataDirectory);
   const child = spawn(io.program.executable, [...io.program.leadingArguments, ...serve], {
     cwd: io.workingDirectory,
-    env: { ...NODE_ENVIRONMENT, ...withoutNodeNames(io.environment) },
+    env: { ...NODE_ENVIRONMENT, ...ALLOCATOR_ENVIRONMENT, ...withoutNodeNames(io.environment) },
     stdio: ["ignore", log.fd, log.fd, "ipc"],
     detached: true,
   });

@@ -10,6 +10,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ALLOCATOR_ENVIRONMENT, NODE_ENVIRONMENT } from "../../src/cli/node-environment.ts";
 import { must } from "../../src/std/assert.ts";
 import { removeLock } from "../../src/std/lmdb-lock-file.ts";
 import { eventually } from "./eventually.ts";
@@ -71,7 +72,8 @@ export class ClusterNode {
       NETDISK_HTTP_PORT: String(options.httpPort),
       NETDISK_DATA_DIRECTORY: options.dataDirectory,
       NETDISK_DATA_RESERVE_BYTES: String(64 * 1024 * 1024),
-      UV_THREADPOOL_SIZE: "16",
+      ...NODE_ENVIRONMENT,
+      ...ALLOCATOR_ENVIRONMENT,
       ...options.environment,
     };
   }

@@ -17,7 +17,7 @@ const NODE_SCRIPT = `
   const args = process.argv.slice(1);
   const flag = (name) => args[args.indexOf(name) + 1];
   const directory = flag("--data-directory");
-  fs.appendFileSync(directory + "/starts", JSON.stringify({ args, pid: process.pid, pool: process.env.UV_THREADPOOL_SIZE }) + "\\n");
+  fs.appendFileSync(directory + "/starts", JSON.stringify({ args, pid: process.pid, pool: process.env.UV_THREADPOOL_SIZE, arenas: process.env.MALLOC_ARENA_MAX }) + "\\n");
   if (fs.existsSync(directory + "/../fail-" + flag("--node-id"))) {
     // The others are up first, so that there is something to stop.
     const others = ["node1", "node3"].map((name) => directory + "/../" + name + "/starts");
@@ -39,6 +39,7 @@ interface Start {
   readonly args: readonly string[];
   readonly pid: number;
   readonly pool: string;
+  readonly arenas: string;
 }
 
 describe("netdisk up", function () {
@@ -82,7 +83,7 @@ describe("netdisk up", function () {
     expect(code).to.equal(0);
     expect(out).to.include("3 nodes ready").and.include("cluster status");
     expect(new Set(urls).size).to.equal(3);
-    expect(first?.pool).to.equal("16");
+    expect(first).to.include({ pool: "16", arenas: "1" });
     expect(first?.args).to.include.members(["serve", "--cluster-peers", "--node-id", "node1"]);
     for (const nodeId of ["node1", "node2", "node3"]) {
       expect(fs.readFileSync(join(here.path, "data", nodeId, "ends"), "utf8")).to.equal("SIGTERM\n");
